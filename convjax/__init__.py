@@ -1,0 +1,18 @@
+"""Every convolution and pooling a JAX program can express, by the fastest algorithm, differentiable any number of times."""
+
+from convjax.algorithms import algorithms as algorithms
+from convjax.explain import Explanation as Explanation
+from convjax.explain import explain as explain
+from convjax.ops.conv import conv as conv
+from convjax.ops.conv import conv1d as conv1d
+from convjax.ops.conv import conv2d as conv2d
+from convjax.ops.conv import conv3d as conv3d
+from convjax.ops.conv import conv_general_dilated as conv_general_dilated
+from convjax.ops.conv import depthwise_conv as depthwise_conv
+from convjax.ops.pool import avg_pool as avg_pool
+from convjax.ops.pool import max_pool as max_pool
+from convjax.ops.pool import min_pool as min_pool
+from convjax.ops.pool import sum_pool as sum_pool
+from convjax.problem import ConvSpec as ConvSpec
+from convjax.problem import WindowSpec as WindowSpec
+from convjax.request import using as using

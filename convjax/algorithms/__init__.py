@@ -1,0 +1,69 @@
+"""The registered algorithms: one explicit, ordered tuple an operation.
+
+To add one, write its file and name it here; the conformance suite then tests it.
+"""
+
+from convjax.algorithms.conv.fft import FFT
+from convjax.algorithms.conv.im2col import Im2col
+from convjax.algorithms.conv.lax_conv import Lax
+from convjax.algorithms.conv.positions import Positions
+from convjax.algorithms.conv.shift import Shift
+from convjax.algorithms.conv.vmapped import Vmap
+from convjax.algorithms.conv.winograd import Winograd
+from convjax.algorithms.protocol import Algorithm, describe
+from convjax.algorithms.window.lax_window import Lax as LaxWindow
+from convjax.algorithms.window.reshape import Reshape as ReshapeWindow
+from convjax.algorithms.window.shift import Shift as ShiftWindow
+from convjax.problem import WindowSpec
+
+_CONV: tuple[Algorithm, ...] = (
+    Lax(),
+    Shift("multiply"),
+    Shift("dot"),
+    Im2col(),
+    Winograd(2),
+    Winograd(4),
+    FFT(),
+    Positions("reduce"),
+    Positions("dot"),
+    Vmap(),
+)
+_WINDOW: tuple[Algorithm, ...] = (LaxWindow(), ShiftWindow(), ReshapeWindow())
+
+REGISTRY: dict[str, tuple[Algorithm, ...]] = {"conv": _CONV} | {op: _WINDOW for op in WindowSpec.OPERATIONS}
+
+for _operation, _registered in REGISTRY.items():
+    _names = [describe(a) for a in _registered]
+    if len(set(_names)) < len(_names):
+        raise ValueError(f"{_operation} has an algorithm registered twice: {', '.join(_names)}")
+
+
+def algorithms(operation: str | None = None) -> tuple[Algorithm, ...]:
+    """The registered algorithms of `operation`, or of all operations without repeats.
+
+    Args:
+        operation: "conv", or a window operation: "max", "min", "sum", "argmax", "argmin", "take", "put".
+
+    Example:
+        >>> [str(a) for a in algorithms("max")]
+        ['lax', 'shift', 'reshape']
+    """
+    if operation is None:
+        return tuple(dict.fromkeys(a for registered in (_CONV, _WINDOW) for a in registered))
+    if operation not in REGISTRY:
+        raise ValueError(f"operation must be one of {', '.join(REGISTRY)}, got {operation!r}")
+    return REGISTRY[operation]
+
+
+def named(operation: str, name: str) -> tuple[Algorithm, ...]:
+    """The algorithms of `operation` that `name` stands for: a whole family, or one with its knobs.
+
+    Example:
+        >>> [str(a) for a in named("conv", "winograd")]
+        ['winograd(tile=2)', 'winograd(tile=4)']
+    """
+    found = tuple(a for a in algorithms(operation) if name in (a.name, describe(a)))
+    if not found:
+        valid = dict.fromkeys(n for a in algorithms(operation) for n in (a.name, describe(a)))
+        raise ValueError(f"algorithm {name!r} is not one of {', '.join(valid)} (for {operation})")
+    return found

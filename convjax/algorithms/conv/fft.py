@@ -1,0 +1,113 @@
+"""Products in the frequency domain: y = F^-1[F(x) conj F(w)], whose cost does not grow with the kernel.
+
+M. Mathieu, M. Henaff, Y. LeCun, Fast Training of Convolutional Networks through FFTs, arXiv:1312.5851.
+"""
+
+import dataclasses
+import math
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from convjax import layout, sizes
+from convjax.algorithms.numerics import accumulator, amplified_error
+from convjax.algorithms.protocol import Cost, Reasons, describe
+from convjax.dtypes import dtype_of
+from convjax.problem import ConvSpec
+
+# Inner products shorter than this are summed in a fused loop; a batched matrix product of them is far slower.
+_FEW_CHANNELS = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class FFT:
+    """Real transforms of a fast length that holds the padded input; strides keep every s-th result."""
+
+    name: ClassVar[str] = "fft"
+    version: ClassVar[int] = 1
+    exact: ClassVar[bool] = False
+    __str__ = describe
+
+    def unsupported(self, problem: ConvSpec, platform: str) -> Reasons:
+        reasons = []
+        if not 1 <= problem.ndim <= 3:
+            reasons.append(f"XLA transforms 1 to 3 axes, the problem has {problem.ndim}")
+        if accumulator(problem).name not in ("float32", "float64"):
+            reasons.append(f"the transforms are of real floating point, not {problem.lhs_dtype}")
+        return tuple(reasons)
+
+    def cost(self, problem: ConvSpec) -> Cost:
+        lengths = _lengths(problem)
+        points = math.prod(lengths)
+        arrays = problem.G * (problem.N * problem.C + problem.C * problem.K + problem.N * problem.K)
+        size = accumulator(problem).itemsize
+        products = 2 * points * problem.G * problem.N * problem.C * problem.K  # 4 real products, half the frequencies
+        by_dot = min(problem.C, problem.N * problem.K) > _FEW_CHANNELS
+        return Cost(
+            gemm=products if by_dot else 0,
+            vector=(0 if by_dot else products) + arrays * points * 2.5 * math.log2(max(2, points)),
+            bytes=problem.bytes + 6 * size * points * arrays,
+            workspace=2 * size * points * arrays,
+            calls=10,
+        )
+
+    def error(self, problem: ConvSpec) -> float:
+        """The transforms add a term that grows with log2 of the length (Gentleman and Sande, 1966)."""
+        return amplified_error(problem, 2.0 + 0.5 * math.log2(max(2, math.prod(_lengths(problem)))))
+
+    def __call__(self, problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
+        dtype, lengths = accumulator(problem), _lengths(problem)
+        spatial = tuple(range(-problem.ndim, 0))
+        x = layout.pad_spatial(problem, layout.arrange_lhs(problem, lhs, "GNCS").astype(dtype), first=3)
+        w = layout.arrange_rhs(problem, rhs, "GKCS").astype(dtype)
+        w = layout.pad(w, [(0, 0)] * w.ndim, [0, 0, 0, *(d - 1 for d in problem.rhs_dilation)])
+
+        # Correlation wraps around only in outputs past the last valid one, so the padded input's length is enough.
+        xf = jnp.fft.rfftn(x, lengths, axes=spatial)  # G N C F
+        wf = jnp.fft.rfftn(w, lengths, axes=spatial).conj()  # G K C F
+        y = jnp.fft.irfftn(_products(problem, xf, wf), lengths, axes=spatial)  # G N K S
+        y = layout.window_slice(y, 3, [0] * problem.ndim, problem.output, problem.strides)
+        return layout.restore_out(problem, y, "GNKS").astype(dtype_of(problem.output_dtype))
+
+
+def _products(problem: ConvSpec, x: jax.Array, w: jax.Array) -> jax.Array:
+    """Sum over C of x (G N C F) times w (G K C F), at every frequency: G N K F."""
+    if min(problem.C, problem.N * problem.K) <= _FEW_CHANNELS:
+        return sum((x[:, :, None, c] * w[:, None, :, c] for c in range(problem.C)), start=jnp.zeros((), x.dtype)) \
+            if problem.C <= _FEW_CHANNELS else jnp.sum(x[:, :, None] * w[:, None], axis=3)
+    frequencies = x.shape[3:]
+    x, w = lax.collapse(x, 3), lax.collapse(w, 3)
+    y = jnp.einsum("gncf,gkcf->fgnk", x, w, precision="highest")
+    return jnp.moveaxis(y, 0, -1).reshape(*y.shape[1:], *frequencies)
+
+
+def _lengths(problem: ConvSpec) -> list[int]:
+    return [
+        fast_length(max(1, sizes.dilated(n, ld) + lo + hi, sizes.dilated(k, rd)))
+        for n, ld, (lo, hi), k, rd in zip(
+            problem.input, problem.lhs_dilation, problem.padding, problem.kernel, problem.rhs_dilation, strict=True
+        )
+    ]
+
+
+def fast_length(size: int) -> int:
+    """The smallest even product of 2, 3 and 5 that is at least `size`.
+
+    Example:
+        >>> [fast_length(n) for n in (1, 7, 58, 101)]
+        [2, 8, 60, 108]
+    """
+    best = 1 << max(1, (size - 1).bit_length())
+    five = 1
+    while five < best:
+        three = five
+        while three < best:
+            two = three * 2
+            while two < size:
+                two *= 2
+            best = min(best, two)
+            three *= 3
+        five *= 5
+    return best

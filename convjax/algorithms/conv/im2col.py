@@ -1,0 +1,71 @@
+"""Patches copied out side by side, then one matrix product: y = patches (N S x T C) . w (T C x K).
+
+K. Chellapilla, S. Puri, P. Simard, High Performance Convolutional Neural Networks for Document
+Processing, 2006.
+"""
+
+import dataclasses
+import math
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from convjax import layout
+from convjax.algorithms.numerics import accumulator, direct_error
+from convjax.algorithms.protocol import Cost, Reasons, describe
+from convjax.dtypes import dtype_of, itemsize
+from convjax.problem import ConvSpec
+
+# XLA indexes buffers with 32 bits in places; a patch matrix beyond that came out silently wrong elsewhere.
+_MOST_ELEMENTS = 2**31 - 1
+_MOST_TAPS = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class Im2col:
+    """The classic: memory for one large, regular product."""
+
+    name: ClassVar[str] = "im2col"
+    version: ClassVar[int] = 1
+    exact: ClassVar[bool] = True
+    __str__ = describe
+
+    def unsupported(self, problem: ConvSpec, platform: str) -> Reasons:
+        reasons = []
+        if _elements(problem) > _MOST_ELEMENTS:
+            reasons.append(f"the patches have {_elements(problem)} elements, more than {_MOST_ELEMENTS} can be indexed")
+        if problem.taps > _MOST_TAPS:
+            reasons.append(f"{problem.taps} taps: above {_MOST_TAPS} slices compiling takes too long")
+        return tuple(reasons)
+
+    def cost(self, problem: ConvSpec) -> Cost:
+        patches = _elements(problem) * itemsize(problem.lhs_dtype)
+        return Cost(gemm=problem.macs, bytes=problem.bytes + 2 * patches, workspace=patches, calls=3)
+
+    def error(self, problem: ConvSpec) -> float:
+        return direct_error(problem)
+
+    def __call__(self, problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
+        x = layout.pad_spatial(problem, layout.arrange_lhs(problem, lhs, "GNSC"), first=2)
+        w = layout.arrange_rhs(problem, rhs, "GSCK").reshape(problem.G, problem.taps * problem.C, problem.K)
+        slices = [
+            layout.window_slice(
+                x, 2, [t * d for t, d in zip(tap, problem.rhs_dilation, strict=True)], problem.output, problem.strides
+            )
+            for tap in layout.taps(problem)
+        ]
+        patches = jnp.concatenate(slices, axis=-1)  # G N S (T C)
+        y = lax.dot_general(
+            patches,
+            w,
+            (((patches.ndim - 1,), (1,)), ((0,), (0,))),
+            precision=problem.precision,
+            preferred_element_type=accumulator(problem),
+        )  # G N S K
+        return layout.restore_out(problem, y, "GNSK").astype(dtype_of(problem.output_dtype))
+
+
+def _elements(problem: ConvSpec) -> int:
+    return problem.N * math.prod(problem.output) * problem.G * problem.C * problem.taps

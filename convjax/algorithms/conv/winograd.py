@@ -1,0 +1,178 @@
+"""Winograd's minimal filtering F(m, 3): m outputs of a 3-tap kernel from m + 2 products instead of 3m.
+
+S. Winograd, Arithmetic Complexity of Computations, 1980; A. Lavin and S. Gray, Fast Algorithms for
+Convolutional Neural Networks, arXiv:1509.09308, equation 8: Y = A^T [(G g) * (B^T d)] for each tile d.
+"""
+
+import dataclasses
+import functools
+import itertools
+import math
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from convjax import layout
+from convjax.algorithms.numerics import accumulator, amplified_error
+from convjax.algorithms.protocol import Cost, Reasons, describe
+from convjax.dtypes import dtype_of
+from convjax.problem import ConvSpec
+
+# The transforms of Lavin and Gray, section 4. Points 0, 1, -1, infinity; for F(4) also 2, -2.
+_TRANSFORMS = {
+    2: dict(
+        B=[[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]],
+        G=[[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]],
+        A=[[1, 1, 1, 0], [0, 1, -1, -1]],
+    ),
+    4: dict(
+        B=[
+            [4, 0, -5, 0, 1, 0],
+            [0, -4, -4, 1, 1, 0],
+            [0, 4, -4, -1, 1, 0],
+            [0, -2, -1, 2, 1, 0],
+            [0, 2, -1, -2, 1, 0],
+            [0, 4, 0, -5, 0, 1],
+        ],
+        G=[
+            [1 / 4, 0, 0],
+            [-1 / 6, -1 / 6, -1 / 6],
+            [-1 / 6, 1 / 6, -1 / 6],
+            [1 / 24, 1 / 12, 1 / 6],
+            [1 / 24, -1 / 12, 1 / 6],
+            [0, 0, 1],
+        ],
+        A=[[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]],
+    ),
+}
+
+# Growth of rounding error against direct summation for one and two transformed axes, measured and tested.
+_AMPLIFICATION = {(2, 1): 2.0, (2, 2): 3.0, (4, 1): 6.0, (4, 2): 24.0}
+
+
+@dataclasses.dataclass(frozen=True)
+class Winograd:
+    """F(tile, 3) along the last one or two axes that have 3 taps; taps of other axes are summed.
+
+    Attributes:
+        tile: outputs per tile and axis, 2 or 4. Larger tiles save more products and lose more digits.
+    """
+
+    tile: int = 4
+
+    name: ClassVar[str] = "winograd"
+    version: ClassVar[int] = 1
+    exact: ClassVar[bool] = False
+    __str__ = describe
+
+    def unsupported(self, problem: ConvSpec, platform: str) -> Reasons:
+        reasons = []
+        if not _axes(problem):
+            reasons.append(f"no axis has 3 taps with stride 1 and no dilation (kernel {_by(problem.kernel)})")
+        if not jnp.issubdtype(accumulator(problem), jnp.inexact):
+            reasons.append(f"the transforms hold fractions, which {problem.lhs_dtype} has not")
+        return tuple(reasons)
+
+    def cost(self, problem: ConvSpec) -> Cost:
+        axes, points = _axes(problem), self.tile + 2
+        tiles = [-(-o // self.tile) if a in axes else o for a, o in enumerate(problem.output)]
+        rows = problem.N * math.prod(tiles) * points ** len(axes)
+        rest = math.prod(k for a, k in enumerate(problem.kernel) if a not in axes)
+        entering, leaving = rows * problem.G * problem.C, rows * problem.G * problem.K
+        size = accumulator(problem).itemsize
+        passes = len(axes)
+        return Cost(
+            gemm=rows * rest * problem.G * problem.C * problem.K,
+            vector=passes * points * (entering + leaving) / 2,
+            bytes=problem.bytes + 2 * passes * size * (entering + leaving),
+            workspace=size * (entering + leaving),
+            calls=2 * passes + 3,
+        )
+
+    def error(self, problem: ConvSpec) -> float:
+        return amplified_error(problem, _AMPLIFICATION[self.tile, max(1, len(_axes(problem)))])
+
+    def __call__(self, problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
+        dtype, m = accumulator(problem), self.tile
+        axes = _axes(problem)
+        B, A = (np.asarray(_TRANSFORMS[m][name], np.float64) for name in "BA")
+        tiles = {a: -(-problem.output[a] // m) for a in axes}
+
+        # Whole tiles: pad the end of each transformed axis up to m T + 2.
+        extra = tuple((0, m * tiles[a] - problem.output[a] if a in axes else 0) for a in range(problem.ndim))
+        x = layout.arrange_lhs(problem, lhs, "GNSC").astype(dtype)
+        v = layout.pad_spatial(problem, x, first=2, extra=extra)  # G N S C
+        for i, a in enumerate(axes):
+            axis = 2 + i + a  # i point axes stand in front by now
+            points = [_every(v, axis, p, m, tiles[a]) for p in range(m + 2)]
+            v = jnp.stack([_combine(row, points) for row in B])  # P .. G N S C
+
+        u = self._filters(problem, rhs, dtype, axes)  # R P.. G C K, with P as v has them
+        product = self._products(problem, v, u, axes)  # P.. G N S K
+
+        y = product
+        for i, a in reversed(list(enumerate(axes))):
+            rows = [_combine(row, list(y)) for row in A]  # m of P.. G N S K
+            y = jnp.stack(rows, axis=i + 2 + a + 1)
+            y = lax.collapse(y, i + 2 + a, i + 2 + a + 2)  # tiles and rows interleave into the axis
+            y = lax.slice_in_dim(y, 0, problem.output[a], axis=i + 2 + a)
+        return layout.restore_out(problem, y, "GNSK").astype(dtype_of(problem.output_dtype))
+
+    def _filters(self, problem: ConvSpec, rhs: jax.Array, dtype: np.dtype, axes: tuple[int, ...]) -> jax.Array:
+        """G g for every filter, as one product with the Kronecker power of G: rest P.. G C K."""
+        w = layout.arrange_rhs(problem, rhs, "SGCK").astype(dtype)
+        rest = [a for a in range(problem.ndim) if a not in axes]
+        w = lax.transpose(w, [*rest, *reversed(axes), *range(problem.ndim, w.ndim)])
+        w = lax.reshape(w, (math.prod(problem.kernel[a] for a in rest), 3 ** len(axes), problem.G * problem.C * problem.K))
+        G = np.asarray(_TRANSFORMS[self.tile]["G"], np.float64)
+        kron = functools.reduce(np.kron, [G] * len(axes)).astype(dtype)
+        u = jnp.einsum("pt,rtc->rpc", kron, w, precision="highest")
+        return u.reshape(-1, *[self.tile + 2] * len(axes), problem.G, problem.C, problem.K)
+
+    def _products(self, problem: ConvSpec, v: jax.Array, u: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+        """Sum over the taps of untransformed axes of one batched product each."""
+        n = len(axes)
+        rest = [range(k) if a not in axes else (0,) for a, k in enumerate(problem.kernel)]
+        total = None
+        for r, tap in enumerate(itertools.product(*rest)):
+            shifted = v
+            for a, t in enumerate(tap):
+                if a not in axes:
+                    start = t * problem.rhs_dilation[a]
+                    shifted = _every(shifted, n + 2 + a, start, problem.strides[a], problem.output[a])
+            batch = tuple(range(n + 1))
+            term = lax.dot_general(
+                shifted, u[r], (((v.ndim - 1,), (n + 1,)), (batch, batch)), precision=problem.precision
+            )  # P.. G N S K
+            total = term if total is None else total + term
+        return total
+
+
+def _axes(problem: ConvSpec) -> tuple[int, ...]:
+    """The axes to transform: the last two, at most, with 3 undilated taps at stride 1."""
+    return tuple(
+        a
+        for a in range(problem.ndim)
+        if problem.kernel[a] == 3 and problem.strides[a] == 1 and problem.rhs_dilation[a] == 1
+    )[-2:]
+
+
+def _every(x: jax.Array, axis: int, start: int, stride: int, count: int) -> jax.Array:
+    return lax.slice_in_dim(x, start, start + (count - 1) * stride + 1, stride, axis)
+
+
+def _combine(row: np.ndarray, terms: list[jax.Array]) -> jax.Array:
+    """sum of row[i] terms[i], written as additions where the coefficient is 1 or -1."""
+    total = None
+    for c, term in zip(row, terms, strict=True):
+        if c:
+            scaled = term if abs(c) == 1 else term * np.asarray(abs(c), term.dtype)
+            total = (scaled if c > 0 else -scaled) if total is None else total + scaled if c > 0 else total - scaled
+    return total
+
+
+def _by(values: tuple[int, ...]) -> str:
+    return "x".join(map(str, values))

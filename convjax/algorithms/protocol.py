@@ -1,0 +1,68 @@
+"""What an algorithm is: a frozen value that says where it applies, what it costs, how exact it is, and runs.
+
+An algorithm holds no gradient code and knows no other algorithm: derivatives and batches reach it as
+problems of their own.
+"""
+
+import dataclasses
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+
+Reasons = tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """Work by the kind of code that does it, which the chooser turns into seconds.
+
+    Attributes:
+        gemm: multiply-adds inside matrix products.
+        vector: multiply-adds (or compare-selects) inside fused elementwise loops.
+        library: multiply-adds inside XLA's own convolution library call.
+        scalar: multiply-adds in XLA's unvectorised loops.
+        bytes: bytes read and written, intermediate arrays counted.
+        workspace: bytes of the largest set of intermediate arrays alive at once.
+        calls: kernels launched, each with a fixed overhead.
+    """
+
+    gemm: float = 0.0
+    vector: float = 0.0
+    library: float = 0.0
+    scalar: float = 0.0
+    bytes: float = 0.0
+    workspace: float = 0.0
+    calls: float = 1.0
+
+
+@runtime_checkable
+class Algorithm(Protocol):
+    """A way to compute one operation. Its dataclass fields are its knobs.
+
+    Attributes:
+        name: the family's name; `str(algorithm)` adds the knobs.
+        version: raised when the result or the cost changes, so that old records are not compared with new.
+        exact: whether small integers come out exactly, i.e. it only multiplies inputs and adds products.
+    """
+
+    name: str
+    version: int
+    exact: bool
+
+    def unsupported(self, problem: Any, platform: str) -> Reasons:
+        """Why it cannot compute `problem`; empty promises a correct answer."""
+        ...
+
+    def cost(self, problem: Any) -> Cost: ...
+
+    def error(self, problem: Any) -> float:
+        """Bound on max|error| / max|output| for standard normal operands in the problem's dtype."""
+        ...
+
+    def __call__(self, problem: Any, *operands: jax.Array) -> Any: ...
+
+
+def describe(algorithm: Any) -> str:
+    """`name`, or `name(knob=value)` when it has knobs."""
+    knobs = ",".join(f"{f.name}={getattr(algorithm, f.name)}" for f in dataclasses.fields(algorithm))
+    return f"{algorithm.name}({knobs})" if knobs else str(algorithm.name)

@@ -1,0 +1,68 @@
+"""Where windows lie: padding with the identity, each tap's slice, and the order in which elements win."""
+
+import math
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from convjax import layout
+from convjax.algorithms.numerics import epsilon
+from convjax.dtypes import dtype_of
+from convjax.problem import WindowSpec
+
+
+def padded(problem: WindowSpec, x: jax.Array, value: object = None) -> jax.Array:
+    """x with its base dilation and padding written out, filled with the identity of the operation."""
+    fill = problem.identity if value is None else value
+    return layout.pad(x, problem.padding, [d - 1 for d in problem.base_dilation], fill)
+
+
+def tap_slices(problem: WindowSpec, x: jax.Array) -> Iterator[jax.Array]:
+    """For every tap, row-major, the element of padded x that each window has there."""
+    for tap in np.ndindex(*problem.window):
+        offset = [t * d for t, d in zip(tap, problem.window_dilation, strict=True)]
+        yield layout.window_slice(x, 0, offset, problem.windows_shape, problem.strides)
+
+
+def better(problem: WindowSpec, a: jax.Array, b: jax.Array) -> jax.Array:
+    """Whether a beats b: strictly beyond it, or NaN where b is not."""
+    beyond = a > b if problem.operation == "argmax" else a < b
+    if not jnp.issubdtype(a.dtype, jnp.inexact):
+        return beyond
+    return beyond | (jnp.isnan(a) & ~jnp.isnan(b))
+
+
+def first_real_tap(problem: WindowSpec) -> np.ndarray:
+    """Each window's first tap that is not padding: the winner where nothing beats the identity.
+
+    Shape: broadcastable to the windows, int32.
+    """
+    flat = np.zeros((1,) * problem.ndim, np.int32)
+    for axis, (k, s, d, (lo, _), count) in enumerate(
+        zip(problem.window, problem.strides, problem.window_dilation, problem.padding, problem.windows_shape, strict=True)
+    ):
+        start = np.arange(count) * s - lo  # in x, the position of tap 0
+        first = np.clip(-(start // d), 0, k - 1).astype(np.int32)
+        flat = flat * k + first.reshape([-1 if a == axis else 1 for a in range(problem.ndim)])
+    return flat
+
+
+def sum_error(problem: WindowSpec) -> float:
+    """Bound on the relative error: adding up rounds, choosing does not.
+
+    Accumulation is in float32 or wider, and `put` adds at most as many values to one element as windows
+    overlap there.
+    """
+    if problem.operation not in ("sum", "put"):
+        return 0.0
+    dtype = dtype_of(problem.dtype)
+    wide = epsilon(accumulator(problem))
+    return wide * (4.0 + 0.5 * math.prod(problem.window) ** 0.5) + (epsilon(dtype) if epsilon(dtype) > wide else 0.0)
+
+
+def accumulator(problem: WindowSpec) -> np.dtype:
+    """The dtype sums run in: float32 for half precisions."""
+    dtype = dtype_of(problem.dtype)
+    return np.dtype(np.float32) if dtype in (jnp.bfloat16, jnp.float16) else dtype

@@ -1,0 +1,113 @@
+"""XLA's own window operations: `reduce_window`, and a gather or scatter at the winners' positions."""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from convjax import layout
+from convjax.algorithms.protocol import Cost, Reasons, describe
+from convjax.algorithms.window.geometry import better, first_real_tap, padded, sum_error
+from convjax.dtypes import dtype_of
+from convjax.problem import WindowSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class Lax:
+    """One XLA window instruction for reductions; flat positions for the maps that differentiate them."""
+
+    name: ClassVar[str] = "lax"
+    version: ClassVar[int] = 1
+    exact: ClassVar[bool] = True
+    __str__ = describe
+
+    def unsupported(self, problem: WindowSpec, platform: str) -> Reasons:
+        return ()
+
+    def cost(self, problem: WindowSpec) -> Cost:
+        if problem.operation in ("max", "min", "sum"):
+            return Cost(library=problem.macs, bytes=problem.bytes)
+        return Cost(scalar=problem.macs, bytes=3 * problem.bytes, workspace=problem.bytes, calls=4)
+
+    def error(self, problem: WindowSpec) -> float:
+        return sum_error(problem)
+
+    def __call__(self, problem: WindowSpec, *operands: jax.Array) -> jax.Array:
+        match problem.operation:
+            case "max" | "min" | "sum":
+                return _reduce(problem, *operands)
+            case "argmax" | "argmin":
+                return _arg(problem, *operands)
+            case "take":
+                return _take(problem, *operands)
+            case _:
+                return _put(problem, *operands)
+
+
+def _reduce(problem: WindowSpec, x: jax.Array) -> jax.Array:
+    combine = {"max": lax.max, "min": lax.min, "sum": lax.add}[problem.operation]
+    # Dilated and padded beforehand: XLA's own base_dilation is wrong on larger inputs (openxla/xla#48714).
+    return lax.reduce_window(
+        padded(problem, x),
+        problem.identity,
+        combine,
+        problem.window,
+        problem.strides,
+        [(0, 0)] * problem.ndim,
+        window_dilation=problem.window_dilation,
+    )
+
+
+def _arg(problem: WindowSpec, x: jax.Array) -> jax.Array:
+    """Reduces (value, position in the padded array) pairs; padding carries the last position and so loses ties."""
+    x = padded(problem, x)
+    last = np.int32(np.iinfo(np.int32).max)
+    real = padded(problem, jnp.ones(problem.shape, bool), value=False)
+    positions = jnp.where(real, lax.broadcasted_iota(jnp.int32, (x.size,), 0).reshape(x.shape), last)
+
+    def winner(a: tuple[jax.Array, jax.Array], b: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        wins = better(problem, b[0], a[0]) | (~better(problem, a[0], b[0]) & (b[1] < a[1]))
+        return jnp.where(wins, b[0], a[0]), jnp.where(wins, b[1], a[1])
+
+    _, winners = lax.reduce_window(
+        (x, positions),
+        (problem.identity, last),
+        winner,
+        problem.window,
+        problem.strides,
+        [(0, 0)] * problem.ndim,
+        window_dilation=problem.window_dilation,
+    )
+    return jnp.where(winners == last, first_real_tap(problem), _tap_of(problem, winners, x.shape))
+
+
+def _tap_of(problem: WindowSpec, positions: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    tap = jnp.zeros(positions.shape, jnp.int32)
+    for axis, index in enumerate(jnp.unravel_index(positions, shape)):
+        start = lax.broadcasted_iota(jnp.int32, positions.shape, axis) * problem.strides[axis]
+        tap = tap * problem.window[axis] + (index - start) // problem.window_dilation[axis]
+    return tap
+
+
+def _positions(problem: WindowSpec, taps: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Flat positions in the padded array of each window's tap."""
+    flat = jnp.zeros(taps.shape, jnp.int32)
+    for axis, tap in enumerate(jnp.unravel_index(taps, problem.window)):
+        start = lax.broadcasted_iota(jnp.int32, taps.shape, axis) * problem.strides[axis]
+        flat = flat * shape[axis] + start + tap * problem.window_dilation[axis]
+    return flat
+
+
+def _take(problem: WindowSpec, t: jax.Array, taps: jax.Array) -> jax.Array:
+    t = padded(problem, t)
+    return jnp.take(t.reshape(-1), _positions(problem, taps, t.shape), mode="clip")
+
+
+def _put(problem: WindowSpec, g: jax.Array, taps: jax.Array) -> jax.Array:
+    shape = tuple(n + lo + hi for n, (lo, hi) in zip(problem.shape, problem.padding, strict=True))
+    flat = jnp.zeros(int(np.prod(shape)), dtype_of(problem.dtype))
+    flat = flat.at[_positions(problem, taps, shape).reshape(-1)].add(g.reshape(-1), mode="drop")
+    return layout.pad(flat.reshape(shape), [(-lo, -hi) for lo, hi in problem.padding], [0] * problem.ndim)

@@ -1,0 +1,116 @@
+"""Windows that tile the input: split each axis into (window, tap) and work along the tap axes."""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from convjax import layout
+from convjax.algorithms.protocol import Cost, Reasons, describe
+from convjax.algorithms.window.geometry import accumulator, first_real_tap, sum_error
+from convjax.dtypes import dtype_of
+from convjax.problem import WindowSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class Reshape:
+    """Non-overlapping windows, stride equal to window: no element is read twice."""
+
+    name: ClassVar[str] = "reshape"
+    version: ClassVar[int] = 1
+    exact: ClassVar[bool] = True
+    __str__ = describe
+
+    def unsupported(self, problem: WindowSpec, platform: str) -> Reasons:
+        if problem.window != problem.strides:
+            return (f"windows {problem.window} do not tile: they stand {problem.strides} apart",)
+        if any(d > 1 for d in problem.window_dilation + problem.base_dilation):
+            return ("dilated windows interleave and do not tile",)
+        return ()
+
+    def cost(self, problem: WindowSpec) -> Cost:
+        moved = any(map(any, _tiling(problem)))
+        return Cost(
+            vector=problem.macs,
+            bytes=(2 if moved else 1) * problem.bytes,
+            workspace=problem.bytes if moved else 0,
+            calls=2 if moved else 1,
+        )
+
+    def error(self, problem: WindowSpec) -> float:
+        return sum_error(problem)
+
+    def __call__(self, problem: WindowSpec, *operands: jax.Array) -> jax.Array:
+        match problem.operation:
+            case "max" | "min" | "sum":
+                return _reduce(problem, *operands)
+            case "argmax" | "argmin":
+                return _arg(problem, *operands)
+            case "take":
+                return _take(problem, *operands)
+            case _:
+                return _put(problem, *operands)
+
+
+def _tiling(problem: WindowSpec) -> list[tuple[int, int]]:
+    """Padding, or cropping, that leaves exactly the elements that windows cover."""
+    return [
+        (lo, count * k - lo - n)
+        for n, k, (lo, _), count in zip(
+            problem.shape, problem.window, problem.padding, problem.windows_shape, strict=True
+        )
+    ]
+
+
+def _split(problem: WindowSpec, x: jax.Array) -> jax.Array:
+    """Every axis as (window, tap)."""
+    x = layout.pad(x, _tiling(problem), [0] * problem.ndim, problem.identity)
+    return x.reshape([n for pair in zip(problem.windows_shape, problem.window, strict=True) for n in pair])
+
+
+def _tap_axes(problem: WindowSpec) -> tuple[int, ...]:
+    return tuple(range(1, 2 * problem.ndim, 2))
+
+
+def _taps(problem: WindowSpec) -> np.ndarray:
+    """The tap number at every position of one window, broadcastable to the split array."""
+    split = [n for k in problem.window for n in (1, k)]
+    return np.arange(problem.taps, dtype=np.int32).reshape(split)
+
+
+def _reduce(problem: WindowSpec, x: jax.Array) -> jax.Array:
+    combine = {"max": lax.max, "min": lax.min, "sum": lax.add}[problem.operation]
+    wide = accumulator(problem) if problem.operation == "sum" else x.dtype
+    split = _split(problem, x).astype(wide)
+    return lax.reduce(split, problem.identity.astype(wide), combine, _tap_axes(problem)).astype(x.dtype)
+
+
+def _arg(problem: WindowSpec, x: jax.Array) -> jax.Array:
+    """The winner's tap is the least tap that equals the winning value; NaN equals NaN here."""
+    values = _reduce(dataclasses.replace(problem, operation=problem.operation.removeprefix("arg")), x)
+    split, best = _split(problem, x), jnp.expand_dims(values, _tap_axes(problem))
+    equal = split == best
+    if jnp.issubdtype(x.dtype, jnp.inexact):
+        equal |= jnp.isnan(split) & jnp.isnan(best)
+    # Padding holds the identity, which may equal the best; it comes before real elements only at the low edge.
+    candidates = jnp.where(equal, _taps(problem), problem.taps)
+    first = jnp.expand_dims(jnp.broadcast_to(first_real_tap(problem), values.shape), _tap_axes(problem))
+    candidates = jnp.where(equal & (best == problem.identity), first, candidates)
+    return lax.reduce(candidates, np.int32(problem.taps), lax.min, _tap_axes(problem))
+
+
+def _take(problem: WindowSpec, t: jax.Array, taps: jax.Array) -> jax.Array:
+    chosen = jnp.expand_dims(taps, _tap_axes(problem)) == _taps(problem)
+    split = jnp.where(chosen, _split(problem, t), jnp.zeros((), t.dtype))
+    return lax.reduce(split, np.zeros((), t.dtype), lax.add, _tap_axes(problem))
+
+
+def _put(problem: WindowSpec, g: jax.Array, taps: jax.Array) -> jax.Array:
+    axes = _tap_axes(problem)
+    chosen = jnp.expand_dims(taps, axes) == _taps(problem)
+    split = jnp.where(chosen, jnp.expand_dims(g, axes), jnp.zeros((), g.dtype))
+    x = split.reshape([o * k for o, k in zip(problem.windows_shape, problem.window, strict=True)])
+    return layout.pad(x, [(-lo, -hi) for lo, hi in _tiling(problem)], [0] * problem.ndim)

@@ -1,0 +1,155 @@
+"""Whole-array operations over strided slices, one slice a tap: vector code where XLA's windows are scalar."""
+
+import dataclasses
+import functools
+import itertools
+import math
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from convjax import layout
+from convjax.algorithms.protocol import Cost, Reasons, describe
+from convjax.algorithms.window.geometry import accumulator, better, first_real_tap, padded, sum_error, tap_slices
+from convjax.dtypes import dtype_of
+from convjax.problem import WindowSpec
+
+_MOST_TAPS = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class Shift:
+    """Combine each tap's slice into the running result in one fused loop."""
+
+    name: ClassVar[str] = "shift"
+    version: ClassVar[int] = 1
+    exact: ClassVar[bool] = True
+    __str__ = describe
+
+    def unsupported(self, problem: WindowSpec, platform: str) -> Reasons:
+        if problem.taps > _MOST_TAPS:
+            return (f"{problem.taps} taps: above {_MOST_TAPS} slices compiling takes too long",)
+        return ()
+
+    def cost(self, problem: WindowSpec) -> Cost:
+        grown = any(lo > 0 or hi > 0 for lo, hi in problem.padding) or any(d > 1 for d in problem.base_dilation)
+        return Cost(
+            vector=problem.macs,
+            bytes=(2 if grown else 1) * problem.bytes,
+            workspace=problem.bytes if grown else 0,
+            calls=2 if grown else 1,
+        )
+
+    def error(self, problem: WindowSpec) -> float:
+        return sum_error(problem)
+
+    def __call__(self, problem: WindowSpec, *operands: jax.Array) -> jax.Array:
+        match problem.operation:
+            case "max" | "min" | "sum":
+                return _reduce(problem, *operands)
+            case "argmax" | "argmin":
+                return _arg(problem, *operands)
+            case "take":
+                return _take(problem, *operands)
+            case _:
+                return _put(problem, *operands)
+
+
+def _reduce(problem: WindowSpec, x: jax.Array) -> jax.Array:
+    if problem.operation == "sum" and set(problem.strides) == {1} and set(problem.base_dilation) != {1}:
+        return _sum_of_dilated(problem, x)
+    combine = {"max": lax.max, "min": lax.min, "sum": lax.add}[problem.operation]
+    wide = accumulator(problem) if problem.operation == "sum" else x.dtype
+    slices = (tap.astype(wide) for tap in tap_slices(problem, padded(problem, x)))
+    return functools.reduce(combine, slices).astype(x.dtype)
+
+
+def _arg(problem: WindowSpec, x: jax.Array) -> jax.Array:
+    """A strict comparison keeps the first of equal taps, and keeps padding from winning at all."""
+    value = jnp.full(problem.windows_shape, problem.identity, x.dtype)
+    winner = jnp.broadcast_to(first_real_tap(problem), problem.windows_shape)
+    for tap, candidate in enumerate(tap_slices(problem, padded(problem, x))):
+        wins = better(problem, candidate, value)
+        value = jnp.where(wins, candidate, value)
+        winner = jnp.where(wins, jnp.int32(tap), winner)
+    return winner
+
+
+def _take(problem: WindowSpec, t: jax.Array, taps: jax.Array) -> jax.Array:
+    """At most one tap is selected a window, so the others add exact zeros."""
+    y = jnp.zeros(problem.windows_shape, t.dtype)
+    for tap, candidate in enumerate(tap_slices(problem, padded(problem, t))):
+        y = jnp.where(taps == tap, candidate, y)
+    return y
+
+
+def _put(problem: WindowSpec, g: jax.Array, taps: jax.Array) -> jax.Array:
+    low = [lo for lo, _ in problem.padding]
+    return _scatter_windows(problem, problem.strides, low, problem.shape, g, taps)
+
+
+def _sum_of_dilated(problem: WindowSpec, x: jax.Array) -> jax.Array:
+    """Every element of x adds to each output whose window holds it: windows scattered with all their taps.
+
+    Tap t of output u stands at u + t d, so element o, at lo + o b, adds to u = o b + (k - 1 - t) d + lo - (k - 1) d.
+    """
+    low = [
+        (k - 1) * d - lo for k, d, (lo, _) in zip(problem.window, problem.window_dilation, problem.padding, strict=True)
+    ]
+    return _scatter_windows(problem, problem.base_dilation, low, problem.windows_shape, x, None)
+
+
+def _scatter_windows(
+    problem: WindowSpec,
+    strides: tuple[int, ...],
+    low: list[int],
+    shape: tuple[int, ...],
+    g: jax.Array,
+    taps: jax.Array | None,
+) -> jax.Array:
+    """Adds window o's value at o s + t d - low, for its own tap t, or for all taps.
+
+    Written without a scatter: the result's axis is split into (block, phase) with blocks of one stride.
+    o s + t d = s (o + q) + p with q = t d // s, p = t d % s, so block b, phase p receives from window b - q
+    if a tap belongs to (q, p) and was chosen.
+    """
+    ndim = problem.ndim
+    tables = [_tap_table(k, s, d) for k, s, d in zip(problem.window, strides, problem.window_dilation, strict=True)]
+    reach = [table.shape[0] for table in tables]
+    wide = accumulator(problem)
+
+    total = jnp.zeros((), wide)
+    for q in itertools.product(*map(range, reach)):
+        tap, exists = np.zeros((1,) * 2 * ndim, np.int32), np.ones((1,) * 2 * ndim, bool)
+        for axis, (table, k) in enumerate(zip(tables, problem.window, strict=True)):
+            row = table[q[axis]].reshape([-1 if a == 2 * axis + 1 else 1 for a in range(2 * ndim)])
+            tap, exists = tap * k + row, exists & (row >= 0)
+        shift = [(n, r - 1 - n) for n, r in zip(q, reach, strict=True)]
+        values = _with_phases(layout.pad(g, shift, [0] * ndim)).astype(wide)
+        if taps is None:
+            chosen = exists
+        else:
+            chosen = _with_phases(layout.pad(taps, shift, [0] * ndim, -1)) == np.where(exists, tap, -2)
+        total = total + jnp.where(chosen, values, jnp.zeros((), wide))
+
+    blocks = [o + r - 1 for o, r in zip(g.shape, reach, strict=True)]
+    grown = [b * s for b, s in zip(blocks, strides, strict=True)]
+    x = jnp.broadcast_to(total, [n for pair in zip(blocks, strides, strict=True) for n in pair]).reshape(grown)
+    crop = [(-lo, lo + n - size) for lo, n, size in zip(low, shape, grown, strict=True)]
+    return layout.pad(x.astype(dtype_of(problem.dtype)), crop, [0] * ndim)
+
+
+def _with_phases(x: jax.Array) -> jax.Array:
+    """A unit axis behind every axis, for its phase."""
+    return x.reshape([n for size in x.shape for n in (size, 1)])
+
+
+def _tap_table(window: int, stride: int, dilation: int) -> np.ndarray:
+    """table[q, p]: the tap at block offset q and phase p, or -1."""
+    table = np.full(((window - 1) * dilation // stride + 1, stride), -1, np.int32)
+    for tap in range(window):
+        table[divmod(tap * dilation, stride)] = tap
+    return table

@@ -1,0 +1,157 @@
+"""The choice: candidates that are allowed, ranked by predicted time; nothing is run.
+
+A lowering asks `choose` and `explain` prints what it saw, so both see the same.
+"""
+
+import dataclasses
+import functools
+import importlib.resources
+import tomllib
+
+from convjax.algorithms import algorithms, named
+from convjax.algorithms.numerics import direct_error, epsilon
+from convjax.algorithms.protocol import Algorithm, Cost, Reasons, describe
+from convjax.dtypes import dtype_of
+from convjax.problem import ConvSpec, Problem
+from convjax.request import Request
+
+# Stated error admitted by each precision, as a fraction of the largest output in float32; scaled to other dtypes.
+_ADMITTED = {None: 2e-5, "default": 2e-5, "high": 4e-6}
+
+
+@dataclasses.dataclass(frozen=True)
+class Device:
+    """Rates of one kind of device, in operations or bytes per second, and seconds per kernel.
+
+    Attributes:
+        gemm, vector, library, scalar: multiply-adds per second in each kind of code (`Cost`).
+        memory: bytes per second.
+        call: seconds that any kernel takes.
+    """
+
+    gemm: float
+    vector: float
+    library: float
+    scalar: float
+    memory: float
+    call: float
+
+    def seconds(self, cost: Cost) -> float:
+        """Predicted time: arithmetic and memory traffic overlap, so the slower of them, and the calls."""
+        compute = (
+            cost.gemm / self.gemm
+            + cost.vector / self.vector
+            + cost.library / self.library
+            + cost.scalar / self.scalar
+        )
+        return max(compute, cost.bytes / self.memory) + cost.calls * self.call
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """The algorithm taken and why.
+
+    Attributes:
+        algorithm: what will run.
+        reason: one sentence.
+        seconds: predicted time, None where the device has no constants.
+        rejected: every other registered algorithm with its reasons.
+    """
+
+    problem: Problem
+    algorithm: Algorithm
+    reason: str
+    seconds: float | None
+    rejected: tuple[tuple[Algorithm, Reasons], ...]
+
+
+@functools.lru_cache(maxsize=4096)
+def choose(problem: Problem, request: Request, platform: str) -> Choice:
+    """The algorithm for `problem`: wishes first, then constraints, then the shortest predicted time.
+
+    Raises:
+        ValueError: a wish binds this pass and none of its algorithms applies.
+    """
+    device = devices().get(platform)
+    rejected = {a: _rejections(a, problem, request, platform) for a in algorithms(problem.operation)}
+    allowed = [a for a, reasons in rejected.items() if not reasons]
+    reason = None
+    if request.wish is not None:
+        wished, refusals = _wished(problem, request, platform)
+        if wished:
+            allowed, reason = wished, "asked for"
+        elif request.must:
+            listed = "; ".join(f"{describe(a)}: {', '.join(r)}" for a, r in refusals.items())
+            raise ValueError(f"algorithm={_names(request)} does not apply to {request.role} of {problem}: {listed}")
+    if not allowed:
+        limits = ", ".join(f"{k}={v}" for k, v in dataclasses.asdict(request.constraints).items() if v is not None)
+        nearest = "; ".join(f"{describe(a)}: {', '.join(r)}" for a, r in rejected.items())
+        raise ValueError(f"no algorithm keeps {limits} for {problem}: {nearest}")
+
+    if device is None:
+        taken, seconds = allowed[0], None
+        reason = reason or f"no measured constants for {platform}, so the first that applies"
+    else:
+        predicted = {a: device.seconds(a.cost(problem)) for a in allowed}
+        taken = min(allowed, key=predicted.__getitem__)
+        seconds = predicted[taken]
+        reason = reason or f"shortest predicted time of {len(allowed)} that apply"
+        for a in allowed:
+            if a != taken:
+                rejected[a] = (f"predicted {predicted[a] / seconds:.1f}x the time",)
+    others = tuple((a, rejected[a] or ("another was asked for",)) for a in rejected if a != taken)
+    return Choice(problem, taken, reason, seconds, others)
+
+
+def admitted_error(problem: ConvSpec) -> float:
+    """The largest stated error that the problem's precision admits; direct summation always passes."""
+    direct = direct_error(problem)
+    precision = (problem.precision or "default").lower()
+    scale = max(epsilon(dtype_of(problem.output_dtype)), epsilon(dtype_of(problem.lhs_dtype))) / epsilon(
+        dtype_of("float32")
+    )
+    return max(direct, _ADMITTED.get(precision, 0.0) * scale)
+
+
+@functools.cache
+def devices() -> dict[str, Device]:
+    """The measured constants, by platform."""
+    text = importlib.resources.files("convjax").joinpath("devices.toml").read_text()
+    return {platform: Device(**rates) for platform, rates in tomllib.loads(text).items()}
+
+
+def _rejections(algorithm: Algorithm, problem: Problem, request: Request, platform: str) -> Reasons:
+    reasons = algorithm.unsupported(problem, platform)
+    if reasons:
+        return reasons
+    limits = request.constraints
+    needed, error = algorithm.cost(problem).workspace, algorithm.error(problem)
+    if limits.max_workspace_bytes is not None and needed > limits.max_workspace_bytes:
+        reasons += (f"needs {needed:.0f} bytes of workspace, {limits.max_workspace_bytes} are allowed",)
+    if limits.max_error is not None and error > limits.max_error:
+        reasons += (f"states an error of {error:.1e}, {limits.max_error:.1e} is allowed",)
+    elif limits.max_error is None and isinstance(problem, ConvSpec) and error > admitted_error(problem):
+        admitted = admitted_error(problem)
+        reasons += (f"states an error of {error:.1e}, precision {problem.precision or 'default'} admits {admitted:.1e}",)
+    return reasons
+
+
+def _wished(
+    problem: Problem, request: Request, platform: str
+) -> tuple[list[Algorithm], dict[Algorithm, Reasons]]:
+    """The algorithms of the first wish that applies, and why the earlier ones do not. Error is the caller's to judge."""
+    refusals: dict[Algorithm, Reasons] = {}
+    assert request.wish is not None
+    for wish in request.wish:
+        family = named(problem.operation, wish) if isinstance(wish, str) else (wish,)
+        reasons = {a: a.unsupported(problem, platform) for a in family}
+        applying = [a for a, r in reasons.items() if not r]
+        if applying:
+            return applying, refusals
+        refusals |= reasons
+    return [], refusals
+
+
+def _names(request: Request) -> str:
+    assert request.wish is not None
+    return ", ".join(w if isinstance(w, str) else describe(w) for w in request.wish)

@@ -1,0 +1,171 @@
+"""`explain`: every convolution and pooling in a function, with the algorithm taken and why."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+from jax.extend import core
+from jax.extend.core.primitives import (
+    conv_general_dilated_p,
+    reduce_window_max_p,
+    reduce_window_min_p,
+    reduce_window_sum_p,
+    select_and_scatter_add_p,
+)
+
+from convjax import window_primitive
+from convjax.algorithms.protocol import Reasons
+from convjax.choose import choose
+from convjax.primitive import conv_p, problem_of
+from convjax.problem import Problem, WindowSpec
+from convjax.request import Pass
+
+# Window primitives of lax that stay as they are; named so that a reader sees what convjax did not touch.
+_STOCK_WINDOWS = {
+    reduce_window_max_p: "max",
+    reduce_window_min_p: "min",
+    reduce_window_sum_p: "sum",
+    select_and_scatter_add_p: "put",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One problem of a function.
+
+    Attributes:
+        problem: what is computed.
+        role: the pass it is: "fprop", "dgrad" or "wgrad"; "stock" for one of lax's own primitives.
+        algorithm: the name of what computes it.
+        reason: why this one, in a few words.
+        predicted: seconds by the cost model, None where the device has no constants.
+        measured: seconds by a tuned plan, None without one.
+        workspace: bytes of intermediate arrays by the algorithm's own account.
+        rejected: the other algorithms by name, each with its reasons.
+        count: how often the problem occurs.
+    """
+
+    problem: Problem
+    role: Pass | str
+    algorithm: str
+    reason: str
+    predicted: float | None
+    measured: float | None
+    workspace: float
+    rejected: tuple[tuple[str, Reasons], ...]
+    count: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Explanation:
+    """What `explain` found; prints as a table, one block a problem."""
+
+    platform: str
+    rows: tuple[Row, ...]
+
+    def __str__(self) -> str:
+        lines = [f"{sum(r.count for r in self.rows)} convolutions and poolings, {len(self.rows)} distinct, on {self.platform}"]
+        for row in self.rows:
+            times = f" x{row.count}" if row.count > 1 else ""
+            predicted = "" if row.predicted is None else f", predicted {_time(row.predicted)}"
+            lines.append(f"{row.role:6} {row.problem}{times}")
+            lines.append(f"       -> {row.algorithm}: {row.reason}{predicted}, workspace {_bytes(row.workspace)}")
+            lines += [f"          not {name}: {'; '.join(reasons)}" for name, reasons in row.rejected]
+        return "\n".join(lines)
+
+
+def explain(fn: Callable[..., Any], *args: Any, platform: str | None = None) -> Explanation:
+    """Traces `fn` on `args` and says, for every convolution and pooling in it, which algorithm is taken and why.
+
+    Nothing is run. Equal problems make one row. To see the gradients, pass the gradient.
+
+    Args:
+        fn: any traceable function, jitted or not.
+        *args: its arguments; arrays may be `jax.ShapeDtypeStruct`s.
+        platform: "cpu", "cuda", "rocm" or "tpu"; None is the default backend's.
+
+    Returns:
+        An `Explanation`; `print` it, or read its `.rows`.
+
+    Raises:
+        ValueError: a problem for which the algorithm asked for does not apply.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, convjax
+        >>> x, w = jnp.ones((1, 8, 8, 4)), jnp.ones((3, 3, 4, 4))
+        >>> loss = lambda w: convjax.conv(x, w, algorithm={"fprop": "winograd(tile=2)"}).sum()
+        >>> [(row.role, row.algorithm) for row in explain(loss, w, platform="cpu").rows]
+        [('fprop', 'winograd(tile=2)')]
+    """
+    platform = platform or _default_platform()
+    found: dict[Row, int] = {}
+    for eqn in _equations(jax.make_jaxpr(fn)(*args).jaxpr):
+        row = _row(eqn, platform)
+        if row is not None:
+            found[row] = found.get(row, 0) + 1
+    return Explanation(platform, tuple(dataclasses.replace(row, count=n) for row, n in found.items()))
+
+
+def _row(eqn: Any, platform: str) -> Row | None:
+    avals = [atom.aval for atom in eqn.invars]
+    if eqn.primitive is conv_p or eqn.primitive in window_primitive.PRIMITIVES:
+        params = dict(eqn.params)
+        request = params.pop("request")
+        problem = problem_of(*avals, params) if eqn.primitive is conv_p else params["problem"]
+        choice = choose(problem, request, platform)
+        return Row(
+            problem,
+            request.role,
+            str(choice.algorithm),
+            choice.reason,
+            choice.seconds,
+            None,
+            choice.algorithm.cost(problem).workspace,
+            tuple((str(a), reasons) for a, reasons in choice.rejected),
+        )
+    if eqn.primitive is conv_general_dilated_p:
+        return _stock(problem_of(*avals, eqn.params))
+    if eqn.primitive in _STOCK_WINDOWS:
+        return _stock(_stock_window(_STOCK_WINDOWS[eqn.primitive], avals, eqn.params))
+    return None
+
+
+def _stock(problem: Problem) -> Row:
+    return Row(problem, "stock", "lax", "lax's own primitive, not called through convjax", None, None, 0, ())
+
+
+def _stock_window(operation: str, avals: list[Any], params: dict[str, Any]) -> WindowSpec:
+    x = avals[-1]  # the operand; select_and_scatter_add has the cotangent before it
+    ones = (1,) * x.ndim
+    return WindowSpec(
+        operation,
+        x.shape,
+        x.dtype.name,
+        tuple(params["window_dimensions"]),
+        tuple(params["window_strides"]),
+        tuple((int(lo), int(hi)) for lo, hi in params["padding"]),
+        tuple(params.get("base_dilation", ones)),
+        tuple(params.get("window_dilation", ones)),
+    )
+
+
+def _equations(jaxpr: core.Jaxpr) -> Iterator[Any]:
+    """Every equation, those of inner jaxprs (jit, scan, cond, remat, custom rules) included."""
+    for eqn in jaxpr.eqns:
+        yield eqn
+        for inner in core.jaxprs_in_params(eqn.params):
+            yield from _equations(inner)
+
+
+def _default_platform() -> str:
+    backend = jax.default_backend()
+    return "cuda" if backend == "gpu" else backend
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds * 1e3:.2f} ms" if seconds >= 1e-4 else f"{seconds * 1e6:.0f} us"
+
+
+def _bytes(count: float) -> str:
+    return f"{count / 2**20:.1f} MiB" if count >= 2**20 else f"{count / 2**10:.0f} KiB"

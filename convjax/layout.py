@@ -1,0 +1,97 @@
+"""Axes by letter: how algorithms see operands, whatever order the caller keeps them in.
+
+N batch, G groups, C input and K output channels of one group, S the spatial axes. An algorithm asks
+for the order it wants, `arrange_lhs(problem, x, "NSGC")`; where the caller's order is the same, nothing
+moves. Feature groups and batch groups differ only in which axis of lhs the group is cut from, so
+algorithms need not tell them apart.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from jax import lax
+
+from convjax.problem import ConvSpec, Pads
+
+
+def arrange_lhs(problem: ConvSpec, x: jax.Array, order: str) -> jax.Array:
+    """lhs with its axes in `order`, e.g. "NSGC"."""
+    batch, feature, *spatial = problem.dimension_numbers[0]
+    letters = _letters({batch: "N", feature: "C"}, spatial)
+    return _arrange(x, letters, batch if problem.batch_groups > 1 else feature, problem.G, order)
+
+
+def arrange_rhs(problem: ConvSpec, w: jax.Array, order: str) -> jax.Array:
+    """rhs with its axes in `order`, e.g. "SGCK"."""
+    out_feature, in_feature, *spatial = problem.dimension_numbers[1]
+    return _arrange(w, _letters({out_feature: "K", in_feature: "C"}, spatial), out_feature, problem.G, order)
+
+
+def restore_out(problem: ConvSpec, y: jax.Array, order: str) -> jax.Array:
+    """The caller's order from a result whose axes are in `order`, e.g. "NSGK"."""
+    batch, feature, *spatial = problem.dimension_numbers[2]
+    letters = _letters({batch: "N", feature: "K"}, spatial)
+    letters = letters[:feature] + ["G"] + letters[feature:]
+    source = _expand(order, problem.ndim)
+    y = lax.transpose(y, [source.index(letter) for letter in letters])
+    return lax.reshape(y, problem.output_shape)
+
+
+def pad(x: jax.Array, padding: Sequence[tuple[int, int]], interior: Sequence[int], value: object = 0) -> jax.Array:
+    """Dilate by `interior` zeros between elements, pad, and crop where padding is negative.
+
+    The crop is a slice of its own: XLA folds a negative pad wrongly into a window (openxla/xla#48715).
+    """
+    if any(lo > 0 or hi > 0 or gap for (lo, hi), gap in zip(padding, interior, strict=True)):
+        config = [(max(lo, 0), max(hi, 0), gap) for (lo, hi), gap in zip(padding, interior, strict=True)]
+        x = lax.pad(x, np.asarray(value, x.dtype), config)
+    if any(lo < 0 or hi < 0 for lo, hi in padding):
+        start = [max(-lo, 0) for lo, _ in padding]
+        limit = [n - max(-hi, 0) for n, (_, hi) in zip(x.shape, padding, strict=True)]
+        x = lax.slice(x, start, [max(a, b) for a, b in zip(start, limit, strict=True)])
+    return x
+
+
+def pad_spatial(problem: ConvSpec, x: jax.Array, first: int, extra: Pads | None = None) -> jax.Array:
+    """x dilated and padded as `problem` asks (and by `extra`), its spatial axes starting at `first`."""
+    after = x.ndim - first - problem.ndim
+    extra = extra or ((0, 0),) * problem.ndim
+    padding = [(lo + a, hi + b) for (lo, hi), (a, b) in zip(problem.padding, extra, strict=True)]
+    return pad(
+        x,
+        [(0, 0)] * first + padding + [(0, 0)] * after,
+        [0] * first + [d - 1 for d in problem.lhs_dilation] + [0] * after,
+    )
+
+
+def window_slice(
+    x: jax.Array, first: int, offset: Sequence[int], count: Sequence[int], stride: Sequence[int]
+) -> jax.Array:
+    """`count` elements, `stride` apart from `offset`, along the spatial axes that start at `first`."""
+    start, limit, step = [0] * x.ndim, list(x.shape), [1] * x.ndim
+    for axis, (o, n, s) in enumerate(zip(offset, count, stride, strict=True), first):
+        start[axis], limit[axis], step[axis] = o, o + (n - 1) * s + 1, s
+    return lax.slice(x, start, limit, step)
+
+
+def taps(problem: ConvSpec) -> list[tuple[int, ...]]:
+    """Every kernel position, row-major."""
+    return list(np.ndindex(*problem.kernel))
+
+
+def _letters(named: dict[int, str], spatial: Sequence[int]) -> list[str]:
+    letters = dict(named) | {axis: f"S{i}" for i, axis in enumerate(spatial)}
+    return [letters[axis] for axis in range(len(letters))]
+
+
+def _expand(order: str, ndim: int) -> list[str]:
+    return [name for letter in order for name in ([f"S{i}" for i in range(ndim)] if letter == "S" else [letter])]
+
+
+def _arrange(x: jax.Array, letters: list[str], grouped: int, groups: int, order: str) -> jax.Array:
+    shape = [*x.shape[:grouped], groups, x.shape[grouped] // groups, *x.shape[grouped + 1 :]]
+    letters = letters[:grouped] + ["G"] + letters[grouped:]
+    target = _expand(order, len(letters) - 3)
+    return lax.transpose(lax.reshape(x, shape), [letters.index(letter) for letter in target])
+

@@ -1,0 +1,51 @@
+"""What the lowering rules of all convjax primitives share."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.extend.core import Primitive
+from jax.interpreters import mlir
+
+PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+
+
+def lower_chosen(ctx: Any, name: str, fn: Callable[..., Any], *operands: Any) -> Any:
+    """Lowers `fn`, an algorithm bound to its problem, in the place of a primitive.
+
+    The algorithm sees plain local arrays: inside shard_map its intermediates need not say which mesh axes
+    they vary over, since the primitive's own type rule has said so for the result.
+    """
+    plain = ctx.replace(avals_in=[_plain(a) for a in ctx.avals_in], avals_out=[_plain(a) for a in ctx.avals_out])
+    with jax.named_scope(name):
+        return mlir.lower_fun(fn, multiple_results=False)(plain, *operands)
+
+
+def bind_eagerly(primitive: Primitive, *operands: Any, **params: Any) -> Any:
+    """An eager call: one jitted program per problem, kept."""
+    return _program(primitive, tuple(sorted(params.items())))(*operands)
+
+
+@functools.lru_cache(maxsize=4096)
+def _program(primitive: Primitive, params: tuple[tuple[str, Any], ...]) -> Callable[..., Any]:
+    return jax.jit(functools.partial(primitive.bind, **dict(params)))
+
+
+def _plain(aval: Any) -> Any:
+    return jax.core.ShapedArray(aval.shape, aval.dtype)
+
+
+def materialize(x: jax.Array, platform: str) -> jax.Array:
+    """x as an array in memory, which XLA will not compute again inside each of its consumers.
+
+    XLA's CPU compiler of jaxlib 0.10 drops optimization barriers before it fuses, so there the barrier is a
+    conditional whose predicate it cannot know.
+    """
+    if platform != "cpu":
+        return lax.optimization_barrier(x)
+    always = lax.index_in_dim(x.reshape(-1), 0, keepdims=False) < np.iinfo(np.int32).max
+    return lax.cond(always, lambda x: x, jnp.zeros_like, x)

@@ -1,0 +1,85 @@
+"""Reading arguments: one value or one per axis, the forms of padding, layouts and unbatched inputs."""
+
+import operator
+from collections.abc import Sequence
+from typing import Literal
+
+import jax
+
+from convjax import sizes
+from convjax.problem import Ints, Pads, require_positive
+
+PaddingString = Literal["SAME", "SAME_LOWER", "VALID", "FULL", "CAUSAL"]
+PADDING_STRINGS = ("SAME", "SAME_LOWER", "VALID", "FULL", "CAUSAL")
+Padding = PaddingString | int | Sequence[int] | Sequence[tuple[int, int]]
+
+_CHANNELS_FIRST = {1: "NCW", 2: "NCHW", 3: "NCDHW"}
+_CHANNELS_LAST = {1: "NWC", 2: "NHWC", 3: "NDHWC"}
+
+
+def per_axis(name: str, value: int | Sequence[int], ndim: int) -> Ints:
+    """One int an axis from an int or a sequence of them."""
+    values = _integers(name, value) if isinstance(value, Sequence) else _integers(name, (value,)) * ndim
+    if len(values) != ndim:
+        raise ValueError(f"{name} has {len(values)} entries for {ndim} spatial axes: give one int or {ndim} of them")
+    return values
+
+
+def positive_per_axis(name: str, value: int | Sequence[int], ndim: int) -> Ints:
+    values = per_axis(name, value, ndim)
+    require_positive(name, values)
+    return values
+
+
+def padding_pairs(padding: Padding, size: Ints, extent: Ints, strides: Ints) -> Pads:
+    """(lo, hi) an axis from any form of padding; `extent` is the dilated kernel's or window's."""
+    ndim = len(size)
+    if isinstance(padding, str):
+        match padding:
+            case "SAME" | "SAME_LOWER":
+                return tuple(
+                    sizes.same_padding(n, e, s, odd_at_end=padding == "SAME")
+                    for n, e, s in zip(size, extent, strides, strict=True)
+                )
+            case "VALID":
+                return ((0, 0),) * ndim
+            case "FULL":
+                return tuple((e - 1, e - 1) for e in extent)
+            case "CAUSAL":
+                return tuple((e - 1, 0) for e in extent)
+            case _:
+                raise ValueError(f"padding must be one of {', '.join(PADDING_STRINGS)} or numbers, got {padding!r}")
+    if isinstance(padding, Sequence) and any(isinstance(p, Sequence) for p in padding):
+        pairs = tuple(_integers("padding", p) if isinstance(p, Sequence) else (p, p) for p in padding)
+        if len(pairs) != ndim or any(len(p) != 2 for p in pairs):
+            raise ValueError(f"padding must have one (lo, hi) pair for each of {ndim} spatial axes, got {padding}")
+        return tuple((lo, hi) for lo, hi in pairs)
+    return tuple((p, p) for p in per_axis("padding", padding, ndim))  # type: ignore[arg-type]
+
+
+def channels_first(layout: str | None, ndim: int) -> bool:
+    """Whether `layout` puts channels before the spatial axes; None is channels last."""
+    if layout is None or layout == _CHANNELS_LAST.get(ndim):
+        return False
+    if layout == _CHANNELS_FIRST.get(ndim):
+        return True
+    valid = [names[ndim] for names in (_CHANNELS_LAST, _CHANNELS_FIRST) if ndim in names]
+    raise ValueError(f"layout must be None or one of {', '.join(valid)} for {ndim} spatial axes, got {layout!r}")
+
+
+def with_batch(x: jax.Array, ndim: int) -> tuple[jax.Array, bool]:
+    """x with a batch axis, and whether one was added."""
+    if x.ndim == ndim + 2:
+        return x, False
+    if x.ndim == ndim + 1:
+        return x[None], True
+    raise ValueError(
+        f"x of shape {x.shape} must have {ndim + 2} axes for {ndim} spatial axes, or {ndim + 1} without a batch"
+    )
+
+
+def _integers(name: str, values: Sequence[int]) -> Ints:
+    try:
+        return tuple(operator.index(v) for v in values)
+    except TypeError:
+        raise TypeError(f"{name} must hold integers, got {values!r}") from None

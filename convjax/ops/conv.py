@@ -1,0 +1,267 @@
+"""Convolutions as people call them: each reads its arguments into one problem and binds the primitive."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from convjax import primitive, sizes
+from convjax.ops.arguments import Padding, channels_first, padding_pairs, positive_per_axis, with_batch
+from convjax.ops.pad import PaddingMode, pad_by_mode, padding_modes
+from convjax.request import AlgorithmLike, request
+
+PrecisionLike = str | lax.Precision | tuple[Any, Any] | None
+_SPATIAL = {1: "W", 2: "HW", 3: "DHW"}
+
+
+def conv_general_dilated(
+    lhs: jax.Array,
+    rhs: jax.Array,
+    window_strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+    lhs_dilation: Sequence[int] | None = None,
+    rhs_dilation: Sequence[int] | None = None,
+    dimension_numbers: Any = None,
+    feature_group_count: int = 1,
+    batch_group_count: int = 1,
+    precision: PrecisionLike = None,
+    preferred_element_type: Any = None,
+    out_sharding: Any = None,
+    *,
+    algorithm: AlgorithmLike = None,
+) -> jax.Array:
+    """`jax.lax.conv_general_dilated`, argument for argument, by a chosen algorithm.
+
+    Differentiable any number of times in either mode. Takes the place of lax's function in Flax's
+    `conv_general_dilated=` constructor arguments.
+
+    Args:
+        lhs: input, rank n + 2.
+        rhs: kernel, rank n + 2.
+        window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers, feature_group_count,
+            batch_group_count, precision, preferred_element_type, out_sharding: as lax.
+        algorithm: None to choose; a name, an algorithm, a sequence of them (the first that applies), or a
+            mapping from "fprop", "dgrad", "wgrad" to one of these.
+
+    Returns:
+        The same shape and dtype as lax's function.
+
+    Raises:
+        ValueError: as lax; or the algorithm asked for is unknown or does not apply, with the reasons.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> x, w = jnp.ones((1, 3, 8, 8)), jnp.ones((5, 3, 3, 3))
+        >>> conv_general_dilated(x, w, (1, 1), "VALID").shape
+        (1, 5, 6, 6)
+    """
+    return primitive.conv(
+        lhs,
+        rhs,
+        request(algorithm, "conv"),
+        window_strides=window_strides,
+        padding=padding,
+        lhs_dilation=lhs_dilation,
+        rhs_dilation=rhs_dilation,
+        dimension_numbers=dimension_numbers,
+        feature_group_count=feature_group_count,
+        batch_group_count=batch_group_count,
+        precision=precision,
+        preferred_element_type=preferred_element_type,
+        out_sharding=out_sharding,
+    )
+
+
+def conv(
+    x: jax.Array,
+    w: jax.Array,
+    *,
+    bias: jax.Array | None = None,
+    strides: int | Sequence[int] = 1,
+    padding: Padding = "VALID",
+    padding_mode: PaddingMode | Sequence[PaddingMode] = "zeros",
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+    layout: str | None = None,
+    precision: PrecisionLike = None,
+    preferred_element_type: Any = None,
+    algorithm: AlgorithmLike = None,
+) -> jax.Array:
+    """Cross-correlation of x with w over 1, 2 or 3 spatial axes, as w's rank says.
+
+    y[n, o, k] = bias[k] + sum over taps t and channels c of x[n, o s + t d - lo, c] w[t, c, k]
+
+    N batch, C input channels, K output channels, G groups; group g of the output reads group g of the input.
+
+    Args:
+        x: (N, *spatial, C), or (*spatial, C) without a batch; channels first under `layout`.
+        w: (*kernel, C // G, K), in every layout.
+        bias: (K,).
+        strides: elements between windows, at least 1.
+        padding: cells added (negative: cropped) at the ends of each axis: an int, one int per axis, (lo, hi)
+            pairs, or "SAME", "SAME_LOWER", "VALID", "FULL", "CAUSAL".
+        padding_mode: what the cells hold: "zeros", "reflect", "replicate", "circular", or one per axis.
+        dilation: elements between taps, at least 1.
+        groups: G.
+        layout: None for channels last, or "NCW", "NCHW", "NCDHW".
+        precision: as lax; also bounds the stated error of the algorithms that may be chosen.
+        preferred_element_type: dtype of sums and result; None is x's dtype, half precisions summed in float32.
+        algorithm: see `conv_general_dilated`.
+
+    Returns:
+        (N, *output, K) in x's layout, where output = floor((n + lo + hi - d (k - 1) - 1) / s) + 1.
+
+    Raises:
+        ValueError: shapes, groups or sizes that do not fit together, naming both numbers.
+        TypeError: x and w differ in dtype.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> x = jnp.arange(1.0, 10.0).reshape(3, 3, 1)
+        >>> w = jnp.array([[1.0, 2.0], [3.0, 4.0]]).reshape(2, 2, 1, 1)
+        >>> conv(x, w)[..., 0]
+        Array([[37., 47.],
+               [67., 77.]], dtype=float32)
+
+    Source:
+        Dumoulin and Visin, A guide to convolution arithmetic for deep learning, arXiv:1603.07285.
+    """
+    ndim = w.ndim - 2
+    if ndim not in _SPATIAL:
+        raise ValueError(f"w of shape {w.shape} must have 3, 4 or 5 axes: 1 to 3 spatial axes, C // groups and K")
+    x, added = with_batch(x, ndim)
+    strides, dilation = positive_per_axis("strides", strides, ndim), positive_per_axis("dilation", dilation, ndim)
+    first = channels_first(layout, ndim)
+    _check_operands(x, w, bias, groups, x.shape[1 if first else -1], preferred_element_type)
+
+    size = x.shape[2:] if first else x.shape[1:-1]
+    extent = tuple(sizes.dilated(k, d) for k, d in zip(w.shape, dilation))  # noqa: B905  the kernel's axes lead
+    widths = padding_pairs(padding, size, extent, strides)
+    _check_sizes(size, widths, extent)
+    modes = padding_modes(padding_mode, ndim)
+    x, widths = pad_by_mode(x, widths, modes, layout)
+
+    letters = _SPATIAL[ndim]
+    x_order = f"NC{letters}" if first else f"N{letters}C"
+    y = conv_general_dilated(
+        x,
+        w,
+        strides,
+        widths,
+        rhs_dilation=dilation,
+        dimension_numbers=(x_order, f"{letters}IO", x_order),
+        feature_group_count=groups,
+        precision=precision,
+        preferred_element_type=preferred_element_type,
+        algorithm=algorithm,
+    )
+    if bias is not None:
+        y = _add_bias(y, bias, axis=1 if first else ndim + 1)
+    return y[0] if added else y
+
+
+def conv1d(x: jax.Array, w: jax.Array, **options: Any) -> jax.Array:
+    """`conv` over one spatial axis: x (N, W, C), w (R, C // G, K).
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> conv1d(jnp.ones((2, 10, 4)), jnp.ones((3, 4, 6)), padding="CAUSAL").shape
+        (2, 10, 6)
+    """
+    return _conv_of_rank(1, x, w, options)
+
+
+def conv2d(x: jax.Array, w: jax.Array, **options: Any) -> jax.Array:
+    """`conv` over two spatial axes: x (N, H, W, C), w (R, S, C // G, K).
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> conv2d(jnp.ones((2, 3, 10, 10)), jnp.ones((3, 3, 3, 5)), layout="NCHW").shape
+        (2, 5, 8, 8)
+    """
+    return _conv_of_rank(2, x, w, options)
+
+
+def conv3d(x: jax.Array, w: jax.Array, **options: Any) -> jax.Array:
+    """`conv` over three spatial axes: x (N, D, H, W, C), w (Q, R, S, C // G, K).
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> conv3d(jnp.ones((1, 4, 10, 10, 5)), jnp.ones((2, 2, 2, 5, 4))).shape
+        (1, 3, 9, 9, 4)
+    """
+    return _conv_of_rank(3, x, w, options)
+
+
+def depthwise_conv(x: jax.Array, w: jax.Array, **options: Any) -> jax.Array:
+    """Convolves every channel by filters of its own.
+
+    y[n, o, c M + m] = sum over taps t of x[n, o s + t d - lo, c] w[t, c, m]
+
+    Args:
+        x: (N, *spatial, C), or as `conv`.
+        w: (*kernel, C, M) with M the channel multiplier.
+        **options: as `conv`, without groups.
+
+    Returns:
+        (N, *output, C M).
+
+    Raises:
+        ValueError: as `conv`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> depthwise_conv(jnp.ones((1, 8, 8, 16)), jnp.ones((3, 3, 16, 2)), padding="SAME").shape
+        (1, 8, 8, 32)
+    """
+    if "groups" in options:
+        raise ValueError("depthwise_conv has one group a channel: leave groups out")
+    *kernel, channels, multiplier = w.shape
+    return conv(x, w.reshape(*kernel, 1, channels * multiplier), groups=channels, **options)
+
+
+def _conv_of_rank(ndim: int, x: jax.Array, w: jax.Array, options: dict[str, Any]) -> jax.Array:
+    if w.ndim != ndim + 2:
+        raise ValueError(f"w of shape {w.shape} must have {ndim + 2} axes for conv{ndim}d: {ndim} spatial, C // groups, K")
+    return conv(x, w, **options)
+
+
+def _add_bias(y: jax.Array, bias: jax.Array, axis: int) -> jax.Array:
+    """Broadcast in float32, so that the bias gradient of a half-precision model is summed in float32."""
+    wide = jnp.promote_types(y.dtype, jnp.float32) if jnp.issubdtype(y.dtype, jnp.floating) else y.dtype
+    broadcast = lax.broadcast_in_dim(bias.astype(wide), y.shape, (axis,))
+    return y + broadcast.astype(y.dtype)
+
+
+def _check_operands(
+    x: jax.Array, w: jax.Array, bias: jax.Array | None, groups: int, channels: int, preferred: Any
+) -> None:
+    inputs, outputs = w.shape[-2:]
+    if groups < 1:
+        raise ValueError(f"groups must be at least 1, got {groups}")
+    if channels % groups or outputs % groups:
+        raise ValueError(f"groups={groups} must divide the {channels} channels of x and the {outputs} outputs of w")
+    if inputs != channels // groups:
+        raise ValueError(
+            f"w of shape {w.shape} takes {inputs} channels a group, but x has {channels} in {groups} groups: "
+            f"w needs {channels // groups}"
+        )
+    if x.dtype != w.dtype:
+        raise TypeError(f"x is {x.dtype} and w is {w.dtype}: cast one to the other's dtype")
+    if jnp.issubdtype(x.dtype, jnp.integer) and x.dtype.itemsize < 4 and preferred is None:
+        raise TypeError(f"sums of {x.dtype} products overflow {x.dtype}: pass preferred_element_type=jnp.int32")
+    if bias is not None and bias.shape != (outputs,):
+        raise ValueError(f"bias of shape {bias.shape} must be ({outputs},), one for each output channel of w")
+
+
+def _check_sizes(size: Sequence[int], widths: Sequence[tuple[int, int]], extent: Sequence[int]) -> None:
+    for axis, (n, (lo, hi), e) in enumerate(zip(size, widths, extent, strict=True)):
+        if n + min(lo, 0) + min(hi, 0) < 0:
+            raise ValueError(f"padding ({lo}, {hi}) crops more than the {n} elements of spatial axis {axis}")
+        if n > 0 and n + lo + hi < e:
+            raise ValueError(
+                f"spatial axis {axis} has {n} elements, {n + lo + hi} with padding ({lo}, {hi}), fewer than the "
+                f"dilated kernel's {e}: the output would be empty; pad by {e - n} or more in all"
+            )

@@ -1,0 +1,117 @@
+"""The convolution primitive: lax's own, with the algorithm chosen when it is lowered.
+
+Typing is delegated to `lax.conv_general_dilated_p`. The transposes and batchings of a convolution are
+again convolutions, and lax knows them; the rules here trace lax's rule and replay it with `conv_p` in the
+place of lax's primitive, so that no derivative formula is written twice. Choosing in the lowering rule means
+choosing after AD, vmap, remat, scan and shard_map have happened, for the exact problem and platform.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.extend.core import Primitive
+from jax.extend.core.primitives import conv_general_dilated_p
+from jax.interpreters import ad, batching, mlir
+
+from convjax.choose import choose
+from convjax.lowering import PLATFORMS, bind_eagerly, lower_chosen
+from convjax.problem import ConvSpec
+from convjax.request import Request
+from convjax.rewrite import Replacement, replay
+
+conv_p = Primitive("convjax_conv")
+
+
+def conv(lhs: jax.Array, rhs: jax.Array, request: Request, **params: Any) -> jax.Array:
+    """`lax.conv_general_dilated(lhs, rhs, **params)` by the algorithm that `request` leads to."""
+    traced = jax.make_jaxpr(lambda lhs, rhs: lax.conv_general_dilated(lhs, rhs, **params))(lhs, rhs)
+    return replay(traced, _convs(request), lhs, rhs)[0]
+
+
+def problem_of(lhs: Any, rhs: Any, params: dict[str, Any]) -> ConvSpec:
+    """The problem that a convolution equation with these operands (or avals) and parameters states."""
+    precision = params["precision"]
+    if isinstance(precision, tuple):
+        precision = max(precision, key=lambda p: p.value)
+    preferred = params["preferred_element_type"]
+    dims = params["dimension_numbers"]
+    return ConvSpec(
+        lhs_shape=tuple(lhs.shape),
+        rhs_shape=tuple(rhs.shape),
+        lhs_dtype=jnp.dtype(lhs.dtype).name,
+        rhs_dtype=jnp.dtype(rhs.dtype).name,
+        strides=tuple(params["window_strides"]),
+        padding=tuple((int(lo), int(hi)) for lo, hi in params["padding"]),
+        lhs_dilation=tuple(params["lhs_dilation"]),
+        rhs_dilation=tuple(params["rhs_dilation"]),
+        dimension_numbers=(tuple(dims.lhs_spec), tuple(dims.rhs_spec), tuple(dims.out_spec)),
+        feature_groups=params["feature_group_count"],
+        batch_groups=params["batch_group_count"],
+        precision=None if precision is None else str(getattr(precision, "name", precision)).lower(),
+        preferred_element_type=None if preferred is None else jnp.dtype(preferred).name,
+    )
+
+
+def _convs(request: Request) -> dict[Primitive, Replacement]:
+    """Replaces lax's convolution by ours under `request`."""
+    return {conv_general_dilated_p: lambda lhs, rhs, **params: [conv_p.bind(lhs, rhs, request=request, **params)]}
+
+
+@conv_p.def_effectful_abstract_eval
+def _type(lhs: Any, rhs: Any, *, request: Request, **params: Any) -> Any:
+    return conv_general_dilated_p.abstract_eval(lhs, rhs, **params)
+
+
+conv_p.def_impl(functools.partial(bind_eagerly, conv_p))
+
+
+def _transpose(operand: int, cotangent: Any, lhs: Any, rhs: Any, *, request: Request, **params: Any) -> Any:
+    """Traces lax's own transpose with respect to `operand`, and replays it with `conv_p`."""
+    linear = lhs if operand == 0 else rhs
+    constant = rhs if operand == 0 else lhs
+
+    def transposed(cotangent: jax.Array, constant: jax.Array) -> jax.Array:
+        def conv(x: jax.Array) -> jax.Array:
+            operands = (x, constant) if operand == 0 else (constant, x)
+            return lax.conv_general_dilated(*operands, **params)
+
+        # The operand's own aval, not its bare shape: it carries the axes that shard_map varies it over.
+        return jax.linear_transpose(conv, linear.aval)(cotangent)[0]
+
+    traced = jax.make_jaxpr(transposed)(cotangent, constant)
+    return replay(traced, _convs(request.transposed(operand)), cotangent, constant)[0]
+
+
+ad.defbilinear(conv_p, functools.partial(_transpose, 0), functools.partial(_transpose, 1))
+
+
+def _batch(axis_data: Any, operands: Sequence[Any], dims: Sequence[Any], *, request: Request, **params: Any) -> Any:
+    """Traces lax's own batching rule, and replays it with `conv_p`."""
+    out_dim = None
+
+    def batched(*operands: jax.Array) -> jax.Array:
+        nonlocal out_dim
+        out, out_dim = batching.fancy_primitive_batchers[conv_general_dilated_p](axis_data, operands, dims, **params)
+        return out
+
+    traced = jax.make_jaxpr(batched)(*operands)
+    return replay(traced, _convs(request), *operands)[0], out_dim
+
+
+batching.fancy_primitive_batchers[conv_p] = _batch
+
+
+def _lower(platform: str, ctx: Any, lhs: Any, rhs: Any, *, request: Request, **params: Any) -> Any:
+    problem = problem_of(*ctx.avals_in, params)
+    if problem.empty:
+        return lower_chosen(ctx, "empty", lambda *_: jnp.zeros(problem.output_shape, problem.output_dtype), lhs, rhs)
+    choice = choose(problem, request, platform)
+    return lower_chosen(ctx, str(choice.algorithm), functools.partial(choice.algorithm, problem), lhs, rhs)
+
+
+for _platform in PLATFORMS:
+    mlir.register_lowering(conv_p, functools.partial(_lower, _platform), platform=_platform)

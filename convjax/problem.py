@@ -1,0 +1,432 @@
+"""Problems: what is to be computed, without arrays and without saying how.
+
+A problem is frozen and hashable, validates itself, knows its output and its cost, and has a text
+form that parses back; errors, plan keys, configs and records all use that form.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterable
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+
+from convjax import sizes
+from convjax.dtypes import dtype_of, itemsize
+
+Ints = tuple[int, ...]
+Pads = tuple[tuple[int, int], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvSpec:
+    """A convolution, with exactly the parameters of `jax.lax.conv_general_dilated`.
+
+    The axes are read through `dimension_numbers`, lax's `(lhs_spec, rhs_spec, out_spec)`: positions
+    of (batch, feature, *spatial) in lhs and out, of (out feature, in feature, *spatial) in rhs.
+
+    Example:
+        >>> spec = ConvSpec.parse("conv float32[4,56,56,64] float32[3,3,64,128] b01f_01io->b01f stride=2x2")
+        >>> spec.output_shape
+        (4, 27, 27, 128)
+        >>> ConvSpec.parse(str(spec)) == spec
+        True
+    """
+
+    lhs_shape: Ints
+    rhs_shape: Ints
+    lhs_dtype: str
+    rhs_dtype: str
+    strides: Ints
+    padding: Pads
+    lhs_dilation: Ints
+    rhs_dilation: Ints
+    dimension_numbers: tuple[Ints, Ints, Ints]
+    feature_groups: int = 1
+    batch_groups: int = 1
+    precision: str | None = None
+    preferred_element_type: str | None = None
+
+    @property
+    def operation(self) -> str:
+        return "conv"
+
+    @property
+    def ndim(self) -> int:
+        """Spatial axes."""
+        return len(self.strides)
+
+    @property
+    def groups(self) -> int:
+        return self.feature_groups * self.batch_groups
+
+    # The sizes by letter: N batch of one group's output, G groups, C and K channels of one group.
+    @property
+    def N(self) -> int:
+        return self.lhs_shape[self.dimension_numbers[0][0]] // self.batch_groups
+
+    @property
+    def G(self) -> int:
+        return self.groups
+
+    @property
+    def C(self) -> int:
+        return self.rhs_shape[self.dimension_numbers[1][1]]
+
+    @property
+    def K(self) -> int:
+        return self.rhs_shape[self.dimension_numbers[1][0]] // self.groups
+
+    @cached_property
+    def input(self) -> Ints:
+        """Spatial sizes of lhs."""
+        return tuple(self.lhs_shape[axis] for axis in self.dimension_numbers[0][2:])
+
+    @cached_property
+    def kernel(self) -> Ints:
+        """Spatial sizes of rhs, in taps."""
+        return tuple(self.rhs_shape[axis] for axis in self.dimension_numbers[1][2:])
+
+    @cached_property
+    def output(self) -> Ints:
+        """Spatial sizes of the output."""
+        return tuple(
+            sizes.windows(sizes.dilated(n, ld) + lo + hi, sizes.dilated(k, rd), s)
+            for n, ld, (lo, hi), k, rd, s in zip(
+                self.input, self.lhs_dilation, self.padding, self.kernel, self.rhs_dilation, self.strides, strict=True
+            )
+        )
+
+    @cached_property
+    def output_shape(self) -> Ints:
+        shape = dict(zip(self.dimension_numbers[2], (self.N, self.G * self.K, *self.output), strict=True))
+        return tuple(shape[axis] for axis in range(len(shape)))
+
+    @property
+    def output_dtype(self) -> str:
+        return self.preferred_element_type or self.lhs_dtype
+
+    @property
+    def taps(self) -> int:
+        return math.prod(self.kernel)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of direct summation, padding counted as computed."""
+        return math.prod(self.output_shape) * self.taps * self.C
+
+    @property
+    def flops(self) -> int:
+        """2 x MACs; bias is not part of a problem and is not counted."""
+        return 2 * self.macs
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of both operands and the result, each touched once."""
+        return (
+            math.prod(self.lhs_shape) * itemsize(self.lhs_dtype)
+            + math.prod(self.rhs_shape) * itemsize(self.rhs_dtype)
+            + math.prod(self.output_shape) * itemsize(self.output_dtype)
+        )
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is summed or nothing is produced: the result is zeros, or has no elements."""
+        return 0 in self.lhs_shape or 0 in self.rhs_shape or 0 in self.output_shape
+
+    def __str__(self) -> str:
+        lhs, rhs, out = self.dimension_numbers
+        labels = f"{_labels(lhs, 'bf')}_{_labels(rhs, 'oi')}->{_labels(out, 'bf')}"
+        ones = (1,) * self.ndim
+        return _join(
+            "conv",
+            _array(self.lhs_dtype, self.lhs_shape),
+            _array(self.rhs_dtype, self.rhs_shape),
+            labels,
+            stride=_by(self.strides, ones),
+            pad=_by_pads(self.padding),
+            lhs_dilate=_by(self.lhs_dilation, ones),
+            rhs_dilate=_by(self.rhs_dilation, ones),
+            feature_groups=self.feature_groups if self.feature_groups > 1 else None,
+            batch_groups=self.batch_groups if self.batch_groups > 1 else None,
+            precision=self.precision,
+            out=self.preferred_element_type,
+        )
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The problem that `str` wrote as `text`; `ValueError` names what cannot be read."""
+        words, fields = _split(text, "conv", 4, _CONV_FIELDS)
+        lhs_dtype, lhs_shape = _read_array(words[1], text)
+        rhs_dtype, rhs_shape = _read_array(words[2], text)
+        match = re.fullmatch(r"([bf\d]+)_([oi\d]+)->([bf\d]+)", words[3])
+        if match is None or len({len(g) for g in match.groups()} | {len(lhs_shape), len(rhs_shape)}) != 1:
+            raise ValueError(
+                f"problem {text!r}: dimension labels {words[3]!r} must read like b01f_01io->b01f "
+                f"and have one letter per axis of {lhs_shape} and {rhs_shape}"
+            )
+        ones = (1,) * (len(lhs_shape) - 2)
+        dims = tuple(_read_labels(g, n) for g, n in zip(match.groups(), ("bf", "oi", "bf"), strict=True))
+        return cls(
+            lhs_shape=lhs_shape,
+            rhs_shape=rhs_shape,
+            lhs_dtype=lhs_dtype,
+            rhs_dtype=rhs_dtype,
+            strides=_read_by(fields, "stride", ones),
+            padding=_read_pads(fields, len(ones)),
+            lhs_dilation=_read_by(fields, "lhs_dilate", ones),
+            rhs_dilation=_read_by(fields, "rhs_dilate", ones),
+            dimension_numbers=(dims[0], dims[1], dims[2]),
+            feature_groups=int(fields.get("feature_groups", 1)),
+            batch_groups=int(fields.get("batch_groups", 1)),
+            precision=fields.get("precision"),
+            preferred_element_type=fields.get("out"),
+        )
+
+    def __post_init__(self) -> None:
+        ndim = len(self.strides)
+        for name, value in [
+            ("padding", self.padding),
+            ("lhs_dilation", self.lhs_dilation),
+            ("rhs_dilation", self.rhs_dilation),
+        ]:
+            if len(value) != ndim:
+                raise ValueError(f"{name} has {len(value)} entries for {ndim} spatial axes: give one per axis")
+        for name, shape in [("lhs", self.lhs_shape), ("rhs", self.rhs_shape)]:
+            if len(shape) != ndim + 2:
+                raise ValueError(f"{name} of shape {shape} must have {ndim + 2} axes for {ndim} strides")
+        for name, value in [
+            ("strides", self.strides),
+            ("lhs_dilation", self.lhs_dilation),
+            ("rhs_dilation", self.rhs_dilation),
+            ("feature_groups", (self.feature_groups,)),
+            ("batch_groups", (self.batch_groups,)),
+        ]:
+            require_positive(name, value)
+        batch, features = (self.lhs_shape[axis] for axis in self.dimension_numbers[0][:2])
+        outputs, inputs = (self.rhs_shape[axis] for axis in self.dimension_numbers[1][:2])
+        if features != inputs * self.feature_groups:
+            raise ValueError(
+                f"x has {features} channels but w takes {inputs} in each of {self.feature_groups} groups: "
+                f"x needs {inputs * self.feature_groups} channels"
+            )
+        if outputs % self.groups:
+            raise ValueError(f"w has {outputs} output channels, which {self.groups} groups do not divide")
+        if batch % self.batch_groups:
+            raise ValueError(f"lhs has batch {batch}, which {self.batch_groups} batch groups do not divide")
+        if self.feature_groups > 1 and self.batch_groups > 1:
+            raise ValueError(
+                f"feature_groups ({self.feature_groups}) and batch_groups ({self.batch_groups}) "
+                "cannot both be above 1: fold one of them into the batch or the channels"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class WindowSpec:
+    """A windowed reduction over every axis of one array, or one of the maps that differentiate it.
+
+    `operation` is one of
+
+    - `max`, `min`, `sum`: reduce each window of x to one value;
+    - `argmax`, `argmin`: the winning tap of each window. A tap is numbered row-major in the window;
+      NaN wins wherever it stands, and the first of equal elements wins;
+    - `take`: each window's element at a given tap (the derivative of max along a tangent);
+    - `put`: its adjoint, adds each window's value to x at the given tap (the gradient of max).
+
+    `shape` and `dtype` are x's for all of them. Padding holds the identity of the reduction.
+
+    Example:
+        >>> spec = WindowSpec.parse("max float32[8,112,112,64] window=1x3x3x1 stride=1x2x2x1 pad=0_0x1_1x1_1x0_0")
+        >>> spec.output_shape
+        (8, 56, 56, 64)
+    """
+
+    operation: str
+    shape: Ints
+    dtype: str
+    window: Ints
+    strides: Ints
+    padding: Pads
+    base_dilation: Ints
+    window_dilation: Ints
+
+    OPERATIONS = ("max", "min", "sum", "argmax", "argmin", "take", "put")
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def taps(self) -> int:
+        return math.prod(self.window)
+
+    @cached_property
+    def windows_shape(self) -> Ints:
+        """One entry per window."""
+        return tuple(
+            sizes.windows(sizes.dilated(n, bd) + lo + hi, sizes.dilated(k, wd), s)
+            for n, bd, (lo, hi), k, wd, s in zip(
+                self.shape, self.base_dilation, self.padding, self.window, self.window_dilation, self.strides, strict=True
+            )
+        )
+
+    @property
+    def output_shape(self) -> Ints:
+        return self.shape if self.operation == "put" else self.windows_shape
+
+    @property
+    def macs(self) -> int:
+        """Elements combined: one per tap and window."""
+        return math.prod(self.windows_shape) * self.taps
+
+    @property
+    def flops(self) -> int:
+        return self.macs
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of x and of the windows' values, and of the taps where the operation has them."""
+        values = (math.prod(self.shape) + math.prod(self.windows_shape)) * itemsize(self.dtype)
+        return values + (4 * math.prod(self.windows_shape) if self.operation in ("argmax", "argmin", "take", "put") else 0)
+
+    @property
+    def empty(self) -> bool:
+        return 0 in self.shape or 0 in self.windows_shape
+
+    @property
+    def identity(self) -> Any:
+        """What padding holds, as a NumPy scalar of `dtype`."""
+        dtype = dtype_of(self.dtype)
+        if self.operation in ("sum", "take", "put"):
+            return dtype.type(0)
+        largest = self.operation in ("min", "argmin")
+        if np.issubdtype(dtype, np.integer):
+            return dtype.type(np.iinfo(dtype).max if largest else np.iinfo(dtype).min)
+        if dtype == np.bool_:
+            return np.bool_(largest)
+        return dtype.type(np.inf if largest else -np.inf)
+
+    def __str__(self) -> str:
+        ones = (1,) * self.ndim
+        return _join(
+            self.operation,
+            _array(self.dtype, self.shape),
+            window=_by(self.window, ones),
+            stride=_by(self.strides, ones),
+            pad=_by_pads(self.padding),
+            base_dilate=_by(self.base_dilation, ones),
+            window_dilate=_by(self.window_dilation, ones),
+        )
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The problem that `str` wrote as `text`; `ValueError` names what cannot be read."""
+        operation = text.split()[0] if text.split() else ""
+        if operation not in cls.OPERATIONS:
+            raise ValueError(f"problem {text!r} must begin with one of {', '.join(cls.OPERATIONS)}")
+        words, fields = _split(text, operation, 2, _WINDOW_FIELDS)
+        dtype, shape = _read_array(words[1], text)
+        ones = (1,) * len(shape)
+        return cls(
+            operation=operation,
+            shape=shape,
+            dtype=dtype,
+            window=_read_by(fields, "window", ones),
+            strides=_read_by(fields, "stride", ones),
+            padding=_read_pads(fields, len(ones)),
+            base_dilation=_read_by(fields, "base_dilate", ones),
+            window_dilation=_read_by(fields, "window_dilate", ones),
+        )
+
+    def __post_init__(self) -> None:
+        for name in ("window", "strides", "base_dilation", "window_dilation", "padding"):
+            value = getattr(self, name)
+            if len(value) != len(self.shape):
+                raise ValueError(f"{name} has {len(value)} entries for {len(self.shape)} axes: give one per axis")
+            if name != "padding":
+                require_positive(name, value)
+        if self.operation in ("argmax", "argmin", "take", "put") and any(d > 1 for d in self.base_dilation):
+            raise ValueError(f"{self.operation} is not defined with base_dilation {self.base_dilation}: use 1 on every axis")
+
+
+Problem = ConvSpec | WindowSpec
+
+
+def parse(text: str) -> Problem:
+    """The problem of either kind that `text` describes."""
+    return ConvSpec.parse(text) if text.split()[:1] == ["conv"] else WindowSpec.parse(text)
+
+
+def require_positive(name: str, values: Iterable[int]) -> None:
+    values = tuple(values)
+    if any(v < 1 for v in values):
+        shown = values[0] if len(values) == 1 else values
+        raise ValueError(f"{name} must be at least 1 on every axis, got {shown}")
+
+
+# The text form, one small writer and reader for each kind of field.
+
+_CONV_FIELDS = (
+    "stride", "pad", "lhs_dilate", "rhs_dilate", "feature_groups", "batch_groups", "precision", "out",
+)  # fmt: skip
+_WINDOW_FIELDS = ("window", "stride", "pad", "base_dilate", "window_dilate")
+
+
+def _join(*words: str, **fields: object) -> str:
+    return " ".join([*words, *(f"{name}={value}" for name, value in fields.items() if value is not None)])
+
+
+def _split(text: str, head: str, count: int, known: tuple[str, ...]) -> tuple[list[str], dict[str, str]]:
+    words = text.split()
+    if len(words) < count or words[0] != head:
+        raise ValueError(f"problem {text!r} must begin with {head!r} and {count - 1} more words")
+    fields = {}
+    for word in words[count:]:
+        name, equals, value = word.partition("=")
+        if not equals or name not in known:
+            raise ValueError(f"problem {text!r}: cannot read {word!r}; the fields are {', '.join(known)}")
+        fields[name] = value
+    return words[:count], fields
+
+
+def _array(dtype: str, shape: Ints) -> str:
+    return f"{dtype}[{','.join(map(str, shape))}]"
+
+
+def _read_array(word: str, text: str) -> tuple[str, Ints]:
+    match = re.fullmatch(r"(\w+)\[([\d,]*)\]", word)
+    if match is None:
+        raise ValueError(f"problem {text!r}: {word!r} is not an array like float32[1,28,28,3]")
+    dtype_of(match[1])
+    return match[1], tuple(int(n) for n in match[2].split(",") if n)
+
+
+def _labels(spec: Ints, names: str) -> str:
+    """XLA's dimension labels: two named axes and the spatial axes by number."""
+    letters = {axis: label for axis, label in zip(spec, [*names, *map(str, range(len(spec) - 2))], strict=True)}
+    return "".join(letters[axis] for axis in range(len(spec)))
+
+
+def _read_labels(labels: str, names: str) -> Ints:
+    return tuple(labels.index(label) for label in [*names, *map(str, range(len(labels) - 2))])
+
+
+def _by(values: Ints, default: Ints) -> str | None:
+    return None if values == default else "x".join(map(str, values))
+
+
+def _read_by(fields: dict[str, str], name: str, default: Ints) -> Ints:
+    return tuple(int(n) for n in fields[name].split("x")) if name in fields else default
+
+
+def _by_pads(padding: Pads) -> str | None:
+    return "x".join(f"{lo}_{hi}" for lo, hi in padding) if any(lo or hi for lo, hi in padding) else None
+
+
+def _read_pads(fields: dict[str, str], ndim: int) -> Pads:
+    if "pad" not in fields:
+        return ((0, 0),) * ndim
+    pairs = (pair.split("_") for pair in fields["pad"].split("x"))
+    return tuple((int(lo), int(hi)) for lo, hi in pairs)

@@ -1,0 +1,29 @@
+"""Sizes along one axis: the formulas that operations, gradients and calculators share.
+
+n input size, k kernel taps, s stride, d dilation, (lo, hi) padding; every quantity counts elements.
+"""
+
+
+def dilated(size: int, dilation: int) -> int:
+    """Extent of `size` elements spread `dilation` apart: d(k - 1) + 1, and 0 for none."""
+    return 0 if size == 0 else dilation * (size - 1) + 1
+
+
+def windows(extent: int, kernel_extent: int, stride: int) -> int:
+    """How many windows of `kernel_extent` fit in `extent`, `stride` apart; never negative."""
+    return max(0, (extent - kernel_extent) // stride + 1)
+
+
+def ceil_windows(size: int, kernel_extent: int, stride: int, lo: int, hi: int) -> int:
+    """Windows in ceil mode: the last may overhang, but must start inside the input or its low padding."""
+    count = -((kernel_extent - size - lo - hi) // stride) + 1
+    if (count - 1) * stride >= size + lo:
+        count -= 1
+    return max(0, count)
+
+
+def same_padding(size: int, kernel_extent: int, stride: int, odd_at_end: bool = True) -> tuple[int, int]:
+    """Padding that makes ceil(n / s) windows; the odd cell goes to the end, or to the start."""
+    total = max(0, (-(-size // stride) - 1) * stride + kernel_extent - size)
+    small, large = total // 2, total - total // 2
+    return (small, large) if odd_at_end else (large, small)

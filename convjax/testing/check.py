@@ -1,0 +1,114 @@
+"""The check that an algorithm keeps its promises: right where it applies, and as exact as it says."""
+
+from collections.abc import Iterable, Iterator
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from convjax.algorithms.protocol import Algorithm, describe
+from convjax.dtypes import dtype_of
+from convjax.problem import ConvSpec, Problem
+from convjax.testing.operands import Kind, random_operands
+from convjax.testing.reference import reference
+from convjax.testing.sample import sample_conv_problems
+
+_SHOWN = 5
+
+
+def check_algorithm(algorithm: Algorithm, problems: Iterable[Problem] | None = None, platform: str = "cpu") -> int:
+    """Compares `algorithm`, jitted and eager, with `reference` on every problem it says it supports.
+
+    Checked are shapes, dtypes, the error on normal operands against `algorithm.error(problem)`, small
+    integers bit for bit where `algorithm.exact`, and for windows also ties, NaN and infinities.
+
+    Args:
+        algorithm: any value with the protocol's methods, registered or not.
+        problems: what to try; by default 96 sampled convolutions. Give an algorithm for windows the
+            problems of its operations, e.g. `sample_window_problems(0, 26, operations=("max",))`.
+        platform: where it runs, e.g. "cpu" or "gpu".
+
+    Returns:
+        How many of the problems it applies to, all of them passed.
+
+    Raises:
+        AssertionError: some results are wrong; the first few are listed with their problems.
+        ValueError: it applies to none of the problems, so nothing was checked.
+
+    Example:
+        >>> from convjax.algorithms.conv.lax_conv import Lax
+        >>> check_algorithm(Lax(), sample_conv_problems(seed=0, count=4))
+        4
+    """
+    tried = tuple(problems) if problems is not None else sample_conv_problems(0, 96)
+    applies = [problem for problem in tried if not algorithm.unsupported(problem, platform)]
+    if not applies:
+        reasons = sorted({reason for problem in tried for reason in algorithm.unsupported(problem, platform)})
+        raise ValueError(
+            f"{describe(algorithm)} applies to none of the {len(tried)} problems on {platform}, nothing was checked: "
+            f"{'; '.join(reasons[:_SHOWN]) or 'give at least one problem'}"
+        )
+    with jax.default_device(jax.local_devices(backend=platform)[0]):
+        faults = [f"{problem}: {'; '.join(found)}" for problem in applies if (found := [*_faults(algorithm, problem)])]
+    if faults:
+        shown = "".join(f"\n  {fault}" for fault in faults[:_SHOWN])
+        more = f"\n  and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
+        raise AssertionError(
+            f"{describe(algorithm)} is wrong on {len(faults)} of {len(applies)} problems:{shown}{more}"
+        )
+    return len(applies)
+
+
+def _faults(algorithm: Algorithm, problem: Problem) -> Iterator[str]:
+    """What is wrong with the results on one problem, one sentence each."""
+    run = partial(algorithm, problem)
+    kinds: list[tuple[Kind, float]] = [("normal", algorithm.error(problem))]
+    if algorithm.exact:
+        kinds.append(("integers", 0.0))
+        if not isinstance(problem, ConvSpec):
+            kinds.append(("special", 0.0))
+    for kind, bound in kinds:
+        operands = random_operands(problem, 0, kind)
+        with jax.enable_x64(any(array.dtype.itemsize >= 8 for array in operands)):
+            arrays = [jnp.asarray(array) for array in operands]
+            try:
+                results = {"jitted": jax.jit(run)(*arrays), "eager": run(*arrays)}
+            except Exception as error:
+                error.add_note(f"{describe(algorithm)} raised this on {problem}, which it says it supports")
+                raise
+        expected = _as_tuple(reference(problem, *operands))
+        for way, result in results.items():
+            if len(_as_tuple(result)) != len(expected):
+                yield f"{way}, {len(_as_tuple(result))} results where {len(expected)} are due"
+            for i, (got, want) in enumerate(zip(_as_tuple(result), expected, strict=False)):
+                dtype = dtype_of(problem.output_dtype if isinstance(problem, ConvSpec) else problem.dtype)
+                fault = _difference(np.asarray(got), want, np.dtype(np.int32) if i else dtype, bound)
+                if fault:
+                    yield f"{way} on {kind} operands, {fault}"
+
+
+def _difference(got: np.ndarray, want: np.ndarray, dtype: np.dtype, bound: float) -> str | None:
+    """How `got` differs from `want` by more than `bound` times its largest value, None if it does not."""
+    if got.dtype != dtype or got.shape != want.shape:
+        return f"{got.dtype}{list(got.shape)} where {dtype}{list(want.shape)} is due"
+    if bound == 0 or not jnp.issubdtype(dtype, jnp.inexact):
+        want = want.astype(dtype)
+    if want.dtype == dtype and np.array_equal(got, want):
+        return None
+    got, want = (a.astype(np.complex128 if a.dtype.kind == "c" else np.float64) for a in (got, want))
+    same = (got == want) | ((got != got) & (want != want))
+    with np.errstate(invalid="ignore"):  # inf - inf, where same is already True or the fault is reported as NaN
+        error = np.max(np.where(same, 0, np.abs(got - want)), initial=0)
+    scale = np.max(np.abs(want[np.isfinite(want)]), initial=0)
+    if error <= bound * scale:
+        return None
+    return (
+        f"{np.count_nonzero(~same)} of {got.size} values differ, by up to {error:.3g} "
+        f"where the largest is {scale:.3g} and the error promised is {bound:.3g} of it"
+    )
+
+
+def _as_tuple(result: Any) -> tuple[Any, ...]:
+    return tuple(result) if isinstance(result, tuple | list) else (result,)

@@ -1,0 +1,90 @@
+"""Timing compiled programs: compilation ahead of time and interleaved sampling, both outside of jit.
+
+Programs that are to be compared take turns in one process, so that a drifting clock or a busy
+neighbour falls on all of them alike and their ratios stay fair.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, TypeVar
+
+import jax
+
+# A program shorter than this runs several times in a turn, after one untimed run: otherwise a program
+# of 50 us is measured with the caches its slower neighbour left.
+TURN_SECONDS = 2e-3
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A function compiled for its operands, together with them; calling it waits for the result."""
+
+    executable: jax.stages.Compiled
+    operands: tuple[jax.Array, ...]
+    compile_seconds: float
+
+    def __call__(self) -> Any:
+        return jax.block_until_ready(self.executable(*self.operands))
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """How long one program is sampled: until `seconds` are spent, within the two sample counts."""
+
+    seconds: float
+    min_samples: int
+    max_samples: int
+
+    def spent(self, samples: list[float]) -> bool:
+        count = len(samples)
+        return count >= self.max_samples or (count >= self.min_samples and sum(samples) >= self.seconds)
+
+
+def compile_program(fn: Callable[..., Any], *operands: jax.Array) -> Program:
+    """`fn` traced, lowered and compiled for `operands`; `compile_seconds` covers all three."""
+    start = time.perf_counter()
+    executable = jax.jit(fn).lower(*operands).compile()
+    return Program(executable, operands, time.perf_counter() - start)
+
+
+def timed(call: Callable[[], Any]) -> tuple[Any, float]:
+    """The result of `call`, which must wait for it, and the seconds it took."""
+    start = time.perf_counter()
+    result = call()
+    return result, time.perf_counter() - start
+
+
+def interleave(calls: Mapping[Key, Callable[[], Any]], budgets: Mapping[Key, Budget]) -> dict[Key, list[float]]:
+    """Samples every call round-robin until each has spent its budget.
+
+    Args:
+        calls: what to time; each must have run before (nothing is warmed up here beyond a turn's own
+            untimed run) and must wait for its result.
+        budgets: one for each call.
+
+    Returns:
+        The raw samples of each call in seconds, in the order taken.
+    """
+    samples: dict[Key, list[float]] = {key: [] for key in calls}
+    waiting = list(calls)
+    while waiting:
+        for key in waiting:
+            _take_turn(calls[key], budgets[key], samples[key])
+        waiting = [key for key in waiting if not budgets[key].spent(samples[key])]
+    return samples
+
+
+def _take_turn(call: Callable[[], Any], budget: Budget, samples: list[float]) -> None:
+    """One turn: a long program runs once, a short one for about `TURN_SECONDS`."""
+    first = timed(call)[1]
+    if first >= TURN_SECONDS:
+        samples.append(first)
+        return
+    turn = 0.0
+    while turn < TURN_SECONDS and not budget.spent(samples):
+        seconds = timed(call)[1]
+        samples.append(seconds)
+        turn += seconds
