@@ -1,4 +1,4 @@
-"""Every convolution and pooling a JAX program can express, by the fastest algorithm, differentiable any number of times."""
+"""Convolution and pooling in JAX: the fastest algorithm for each problem, differentiable any number of times."""
 
 from convjax.algorithms import algorithms as algorithms
 from convjax.explain import Explanation as Explanation

@@ -39,10 +39,7 @@ class Device:
     def seconds(self, cost: Cost) -> float:
         """Predicted time: arithmetic and memory traffic overlap, so the slower of them, and the calls."""
         compute = (
-            cost.gemm / self.gemm
-            + cost.vector / self.vector
-            + cost.library / self.library
-            + cost.scalar / self.scalar
+            cost.gemm / self.gemm + cost.vector / self.vector + cost.library / self.library + cost.scalar / self.scalar
         )
         return max(compute, cost.bytes / self.memory) + cost.calls * self.call
 
@@ -132,14 +129,14 @@ def _rejections(algorithm: Algorithm, problem: Problem, request: Request, platfo
         reasons += (f"states an error of {error:.1e}, {limits.max_error:.1e} is allowed",)
     elif limits.max_error is None and isinstance(problem, ConvSpec) and error > admitted_error(problem):
         admitted = admitted_error(problem)
-        reasons += (f"states an error of {error:.1e}, precision {problem.precision or 'default'} admits {admitted:.1e}",)
+        reasons += (
+            f"states an error of {error:.1e}, precision {problem.precision or 'default'} admits {admitted:.1e}",
+        )
     return reasons
 
 
-def _wished(
-    problem: Problem, request: Request, platform: str
-) -> tuple[list[Algorithm], dict[Algorithm, Reasons]]:
-    """The algorithms of the first wish that applies, and why the earlier ones do not. Error is the caller's to judge."""
+def _wished(problem: Problem, request: Request, platform: str) -> tuple[list[Algorithm], dict[Algorithm, Reasons]]:
+    """The algorithms of the first wish that applies, and why the earlier ones do not; their error is not judged."""
     refusals: dict[Algorithm, Reasons] = {}
     assert request.wish is not None
     for wish in request.wish:

@@ -65,7 +65,8 @@ class Explanation:
     rows: tuple[Row, ...]
 
     def __str__(self) -> str:
-        lines = [f"{sum(r.count for r in self.rows)} convolutions and poolings, {len(self.rows)} distinct, on {self.platform}"]
+        count = sum(row.count for row in self.rows)
+        lines = [f"{count} convolutions and poolings, {len(self.rows)} distinct, on {self.platform}"]
         for row in self.rows:
             times = f" x{row.count}" if row.count > 1 else ""
             predicted = "" if row.predicted is None else f", predicted {_time(row.predicted)}"
@@ -112,7 +113,7 @@ def _row(eqn: Any, platform: str) -> Row | None:
     if eqn.primitive is conv_p or eqn.primitive in window_primitive.PRIMITIVES:
         params = dict(eqn.params)
         request = params.pop("request")
-        problem = problem_of(*avals, params) if eqn.primitive is conv_p else params["problem"]
+        problem = problem_of(avals[0], avals[1], params) if eqn.primitive is conv_p else params["problem"]
         choice = choose(problem, request, platform)
         return Row(
             problem,
@@ -125,7 +126,7 @@ def _row(eqn: Any, platform: str) -> Row | None:
             tuple((str(a), reasons) for a, reasons in choice.rejected),
         )
     if eqn.primitive is conv_general_dilated_p:
-        return _stock(problem_of(*avals, eqn.params))
+        return _stock(problem_of(avals[0], avals[1], eqn.params))
     if eqn.primitive in _STOCK_WINDOWS:
         return _stock(_stock_window(_STOCK_WINDOWS[eqn.primitive], avals, eqn.params))
     return None

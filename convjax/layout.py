@@ -32,7 +32,7 @@ def restore_out(problem: ConvSpec, y: jax.Array, order: str) -> jax.Array:
     """The caller's order from a result whose axes are in `order`, e.g. "NSGK"."""
     batch, feature, *spatial = problem.dimension_numbers[2]
     letters = _letters({batch: "N", feature: "K"}, spatial)
-    letters = letters[:feature] + ["G"] + letters[feature:]
+    letters = [*letters[:feature], "G", *letters[feature:]]
     source = _expand(order, problem.ndim)
     y = lax.transpose(y, [source.index(letter) for letter in letters])
     return lax.reshape(y, problem.output_shape)
@@ -91,7 +91,6 @@ def _expand(order: str, ndim: int) -> list[str]:
 
 def _arrange(x: jax.Array, letters: list[str], grouped: int, groups: int, order: str) -> jax.Array:
     shape = [*x.shape[:grouped], groups, x.shape[grouped] // groups, *x.shape[grouped + 1 :]]
-    letters = letters[:grouped] + ["G"] + letters[grouped:]
+    letters = [*letters[:grouped], "G", *letters[grouped:]]
     target = _expand(order, len(letters) - 3)
     return lax.transpose(lax.reshape(x, shape), [letters.index(letter) for letter in target])
-

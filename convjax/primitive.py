@@ -106,7 +106,8 @@ batching.fancy_primitive_batchers[conv_p] = _batch
 
 
 def _lower(platform: str, ctx: Any, lhs: Any, rhs: Any, *, request: Request, **params: Any) -> Any:
-    problem = problem_of(*ctx.avals_in, params)
+    lhs_aval, rhs_aval = ctx.avals_in
+    problem = problem_of(lhs_aval, rhs_aval, params)
     if problem.empty:
         return lower_chosen(ctx, "empty", lambda *_: jnp.zeros(problem.output_shape, problem.output_dtype), lhs, rhs)
     choice = choose(problem, request, platform)

@@ -6,18 +6,28 @@ form that parses back; errors, plan keys, configs and records all use that form.
 
 import dataclasses
 import math
-import re
 from collections.abc import Iterable
 from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
 
-from convjax import sizes
+from convjax import sizes, text_form
 from convjax.dtypes import dtype_of, itemsize
+from convjax.text_form import Ints as Ints
+from convjax.text_form import Pads as Pads
 
-Ints = tuple[int, ...]
-Pads = tuple[tuple[int, int], ...]
+_CONV_FIELDS = (
+    "stride",
+    "pad",
+    "lhs_dilate",
+    "rhs_dilate",
+    "feature_groups",
+    "batch_groups",
+    "precision",
+    "out",
+)
+_WINDOW_FIELDS = ("window", "stride", "pad", "base_dilate", "window_dilate")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,18 +147,16 @@ class ConvSpec:
         return 0 in self.lhs_shape or 0 in self.rhs_shape or 0 in self.output_shape
 
     def __str__(self) -> str:
-        lhs, rhs, out = self.dimension_numbers
-        labels = f"{_labels(lhs, 'bf')}_{_labels(rhs, 'oi')}->{_labels(out, 'bf')}"
         ones = (1,) * self.ndim
-        return _join(
+        return text_form.join(
             "conv",
-            _array(self.lhs_dtype, self.lhs_shape),
-            _array(self.rhs_dtype, self.rhs_shape),
-            labels,
-            stride=_by(self.strides, ones),
-            pad=_by_pads(self.padding),
-            lhs_dilate=_by(self.lhs_dilation, ones),
-            rhs_dilate=_by(self.rhs_dilation, ones),
+            text_form.array(self.lhs_dtype, self.lhs_shape),
+            text_form.array(self.rhs_dtype, self.rhs_shape),
+            text_form.dimension_labels(self.dimension_numbers),
+            stride=text_form.by(self.strides, ones),
+            pad=text_form.by_pads(self.padding),
+            lhs_dilate=text_form.by(self.lhs_dilation, ones),
+            rhs_dilate=text_form.by(self.rhs_dilation, ones),
             feature_groups=self.feature_groups if self.feature_groups > 1 else None,
             batch_groups=self.batch_groups if self.batch_groups > 1 else None,
             precision=self.precision,
@@ -158,27 +166,21 @@ class ConvSpec:
     @classmethod
     def parse(cls, text: str) -> Self:
         """The problem that `str` wrote as `text`; `ValueError` names what cannot be read."""
-        words, fields = _split(text, "conv", 4, _CONV_FIELDS)
-        lhs_dtype, lhs_shape = _read_array(words[1], text)
-        rhs_dtype, rhs_shape = _read_array(words[2], text)
-        match = re.fullmatch(r"([bf\d]+)_([oi\d]+)->([bf\d]+)", words[3])
-        if match is None or len({len(g) for g in match.groups()} | {len(lhs_shape), len(rhs_shape)}) != 1:
-            raise ValueError(
-                f"problem {text!r}: dimension labels {words[3]!r} must read like b01f_01io->b01f "
-                f"and have one letter per axis of {lhs_shape} and {rhs_shape}"
-            )
+        words, fields = text_form.split(text, "conv", 4, _CONV_FIELDS)
+        lhs_dtype, lhs_shape = text_form.read_array(words[1], text)
+        rhs_dtype, rhs_shape = text_form.read_array(words[2], text)
+        dims = text_form.read_dimension_labels(words[3], len(lhs_shape), len(rhs_shape))
         ones = (1,) * (len(lhs_shape) - 2)
-        dims = tuple(_read_labels(g, n) for g, n in zip(match.groups(), ("bf", "oi", "bf"), strict=True))
         return cls(
             lhs_shape=lhs_shape,
             rhs_shape=rhs_shape,
             lhs_dtype=lhs_dtype,
             rhs_dtype=rhs_dtype,
-            strides=_read_by(fields, "stride", ones),
-            padding=_read_pads(fields, len(ones)),
-            lhs_dilation=_read_by(fields, "lhs_dilate", ones),
-            rhs_dilation=_read_by(fields, "rhs_dilate", ones),
-            dimension_numbers=(dims[0], dims[1], dims[2]),
+            strides=text_form.read_by(fields, "stride", ones),
+            padding=text_form.read_pads(fields, len(ones)),
+            lhs_dilation=text_form.read_by(fields, "lhs_dilate", ones),
+            rhs_dilation=text_form.read_by(fields, "rhs_dilate", ones),
+            dimension_numbers=dims,
             feature_groups=int(fields.get("feature_groups", 1)),
             batch_groups=int(fields.get("batch_groups", 1)),
             precision=fields.get("precision"),
@@ -268,7 +270,13 @@ class WindowSpec:
         return tuple(
             sizes.windows(sizes.dilated(n, bd) + lo + hi, sizes.dilated(k, wd), s)
             for n, bd, (lo, hi), k, wd, s in zip(
-                self.shape, self.base_dilation, self.padding, self.window, self.window_dilation, self.strides, strict=True
+                self.shape,
+                self.base_dilation,
+                self.padding,
+                self.window,
+                self.window_dilation,
+                self.strides,
+                strict=True,
             )
         )
 
@@ -289,7 +297,9 @@ class WindowSpec:
     def bytes(self) -> int:
         """Bytes of x and of the windows' values, and of the taps where the operation has them."""
         values = (math.prod(self.shape) + math.prod(self.windows_shape)) * itemsize(self.dtype)
-        return values + (4 * math.prod(self.windows_shape) if self.operation in ("argmax", "argmin", "take", "put") else 0)
+        return values + (
+            4 * math.prod(self.windows_shape) if self.operation in ("argmax", "argmin", "take", "put") else 0
+        )
 
     @property
     def empty(self) -> bool:
@@ -310,14 +320,14 @@ class WindowSpec:
 
     def __str__(self) -> str:
         ones = (1,) * self.ndim
-        return _join(
+        return text_form.join(
             self.operation,
-            _array(self.dtype, self.shape),
-            window=_by(self.window, ones),
-            stride=_by(self.strides, ones),
-            pad=_by_pads(self.padding),
-            base_dilate=_by(self.base_dilation, ones),
-            window_dilate=_by(self.window_dilation, ones),
+            text_form.array(self.dtype, self.shape),
+            window=text_form.by(self.window, ones),
+            stride=text_form.by(self.strides, ones),
+            pad=text_form.by_pads(self.padding),
+            base_dilate=text_form.by(self.base_dilation, ones),
+            window_dilate=text_form.by(self.window_dilation, ones),
         )
 
     @classmethod
@@ -326,18 +336,18 @@ class WindowSpec:
         operation = text.split()[0] if text.split() else ""
         if operation not in cls.OPERATIONS:
             raise ValueError(f"problem {text!r} must begin with one of {', '.join(cls.OPERATIONS)}")
-        words, fields = _split(text, operation, 2, _WINDOW_FIELDS)
-        dtype, shape = _read_array(words[1], text)
+        words, fields = text_form.split(text, operation, 2, _WINDOW_FIELDS)
+        dtype, shape = text_form.read_array(words[1], text)
         ones = (1,) * len(shape)
         return cls(
             operation=operation,
             shape=shape,
             dtype=dtype,
-            window=_read_by(fields, "window", ones),
-            strides=_read_by(fields, "stride", ones),
-            padding=_read_pads(fields, len(ones)),
-            base_dilation=_read_by(fields, "base_dilate", ones),
-            window_dilation=_read_by(fields, "window_dilate", ones),
+            window=text_form.read_by(fields, "window", ones),
+            strides=text_form.read_by(fields, "stride", ones),
+            padding=text_form.read_pads(fields, len(ones)),
+            base_dilation=text_form.read_by(fields, "base_dilate", ones),
+            window_dilation=text_form.read_by(fields, "window_dilate", ones),
         )
 
     def __post_init__(self) -> None:
@@ -348,7 +358,9 @@ class WindowSpec:
             if name != "padding":
                 require_positive(name, value)
         if self.operation in ("argmax", "argmin", "take", "put") and any(d > 1 for d in self.base_dilation):
-            raise ValueError(f"{self.operation} is not defined with base_dilation {self.base_dilation}: use 1 on every axis")
+            raise ValueError(
+                f"{self.operation} is not defined with base_dilation {self.base_dilation}: use 1 on every axis"
+            )
 
 
 Problem = ConvSpec | WindowSpec
@@ -364,69 +376,3 @@ def require_positive(name: str, values: Iterable[int]) -> None:
     if any(v < 1 for v in values):
         shown = values[0] if len(values) == 1 else values
         raise ValueError(f"{name} must be at least 1 on every axis, got {shown}")
-
-
-# The text form, one small writer and reader for each kind of field.
-
-_CONV_FIELDS = (
-    "stride", "pad", "lhs_dilate", "rhs_dilate", "feature_groups", "batch_groups", "precision", "out",
-)  # fmt: skip
-_WINDOW_FIELDS = ("window", "stride", "pad", "base_dilate", "window_dilate")
-
-
-def _join(*words: str, **fields: object) -> str:
-    return " ".join([*words, *(f"{name}={value}" for name, value in fields.items() if value is not None)])
-
-
-def _split(text: str, head: str, count: int, known: tuple[str, ...]) -> tuple[list[str], dict[str, str]]:
-    words = text.split()
-    if len(words) < count or words[0] != head:
-        raise ValueError(f"problem {text!r} must begin with {head!r} and {count - 1} more words")
-    fields = {}
-    for word in words[count:]:
-        name, equals, value = word.partition("=")
-        if not equals or name not in known:
-            raise ValueError(f"problem {text!r}: cannot read {word!r}; the fields are {', '.join(known)}")
-        fields[name] = value
-    return words[:count], fields
-
-
-def _array(dtype: str, shape: Ints) -> str:
-    return f"{dtype}[{','.join(map(str, shape))}]"
-
-
-def _read_array(word: str, text: str) -> tuple[str, Ints]:
-    match = re.fullmatch(r"(\w+)\[([\d,]*)\]", word)
-    if match is None:
-        raise ValueError(f"problem {text!r}: {word!r} is not an array like float32[1,28,28,3]")
-    dtype_of(match[1])
-    return match[1], tuple(int(n) for n in match[2].split(",") if n)
-
-
-def _labels(spec: Ints, names: str) -> str:
-    """XLA's dimension labels: two named axes and the spatial axes by number."""
-    letters = {axis: label for axis, label in zip(spec, [*names, *map(str, range(len(spec) - 2))], strict=True)}
-    return "".join(letters[axis] for axis in range(len(spec)))
-
-
-def _read_labels(labels: str, names: str) -> Ints:
-    return tuple(labels.index(label) for label in [*names, *map(str, range(len(labels) - 2))])
-
-
-def _by(values: Ints, default: Ints) -> str | None:
-    return None if values == default else "x".join(map(str, values))
-
-
-def _read_by(fields: dict[str, str], name: str, default: Ints) -> Ints:
-    return tuple(int(n) for n in fields[name].split("x")) if name in fields else default
-
-
-def _by_pads(padding: Pads) -> str | None:
-    return "x".join(f"{lo}_{hi}" for lo, hi in padding) if any(lo or hi for lo, hi in padding) else None
-
-
-def _read_pads(fields: dict[str, str], ndim: int) -> Pads:
-    if "pad" not in fields:
-        return ((0, 0),) * ndim
-    pairs = (pair.split("_") for pair in fields["pad"].split("x"))
-    return tuple((int(lo), int(hi)) for lo, hi in pairs)

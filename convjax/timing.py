@@ -43,11 +43,36 @@ class Budget:
         return count >= self.max_samples or (count >= self.min_samples and sum(samples) >= self.seconds)
 
 
-def compile_program(fn: Callable[..., Any], *operands: jax.Array) -> Program:
-    """`fn` traced, lowered and compiled for `operands`; `compile_seconds` covers all three."""
+@dataclasses.dataclass(frozen=True)
+class Lowered:
+    """A function traced and lowered for its operands. Equal `text` means the same program."""
+
+    stage: jax.stages.Lowered
+    text: str
+    operands: tuple[jax.Array, ...]
+    lower_seconds: float
+
+    def compile(self) -> Program:
+        """The executable; the program's `compile_seconds` cover tracing, lowering and compiling."""
+        start = time.perf_counter()
+        executable = self.stage.compile()
+        return Program(executable, self.operands, self.lower_seconds + time.perf_counter() - start)
+
+
+def lower(fn: Callable[..., Any], *operands: jax.Array) -> Lowered:
+    """`fn` traced and lowered for `operands`, under one name whatever `fn` is called."""
+
+    def program(*arrays: jax.Array) -> Any:
+        return fn(*arrays)
+
     start = time.perf_counter()
-    executable = jax.jit(fn).lower(*operands).compile()
-    return Program(executable, operands, time.perf_counter() - start)
+    stage = jax.jit(program).lower(*operands)
+    return Lowered(stage, stage.as_text(), operands, time.perf_counter() - start)
+
+
+def compile_program(fn: Callable[..., Any], *operands: jax.Array) -> Program:
+    """`fn` compiled ahead of time for `operands`."""
+    return lower(fn, *operands).compile()
 
 
 def timed(call: Callable[[], Any]) -> tuple[Any, float]:

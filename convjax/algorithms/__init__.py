@@ -30,7 +30,7 @@ _CONV: tuple[Algorithm, ...] = (
 )
 _WINDOW: tuple[Algorithm, ...] = (LaxWindow(), ShiftWindow(), ReshapeWindow())
 
-REGISTRY: dict[str, tuple[Algorithm, ...]] = {"conv": _CONV} | {op: _WINDOW for op in WindowSpec.OPERATIONS}
+REGISTRY: dict[str, tuple[Algorithm, ...]] = {"conv": _CONV} | dict.fromkeys(WindowSpec.OPERATIONS, _WINDOW)
 
 for _operation, _registered in REGISTRY.items():
     _names = [describe(a) for a in _registered]

@@ -7,8 +7,6 @@ problems of their own.
 import dataclasses
 from typing import Any, Protocol, runtime_checkable
 
-import jax
-
 Reasons = tuple[str, ...]
 
 
@@ -45,9 +43,14 @@ class Algorithm(Protocol):
         exact: whether small integers come out exactly, i.e. it only multiplies inputs and adds products.
     """
 
-    name: str
-    version: int
-    exact: bool
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def version(self) -> int: ...
+
+    @property
+    def exact(self) -> bool: ...
 
     def unsupported(self, problem: Any, platform: str) -> Reasons:
         """Why it cannot compute `problem`; empty promises a correct answer."""
@@ -59,7 +62,9 @@ class Algorithm(Protocol):
         """Bound on max|error| / max|output| for standard normal operands in the problem's dtype."""
         ...
 
-    def __call__(self, problem: Any, *operands: jax.Array) -> Any: ...
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """`algorithm(problem, *operands)`: the result, traced with plain jax.numpy and lax."""
+        ...
 
 
 def describe(algorithm: Any) -> str:

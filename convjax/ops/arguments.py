@@ -49,12 +49,20 @@ def padding_pairs(padding: Padding, size: Ints, extent: Ints, strides: Ints) -> 
                 return tuple((e - 1, 0) for e in extent)
             case _:
                 raise ValueError(f"padding must be one of {', '.join(PADDING_STRINGS)} or numbers, got {padding!r}")
-    if isinstance(padding, Sequence) and any(isinstance(p, Sequence) for p in padding):
-        pairs = tuple(_integers("padding", p) if isinstance(p, Sequence) else (p, p) for p in padding)
-        if len(pairs) != ndim or any(len(p) != 2 for p in pairs):
-            raise ValueError(f"padding must have one (lo, hi) pair for each of {ndim} spatial axes, got {padding}")
-        return tuple((lo, hi) for lo, hi in pairs)
-    return tuple((p, p) for p in per_axis("padding", padding, ndim))  # type: ignore[arg-type]
+    entries: tuple[int | Sequence[int], ...]
+    entries = tuple(padding) if isinstance(padding, Sequence) else (padding,) * ndim
+    if len(entries) != ndim:
+        raise ValueError(
+            f"padding has {len(entries)} entries for {ndim} spatial axes: give one int, or an int or (lo, hi) for each"
+        )
+    return tuple(_pair(entry) for entry in entries)
+
+
+def _pair(entry: int | Sequence[int]) -> tuple[int, int]:
+    values = _integers("padding", entry if isinstance(entry, Sequence) else (entry, entry))
+    if len(values) != 2:
+        raise ValueError(f"padding holds {entry!r}, which is neither an int nor a (lo, hi) pair")
+    return values[0], values[1]
 
 
 def channels_first(layout: str | None, ndim: int) -> bool:

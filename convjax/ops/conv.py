@@ -224,7 +224,9 @@ def depthwise_conv(x: jax.Array, w: jax.Array, **options: Any) -> jax.Array:
 
 def _conv_of_rank(ndim: int, x: jax.Array, w: jax.Array, options: dict[str, Any]) -> jax.Array:
     if w.ndim != ndim + 2:
-        raise ValueError(f"w of shape {w.shape} must have {ndim + 2} axes for conv{ndim}d: {ndim} spatial, C // groups, K")
+        raise ValueError(
+            f"w of shape {w.shape} must have {ndim + 2} axes for conv{ndim}d: {ndim} spatial, C // groups, K"
+        )
     return conv(x, w, **options)
 
 

@@ -252,8 +252,8 @@ def _read(
             )
         if n > 0 and not ceil_mode and n + lo + hi < e:
             raise ValueError(
-                f"spatial axis {axis} has {n} elements, {n + lo + hi} with padding, fewer than the dilated window's {e}: "
-                "use a smaller window, more padding or ceil_mode"
+                f"spatial axis {axis} has {n} elements, {n + lo + hi} with padding, fewer than the dilated window's "
+                f"{e}: use a smaller window, more padding or ceil_mode"
             )
     pads = asked
     if ceil_mode:
@@ -263,7 +263,9 @@ def _read(
         )
     pool = _Pool(x, unbatched, first, taps, steps, gaps, asked, pads)
     if x.size and 0 in pool.problem("max").windows_shape:
-        raise ValueError(f"windows of extent {extent} do not fit into {size} with padding {asked}: the output would be empty")
+        raise ValueError(
+            f"windows of extent {extent} do not fit into {size} with padding {asked}: the output would be empty"
+        )
     if x.size and not pool.counts(include_padding=False).all():
         raise ValueError(
             f"a window of {taps} taps, dilation {gaps}, stride {steps} over {size} with padding {asked} "
@@ -273,7 +275,7 @@ def _read(
 
 
 def _spatial_axes(x: jax.Array, window: int | Sequence[int], layout: str | None) -> int:
-    """As many as the window has entries or the layout letters; an int window leaves it to x, batch assumed from rank 3."""
+    """As many as the window has entries or the layout letters; else all of x but channels and, from rank 3, batch."""
     if isinstance(window, Sequence):
         return len(window)
     if layout is not None:

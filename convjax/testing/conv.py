@@ -80,8 +80,10 @@ def reference_conv_vjp(problem: ConvSpec, lhs: Any, rhs: Any, cotangent: Any) ->
 def _channels(patch: np.ndarray, tap: np.ndarray) -> np.ndarray:
     """One tap's products: `G N *P C` and `G C K` give `G N *P K`."""
     if tap.shape[1] == 1:  # depthwise: a batched GEMM of 1x1 blocks would take many times as long
-        return patch * tap.reshape(tap.shape[0], *(1,) * (patch.ndim - 2), tap.shape[2])
-    return (_flat(patch, 1, 1) @ tap).reshape(*patch.shape[:-1], tap.shape[2])
+        products: np.ndarray = patch * tap.reshape(tap.shape[0], *(1,) * (patch.ndim - 2), tap.shape[2])
+    else:
+        products = _flat(patch, 1, 1) @ tap
+    return products.reshape(*patch.shape[:-1], tap.shape[2])
 
 
 def _flat(array: np.ndarray, before: int, after: int) -> np.ndarray:
@@ -107,7 +109,7 @@ def _terms(problem: ConvSpec) -> Iterator[tuple[Index, Index, Index]]:
         taps, outputs = (k, rd), (e, stride)
         tables.append(meetings(*(taps + outputs if by_tap else outputs + taps), lo, n, ld))
     for axes in itertools.product(*tables):
-        yield tuple(a[0] for a in axes), tuple(a[1] for a in axes), tuple(a[2] for a in axes)
+        yield (tuple(a[0] for a in axes), tuple(a[1] for a in axes), tuple(a[2] for a in axes))
 
 
 def _by_tap(problem: ConvSpec) -> bool:

@@ -9,7 +9,7 @@ from convjax.testing.conv import reference_conv
 from convjax.testing.window import reference_window
 
 
-def reference(problem: Problem, *operands: Any) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+def reference(problem: Problem, *operands: Any) -> np.ndarray:
     """What `problem` asks of `operands`, in float64 NumPy (complex128 or int64 for those operands).
 
     Written on its own, from the definition: nothing of the library computes in it.
@@ -19,7 +19,7 @@ def reference(problem: Problem, *operands: Any) -> np.ndarray | tuple[np.ndarray
         *operands: arrays in the problem's shapes.
 
     Returns:
-        The result; for argmax and argmin the pair of values and taps.
+        The result; for argmax and argmin the winning taps, int32.
 
     Example:
         >>> from convjax.problem import ConvSpec

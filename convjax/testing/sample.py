@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from convjax.problem import ConvSpec, Ints, Pads, WindowSpec
+from convjax.testing.conv import reference_conv
 
 CONV_FAMILIES = (
     "dense3", "pointwise", "depthwise", "grouped", "strided", "dilated", "transposed", "large_kernel",
@@ -70,10 +71,12 @@ def _require_known(families: Sequence[str], known: tuple[str, ...]) -> None:
 
 
 def _conv(rng: np.random.Generator, family: str, dtype: str) -> ConvSpec:
-    """Draws until the output has elements; crops and large kernels may leave none."""
+    """Draws until the output has elements and they are not all zero, as they are where taps only meet holes."""
     while True:
         problem = _try_conv(rng, family, dtype)
-        if 0 not in problem.output and not _aborts_xla(problem):
+        if 0 in problem.output or _aborts_xla(problem):
+            continue
+        if problem.empty or np.any(reference_conv(problem, np.ones(problem.lhs_shape), np.ones(problem.rhs_shape))):
             return problem
 
 
@@ -92,7 +95,7 @@ def _try_conv(rng: np.random.Generator, family: str, dtype: str) -> ConvSpec:
     ranks = {"line": [1], "volume": [3], "large_kernel": [1, 2], "any": [0, 1, 2, 3], "single": [0, 1, 2, 3]}
     ndim = int(rng.choice(ranks.get(family, [1, 2, 2, 2, 3])))
     low, high = {0: (1, 1), 1: (4, 24), 2: (3, 12), 3: (2, 7)}[ndim]
-    size, kernel = _ints(rng, ndim, low, high), _ints(rng, ndim, 1, 5 if ndim < 3 else 3)
+    size, kernel = (_ints(rng, ndim, low, high), _ints(rng, ndim, 1, 5 if ndim < 3 else 3))
     stride = lhs_dilation = rhs_dilation = (1,) * ndim
     batch, channels, outputs = (int(n) for n in rng.integers(1, (4, 6, 6)))
     feature_groups = batch_groups = 1
@@ -102,7 +105,7 @@ def _try_conv(rng: np.random.Generator, family: str, dtype: str) -> ConvSpec:
         case "pointwise":
             kernel = (1,) * ndim
         case "depthwise":
-            feature_groups, channels, outputs = int(rng.integers(2, 8)), 1, int(rng.integers(1, 3))
+            feature_groups, channels, outputs = (int(rng.integers(2, 8)), 1, int(rng.integers(1, 3)))
             stride = _ints(rng, ndim, 1, 2)
         case "grouped":
             feature_groups, channels, outputs = (int(n) for n in rng.integers(2, (4, 5, 4)))
@@ -121,7 +124,7 @@ def _try_conv(rng: np.random.Generator, family: str, dtype: str) -> ConvSpec:
             size = tuple(d * (k + 2) + int(rng.integers(0, 3)) for k, d in zip(kernel, rhs_dilation, strict=True))
             kernel = tuple((n - int(rng.integers(1, 4))) // d + 1 for n, d in zip(size, rhs_dilation, strict=True))
             if family.startswith("depthwise"):
-                batch_groups, batch, channels, outputs = int(rng.integers(2, 7)), 1, batch, 1
+                batch_groups, batch, channels, outputs = (int(rng.integers(2, 7)), 1, batch, 1)
         case "batch_groups":
             batch_groups, outputs = int(rng.integers(2, 4)), int(rng.integers(1, 4))
         case "single":
@@ -159,7 +162,7 @@ def _window(rng: np.random.Generator, family: str, operation: str, dtype: str) -
 def _try_window(rng: np.random.Generator, family: str, operation: str, dtype: str) -> WindowSpec:
     ndim = {"line": 1, "volume": 3, "every_axis": int(rng.integers(1, 5))}.get(family, 2)
     high = {1: 30, 2: 14, 3: 8, 4: 6}[ndim]
-    size, window, stride = _ints(rng, ndim, 3, high), _ints(rng, ndim, 1, 4), _ints(rng, ndim, 1, 3)
+    size, window, stride = (_ints(rng, ndim, 3, high), _ints(rng, ndim, 1, 4), _ints(rng, ndim, 1, 3))
     ones = (1,) * ndim
     base, dilation = ones, ones
     batch = int(rng.integers(1, 4))
@@ -177,7 +180,7 @@ def _try_window(rng: np.random.Generator, family: str, operation: str, dtype: st
         case "every_axis":
             dilation = _ints(rng, ndim, 1, 2)
         case "single":
-            size, batch = tuple(int(n) for n in rng.choice([1, 1, 4], ndim)), int(rng.integers(0, 2))
+            size, batch = (tuple(int(n) for n in rng.choice([1, 1, 4], ndim)), int(rng.integers(0, 2)))
     pads = _pads(rng, [d * (k - 1) + 1 for k, d in zip(window, dilation, strict=True)], family)
     before, after = (1, 1) if family != "every_axis" else (0, 0)
     if family == "channels_first":

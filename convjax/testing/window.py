@@ -16,12 +16,12 @@ Slices = tuple[slice, ...]
 
 
 @np.errstate(invalid="ignore")  # inf - inf is NaN, as it is in any sum
-def reference_window(problem: WindowSpec, *operands: Any) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+def reference_window(problem: WindowSpec, *operands: Any) -> np.ndarray:
     """What `problem` asks of `operands`: x, or (t, taps) for take, or (g, taps) for put.
 
     Returns:
-        The windows' values (x's shape for put) in the wide dtype; for argmax and argmin also the
-        winning taps, int32, 0 where a window has no real element.
+        The windows' values (x's shape for put) in the wide dtype; for argmax and argmin the winning
+        taps, int32, 0 where a window has no real element.
     """
     wide = [np.asarray(operands[0]).astype(wide_dtype(problem.dtype)), *map(np.asarray, operands[1:])]
     windows = _windows(problem)
@@ -40,7 +40,7 @@ def reference_window(problem: WindowSpec, *operands: Any) -> np.ndarray | tuple[
         case "max" | "min":
             return _winners(problem, *wide)[0]
         case _:
-            return _winners(problem, *wide)
+            return _winners(problem, *wide)[1]
 
 
 def reference_max_vjp(problem: WindowSpec, x: Any, cotangent: Any) -> np.ndarray:
@@ -70,7 +70,7 @@ def _winners(problem: WindowSpec, x: np.ndarray) -> tuple[np.ndarray, np.ndarray
     found = np.zeros(best.shape, np.bool_)
     for tap, seen, met in _taps(problem):
         new, old = x[met], best[seen]
-        wins = ~found[seen] | better(new, old) | ((new != new) & (old == old))
+        wins = ~found[seen] | better(new, old) | (np.isnan(new) & ~np.isnan(old))
         best[seen] = np.where(wins, new, old)
         taps[seen] = np.where(wins, tap, taps[seen])
         found[seen] = True

@@ -20,7 +20,7 @@ from convjax.problem import ConvSpec
 
 # XLA indexes buffers with 32 bits in places; a patch matrix beyond that came out silently wrong elsewhere.
 _MOST_ELEMENTS = 2**31 - 1
-_MOST_TAPS = 256
+_MOST_TAPS = 128
 
 
 @dataclasses.dataclass(frozen=True)

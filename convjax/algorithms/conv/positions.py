@@ -21,7 +21,7 @@ from convjax.algorithms.protocol import Cost, Reasons, describe
 from convjax.dtypes import dtype_of
 from convjax.problem import ConvSpec
 
-_MOST_POSITIONS = 256
+_MOST_POSITIONS = 64
 # Running sums that one variadic reduce keeps; more spill out of registers and compile slowly.
 _MOST_SUMS = 64
 
@@ -57,7 +57,9 @@ class Positions:
         padded = 2 * size * math.prod(problem.lhs_shape) if any(map(any, problem.padding)) else 0
         if self.by == "reduce":
             passes = -(-positions * problem.N * problem.K // _MOST_SUMS)
-            return Cost(vector=problem.macs, bytes=passes * problem.bytes + padded, workspace=padded / 2, calls=1 + passes)
+            return Cost(
+                vector=problem.macs, bytes=passes * problem.bytes + padded, workspace=padded / 2, calls=1 + passes
+            )
         return Cost(
             gemm=problem.macs,
             bytes=problem.bytes + padded + positions * 2 * size * sliced,

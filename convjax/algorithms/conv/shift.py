@@ -5,10 +5,12 @@ y[n, o, g, k] = sum over t, c of x[n, o s + t d, g, c] w[t, g, c, k]
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from convjax import layout
@@ -88,28 +90,34 @@ class Shift:
             assert total is not None
             return total
 
-        if outer == 0:
-            y = add_inner(None, x, w)
-        else:
-            y = self._rolled(problem, x, w, dtype, outer, add_inner)
+        y = add_inner(None, x, w) if outer == 0 else _rolled(problem, x, w, dtype, outer, add_inner)
         return layout.restore_out(problem, y, order[:-1] + "K").astype(dtype_of(problem.output_dtype))
 
-    def _rolled(self, problem, x, w, dtype, outer, add_inner):  # type: ignore[no-untyped-def]
-        kernel, dilation = problem.kernel[:outer], problem.rhs_dilation[:outer]
-        extent = [(o - 1) * s + 1 for o, s in zip(problem.output, problem.strides, strict=True)][:outer]
-        w = w.reshape(math.prod(kernel), *w.shape[outer:])
 
-        def body(flat: jax.Array, total: jax.Array) -> jax.Array:
-            tap = jnp.unravel_index(flat, kernel)
-            start = [0] + [t * d for t, d in zip(tap, dilation, strict=True)] + [0] * (x.ndim - 1 - outer)
-            block = lax.dynamic_slice(x, start, [x.shape[0], *extent, *x.shape[1 + outer :]])
-            return add_inner(total, block, lax.dynamic_index_in_dim(w, flat, keepdims=False))
+def _rolled(
+    problem: ConvSpec,
+    x: jax.Array,
+    w: jax.Array,
+    dtype: np.dtype,
+    outer: int,
+    add_inner: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
+) -> jax.Array:
+    """Loops over the taps of the first `outer` kernel axes; each turn adds the taps of the inner ones."""
+    kernel, dilation = problem.kernel[:outer], problem.rhs_dilation[:outer]
+    extent = [(o - 1) * s + 1 for o, s in zip(problem.output, problem.strides, strict=True)][:outer]
+    w = w.reshape(math.prod(kernel), *w.shape[outer:])
 
-        zero = jnp.zeros((problem.N, *problem.output, problem.G, problem.K), dtype)
-        return lax.fori_loop(0, math.prod(kernel), body, zero)
+    def body(flat: jax.Array, total: jax.Array) -> jax.Array:
+        tap = jnp.unravel_index(flat, kernel)
+        start = [0] + [t * d for t, d in zip(tap, dilation, strict=True)] + [0] * (x.ndim - 1 - outer)
+        block = lax.dynamic_slice(x, start, [x.shape[0], *extent, *x.shape[1 + outer :]])
+        return add_inner(total, block, lax.dynamic_index_in_dim(w, flat, keepdims=False))
+
+    zero = jnp.zeros((problem.N, *problem.output, problem.G, problem.K), dtype)
+    return lax.fori_loop(0, math.prod(kernel), body, zero)
 
 
-def _multiply(problem: ConvSpec, x: jax.Array, w: jax.Array, dtype: jnp.dtype) -> jax.Array:
+def _multiply(problem: ConvSpec, x: jax.Array, w: jax.Array, dtype: np.dtype) -> jax.Array:
     """N S G C by G C K: a broadcast multiply for each input channel."""
     terms = [x[..., c, None].astype(dtype) * w[:, c, :].astype(dtype) for c in range(problem.C)]  # N S G K
     total = terms[0]
@@ -118,7 +126,7 @@ def _multiply(problem: ConvSpec, x: jax.Array, w: jax.Array, dtype: jnp.dtype) -
     return total
 
 
-def _dot(problem: ConvSpec, x: jax.Array, w: jax.Array, dtype: jnp.dtype) -> jax.Array:
+def _dot(problem: ConvSpec, x: jax.Array, w: jax.Array, dtype: np.dtype) -> jax.Array:
     """G N S C by G C K: one product a group."""
     return lax.dot_general(
         x, w, (((x.ndim - 1,), (1,)), ((0,), (0,))), precision=problem.precision, preferred_element_type=dtype

@@ -23,13 +23,13 @@ from convjax.problem import ConvSpec
 
 # The transforms of Lavin and Gray, section 4. Points 0, 1, -1, infinity; for F(4) also 2, -2.
 _TRANSFORMS = {
-    2: dict(
-        B=[[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]],
-        G=[[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]],
-        A=[[1, 1, 1, 0], [0, 1, -1, -1]],
-    ),
-    4: dict(
-        B=[
+    2: {
+        "B": [[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]],
+        "G": [[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]],
+        "A": [[1, 1, 1, 0], [0, 1, -1, -1]],
+    },
+    4: {
+        "B": [
             [4, 0, -5, 0, 1, 0],
             [0, -4, -4, 1, 1, 0],
             [0, 4, -4, -1, 1, 0],
@@ -37,7 +37,7 @@ _TRANSFORMS = {
             [0, 2, -1, -2, 1, 0],
             [0, 4, 0, -5, 0, 1],
         ],
-        G=[
+        "G": [
             [1 / 4, 0, 0],
             [-1 / 6, -1 / 6, -1 / 6],
             [-1 / 6, 1 / 6, -1 / 6],
@@ -45,8 +45,8 @@ _TRANSFORMS = {
             [1 / 24, -1 / 12, 1 / 6],
             [0, 0, 1],
         ],
-        A=[[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]],
-    ),
+        "A": [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]],
+    },
 }
 
 # Growth of rounding error against direct summation for one and two transformed axes, measured and tested.
@@ -126,17 +126,21 @@ class Winograd:
         w = layout.arrange_rhs(problem, rhs, "SGCK").astype(dtype)
         rest = [a for a in range(problem.ndim) if a not in axes]
         w = lax.transpose(w, [*rest, *reversed(axes), *range(problem.ndim, w.ndim)])
-        w = lax.reshape(w, (math.prod(problem.kernel[a] for a in rest), 3 ** len(axes), problem.G * problem.C * problem.K))
+        w = lax.reshape(
+            w, (math.prod(problem.kernel[a] for a in rest), 3 ** len(axes), problem.G * problem.C * problem.K)
+        )
         G = np.asarray(_TRANSFORMS[self.tile]["G"], np.float64)
-        kron = functools.reduce(np.kron, [G] * len(axes)).astype(dtype)
-        u = jnp.einsum("pt,rtc->rpc", kron, w, precision="highest")
+        kron: np.ndarray = np.ones((1, 1))
+        for _ in axes:
+            kron = np.kron(kron, G)
+        u = jnp.einsum("pt,rtc->rpc", kron.astype(dtype), w, precision="highest")
         return u.reshape(-1, *[self.tile + 2] * len(axes), problem.G, problem.C, problem.K)
 
     def _products(self, problem: ConvSpec, v: jax.Array, u: jax.Array, axes: tuple[int, ...]) -> jax.Array:
         """Sum over the taps of untransformed axes of one batched product each."""
         n = len(axes)
         rest = [range(k) if a not in axes else (0,) for a, k in enumerate(problem.kernel)]
-        total = None
+        terms = []
         for r, tap in enumerate(itertools.product(*rest)):
             shifted = v
             for a, t in enumerate(tap):
@@ -144,11 +148,9 @@ class Winograd:
                     start = t * problem.rhs_dilation[a]
                     shifted = _every(shifted, n + 2 + a, start, problem.strides[a], problem.output[a])
             batch = tuple(range(n + 1))
-            term = lax.dot_general(
-                shifted, u[r], (((v.ndim - 1,), (n + 1,)), (batch, batch)), precision=problem.precision
-            )  # P.. G N S K
-            total = term if total is None else total + term
-        return total
+            dims = (((v.ndim - 1,), (n + 1,)), (batch, batch))
+            terms.append(lax.dot_general(shifted, u[r], dims, precision=problem.precision))  # P.. G N S K
+        return functools.reduce(jnp.add, terms)
 
 
 def _axes(problem: ConvSpec) -> tuple[int, ...]:
@@ -165,13 +167,13 @@ def _every(x: jax.Array, axis: int, start: int, stride: int, count: int) -> jax.
 
 
 def _combine(row: np.ndarray, terms: list[jax.Array]) -> jax.Array:
-    """sum of row[i] terms[i], written as additions where the coefficient is 1 or -1."""
-    total = None
-    for c, term in zip(row, terms, strict=True):
-        if c:
-            scaled = term if abs(c) == 1 else term * np.asarray(abs(c), term.dtype)
-            total = (scaled if c > 0 else -scaled) if total is None else total + scaled if c > 0 else total - scaled
-    return total
+    """The sum of row[i] terms[i]; a coefficient of 1 or -1 costs no multiplication."""
+    scaled = [
+        term if c == 1 else -term if c == -1 else term * np.asarray(c, term.dtype)
+        for c, term in zip(row, terms, strict=True)
+        if c
+    ]
+    return functools.reduce(jnp.add, scaled)
 
 
 def _by(values: tuple[int, ...]) -> str:

@@ -41,7 +41,14 @@ def first_real_tap(problem: WindowSpec) -> np.ndarray:
     """
     flat = np.zeros((1,) * problem.ndim, np.int32)
     for axis, (k, s, d, (lo, _), count) in enumerate(
-        zip(problem.window, problem.strides, problem.window_dilation, problem.padding, problem.windows_shape, strict=True)
+        zip(
+            problem.window,
+            problem.strides,
+            problem.window_dilation,
+            problem.padding,
+            problem.windows_shape,
+            strict=True,
+        )
     ):
         start = np.arange(count) * s - lo  # in x, the position of tap 0
         first = np.clip(-(start // d), 0, k - 1).astype(np.int32)

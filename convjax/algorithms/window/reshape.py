@@ -11,7 +11,6 @@ from jax import lax
 from convjax import layout
 from convjax.algorithms.protocol import Cost, Reasons, describe
 from convjax.algorithms.window.geometry import accumulator, first_real_tap, sum_error
-from convjax.dtypes import dtype_of
 from convjax.problem import WindowSpec
 
 

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import itertools
-import math
 from typing import ClassVar
 
 import jax
@@ -130,7 +129,7 @@ def _scatter_windows(
         shift = [(n, r - 1 - n) for n, r in zip(q, reach, strict=True)]
         values = _with_phases(layout.pad(g, shift, [0] * ndim)).astype(wide)
         if taps is None:
-            chosen = exists
+            chosen = jnp.asarray(exists)
         else:
             chosen = _with_phases(layout.pad(taps, shift, [0] * ndim, -1)) == np.where(exists, tap, -2)
         total = total + jnp.where(chosen, values, jnp.zeros((), wide))
