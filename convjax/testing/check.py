@@ -1,6 +1,7 @@
 """The check that an algorithm keeps its promises: right where it applies, and as exact as it says."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import partial
 
@@ -48,10 +49,10 @@ def check_algorithm(
     tried = tuple(problems) if problems is not None else sample_conv_problems(0, 96)
     applies = [problem for problem in tried if not algorithm.unsupported(problem, platform)]
     if not applies:
-        reasons = sorted({reason for problem in tried for reason in algorithm.unsupported(problem, platform)})
+        reasons = Counter(reason for problem in tried for reason in algorithm.unsupported(problem, platform))
         raise ValueError(
             f"{describe(algorithm)} applies to none of the {len(tried)} problems on {platform}, nothing was checked: "
-            f"{'; '.join(reasons[:_SHOWN]) or 'give at least one problem'}"
+            f"{'; '.join(reason for reason, _ in reasons.most_common(_SHOWN)) or 'give at least one problem'}"
         )
     with jax.default_device(jax.local_devices(backend=platform)[0]):
         faults = [

@@ -10,10 +10,10 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from convjax import layout
 from convjax.algorithms.numerics import accumulator, direct_error
+from convjax.algorithms.products import rows_by_columns
 from convjax.algorithms.protocol import Cost, Reasons, describe
 from convjax.dtypes import dtype_of, itemsize
 from convjax.problem import ConvSpec
@@ -57,13 +57,7 @@ class Im2col:
             for tap in layout.taps(problem)
         ]
         patches = jnp.concatenate(slices, axis=-1)  # G N S (T C)
-        y = lax.dot_general(
-            patches,
-            w,
-            (((patches.ndim - 1,), (1,)), ((0,), (0,))),
-            precision=problem.precision,
-            preferred_element_type=accumulator(problem),
-        )  # G N S K
+        y = rows_by_columns(problem, patches, w, accumulator(problem))  # G N S K
         return layout.restore_out(problem, y, "GNSK").astype(dtype_of(problem.output_dtype))
 
 

@@ -6,6 +6,7 @@ from typing import ClassVar
 import jax
 from jax import lax
 
+from convjax import layout, sizes
 from convjax.algorithms.numerics import direct_error
 from convjax.algorithms.protocol import Cost, Reasons, describe
 from convjax.dtypes import dtype_of
@@ -37,12 +38,20 @@ class Lax:
         return direct_error(problem)
 
     def __call__(self, problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
+        padding, lhs_dilation = problem.padding, problem.lhs_dilation
+        if _misread(problem):
+            spatial = problem.dimension_numbers[0][2:]
+            pads, gaps = [(0, 0)] * lhs.ndim, [0] * lhs.ndim
+            for axis, pair, dilation in zip(spatial, padding, lhs_dilation, strict=True):
+                pads[axis], gaps[axis] = pair, dilation - 1
+            lhs = layout.pad(lhs, pads, gaps)
+            padding, lhs_dilation = ((0, 0),) * problem.ndim, (1,) * problem.ndim
         return lax.conv_general_dilated(
             lhs,
             rhs,
             problem.strides,
-            problem.padding,
-            problem.lhs_dilation,
+            padding,
+            lhs_dilation,
             problem.rhs_dilation,
             lax.ConvDimensionNumbers(*problem.dimension_numbers),
             problem.feature_groups,
@@ -50,3 +59,17 @@ class Lax:
             problem.precision,
             None if problem.preferred_element_type is None else dtype_of(problem.preferred_element_type),
         )
+
+
+def _misread(problem: ConvSpec) -> bool:
+    """Whether XLA's CPU compiler is known to get this padding wrong, so that it has to be written out.
+
+    jaxlib 0.10.1 reads outside the input where one end of an axis is cropped and the other padded
+    (openxla/xla#48713); 0.10 and 0.12 abort in the algebraic simplifier on some dilated inputs with an axis shorter
+    than its kernel.
+    """
+    crossing = any(min(pair) < 0 < max(pair) for pair in problem.padding)
+    short = any(
+        sizes.dilated(k, d) > n for k, d, n in zip(problem.kernel, problem.rhs_dilation, problem.input, strict=True)
+    )
+    return crossing or (short and set(problem.lhs_dilation) != {1})

@@ -17,11 +17,13 @@ from jax import lax
 
 from convjax import layout
 from convjax.algorithms.numerics import accumulator, direct_error
+from convjax.algorithms.products import columns_by_columns
 from convjax.algorithms.protocol import Cost, Reasons, describe
 from convjax.dtypes import dtype_of
 from convjax.problem import ConvSpec
 
-_MOST_POSITIONS = 64
+# Output positions written out, by kind of contraction; more compile too slowly.
+_MOST_POSITIONS = {"reduce": 64, "dot": 32}
 # Running sums that one variadic reduce keeps; more spill out of registers and compile slowly.
 _MOST_SUMS = 64
 
@@ -45,8 +47,11 @@ class Positions:
     def unsupported(self, problem: ConvSpec, platform: str) -> Reasons:
         reasons = []
         positions = math.prod(problem.output)
-        if positions > _MOST_POSITIONS:
-            reasons.append(f"{positions} output positions, more than {_MOST_POSITIONS}: it runs one contraction each")
+        if problem.empty:
+            reasons.append("there is nothing to contract: an operand or the output is empty")
+        most = _MOST_POSITIONS[self.by]
+        if positions > most:
+            reasons.append(f"{positions} output positions, more than {most}: it writes out one contraction each")
         if self.by == "reduce" and problem.N * problem.K > _MOST_SUMS:
             reasons.append(f"{problem.N} x {problem.K} outputs a position and group are a matrix product: by='dot'")
         return tuple(reasons)
@@ -85,19 +90,7 @@ class Positions:
         if self.by == "reduce":
             y = _reduce(problem, windows, w, dtype)
         else:
-            summed = tuple(range(1, 2 + problem.ndim))
-            y = jnp.stack(
-                [
-                    lax.dot_general(
-                        x_window,
-                        w,
-                        ((summed, summed), ((0,), (0,))),
-                        precision=problem.precision,
-                        preferred_element_type=dtype,
-                    )
-                    for x_window in windows
-                ]
-            )  # S G N K, the positions still flat
+            y = jnp.stack([columns_by_columns(problem, x_window, w, dtype) for x_window in windows])  # positions G N K
         y = y.reshape(*problem.output, problem.G, problem.N, problem.K)
         return layout.restore_out(problem, y, "SGNK").astype(dtype_of(problem.output_dtype))
 

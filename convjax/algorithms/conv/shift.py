@@ -15,6 +15,7 @@ from jax import lax
 
 from convjax import layout
 from convjax.algorithms.numerics import accumulator, direct_error
+from convjax.algorithms.products import rows_by_columns
 from convjax.algorithms.protocol import Cost, Reasons, describe
 from convjax.dtypes import dtype_of
 from convjax.problem import ConvSpec
@@ -76,7 +77,7 @@ class Shift:
         order, first = ("NSGC", 1) if self.by == "multiply" else ("GNSC", 2)
         x = layout.pad_spatial(problem, layout.arrange_lhs(problem, lhs, order), first)
         w = layout.arrange_rhs(problem, rhs, "SGCK")
-        term = _multiply if self.by == "multiply" else _dot
+        term = _multiply if self.by == "multiply" else rows_by_columns
         outer = _rolled_axes(problem) if self.by == "multiply" else 0
 
         def add_inner(total: jax.Array | None, x: jax.Array, w: jax.Array) -> jax.Array:
@@ -124,13 +125,6 @@ def _multiply(problem: ConvSpec, x: jax.Array, w: jax.Array, dtype: np.dtype) ->
     for t in terms[1:]:
         total = total + t
     return total
-
-
-def _dot(problem: ConvSpec, x: jax.Array, w: jax.Array, dtype: np.dtype) -> jax.Array:
-    """G N S C by G C K: one product a group."""
-    return lax.dot_general(
-        x, w, (((x.ndim - 1,), (1,)), ((0,), (0,))), precision=problem.precision, preferred_element_type=dtype
-    )  # G N S K
 
 
 def _rolled_axes(problem: ConvSpec) -> int:

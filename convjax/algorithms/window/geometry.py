@@ -37,11 +37,12 @@ def better(problem: WindowSpec, a: jax.Array, b: jax.Array) -> jax.Array:
 def first_real_tap(problem: WindowSpec) -> np.ndarray:
     """Each window's first tap that is not padding: the winner where nothing beats the identity.
 
-    Shape: broadcastable to the windows, int32.
+    Shape: broadcastable to the windows, int32. A window that holds padding alone has tap 0.
     """
-    flat = np.zeros((1,) * problem.ndim, np.int32)
-    for axis, (k, s, d, (lo, _), count) in enumerate(
+    flat, real = np.zeros((1,) * problem.ndim, np.int32), np.ones((1,) * problem.ndim, bool)
+    for axis, (n, k, s, d, (lo, _), count) in enumerate(
         zip(
+            problem.shape,
             problem.window,
             problem.strides,
             problem.window_dilation,
@@ -51,9 +52,11 @@ def first_real_tap(problem: WindowSpec) -> np.ndarray:
         )
     ):
         start = np.arange(count) * s - lo  # in x, the position of tap 0
-        first = np.clip(-(start // d), 0, k - 1).astype(np.int32)
-        flat = flat * k + first.reshape([-1 if a == axis else 1 for a in range(problem.ndim)])
-    return flat
+        first = np.maximum(-(start // d), 0)
+        along = [-1 if a == axis else 1 for a in range(problem.ndim)]
+        flat = flat * k + np.minimum(first, k - 1).astype(np.int32).reshape(along)
+        real = real & ((first < k) & (start + first * d < n)).reshape(along)
+    return np.where(real, flat, np.int32(0))
 
 
 def sum_error(problem: WindowSpec) -> float:
