@@ -23,21 +23,17 @@ def epsilon(dtype: np.dtype) -> float:
 
 
 def direct_error(problem: ConvSpec) -> float:
-    """Bound for adding the products one after another, then rounding once to the output dtype.
+    """Bound for adding the products one after another."""
+    return rounding_error(problem, fixed=4.0, growing=0.5)
 
-    On standard normal operands the running sum of n products grows as sqrt(n) and so does its rounding
-    error, while the largest output is some multiple of sqrt(n); the bound is therefore stated against
-    sqrt(n) steps and tested on sampled problems.
+
+def rounding_error(problem: ConvSpec, fixed: float, growing: float) -> float:
+    """Bound of `fixed` + `growing` sqrt(n) spacings of the accumulator's floats, and one rounding to the output.
+
+    On standard normal operands the running sum of n products grows as sqrt(n) and its rounding error with it,
+    while the largest output is some multiple of sqrt(n). The bound is a fraction of that output.
     """
     terms = problem.taps * problem.C
-    return epsilon(accumulator(problem)) * (4.0 + 0.5 * terms**0.5) + _output_rounding(problem)
-
-
-def amplified_error(problem: ConvSpec, factor: float) -> float:
-    """`direct_error` with the accumulation part multiplied by a transform's amplification `factor`."""
-    return factor * (direct_error(problem) - _output_rounding(problem)) + _output_rounding(problem)
-
-
-def _output_rounding(problem: ConvSpec) -> float:
     out = dtype_of(problem.output_dtype)
-    return epsilon(out) if out != accumulator(problem) else 0.0
+    rounded = epsilon(out) if out != accumulator(problem) else 0.0
+    return epsilon(accumulator(problem)) * (fixed + growing * terms**0.5) + rounded

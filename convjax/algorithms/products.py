@@ -4,11 +4,21 @@ A batch axis of size 1 and several contracted axes cost XLA's CPU compiler a thi
 reshaped away first.
 """
 
+import math
+
 import jax
 import numpy as np
 from jax import lax
 
 from convjax.problem import ConvSpec
+
+# Rows and columns that the matrix product's inner kernel holds in registers.
+_TILE = 16
+
+
+def product_work(macs: float, *sides: int) -> float:
+    """Multiply-adds that a product takes the time of, when a side is shorter than the tiles it is computed in."""
+    return macs * math.prod(max(1.0, _TILE / side) for side in sides)
 
 
 def rows_by_columns(problem: ConvSpec, x: jax.Array, w: jax.Array, dtype: np.dtype) -> jax.Array:

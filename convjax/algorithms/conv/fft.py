@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from convjax import layout, sizes
-from convjax.algorithms.numerics import accumulator, amplified_error
+from convjax.algorithms.numerics import accumulator, rounding_error
 from convjax.algorithms.protocol import Cost, Reasons, describe
 from convjax.dtypes import dtype_of
 from convjax.problem import ConvSpec
@@ -55,7 +55,8 @@ class FFT:
 
     def error(self, problem: ConvSpec) -> float:
         """The transforms add a term that grows with log2 of the length (Gentleman and Sande, 1966)."""
-        return amplified_error(problem, 2.0 + 0.5 * math.log2(max(2, math.prod(_lengths(problem)))))
+        growth = 2.0 + 0.5 * math.log2(max(2, math.prod(_lengths(problem))))
+        return rounding_error(problem, 4.0 * growth, 0.5 * growth)
 
     def __call__(self, problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
         dtype, lengths = accumulator(problem), _lengths(problem)

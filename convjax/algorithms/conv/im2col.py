@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from convjax import layout
 from convjax.algorithms.numerics import accumulator, direct_error
-from convjax.algorithms.products import rows_by_columns
+from convjax.algorithms.products import product_work, rows_by_columns
 from convjax.algorithms.protocol import Cost, Reasons, describe
 from convjax.dtypes import dtype_of, itemsize
 from convjax.problem import ConvSpec
@@ -42,7 +42,15 @@ class Im2col:
 
     def cost(self, problem: ConvSpec) -> Cost:
         patches = _elements(problem) * itemsize(problem.lhs_dtype)
-        return Cost(gemm=problem.macs, bytes=problem.bytes + 2 * patches, workspace=patches, calls=3)
+        if problem.taps == 1 and set(problem.strides) == {1}:
+            return Cost(gemm=product_work(problem.macs, problem.taps * problem.C, problem.K), bytes=problem.bytes)
+        # Copying runs of C elements is far from the speed of a plain copy.
+        return Cost(
+            gemm=product_work(problem.macs, problem.taps * problem.C, problem.K),
+            bytes=problem.bytes + 6 * patches,
+            workspace=patches,
+            calls=3,
+        )
 
     def error(self, problem: ConvSpec) -> float:
         return direct_error(problem)

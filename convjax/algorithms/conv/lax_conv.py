@@ -1,6 +1,7 @@
 """XLA's own convolution, as `jax.lax.conv_general_dilated` lowers it: always applies, and the baseline."""
 
 import dataclasses
+import math
 from typing import ClassVar
 
 import jax
@@ -26,13 +27,22 @@ class Lax:
         return ()
 
     def cost(self, problem: ConvSpec) -> Cost:
-        """On CPU, XLA has a library call for dense 1-D and 2-D problems and plain loops for the rest."""
-        library = problem.groups == 1 and problem.ndim in (1, 2) and problem.lhs_dtype in ("float32", "float16")
-        return Cost(
-            library=problem.macs if library else 0,
-            scalar=0 if library else problem.macs,
-            bytes=problem.bytes,
-        )
+        """As XLA's CPU compiler runs it: a library for dense problems of 1 and 2 axes, loops for groups and more axes.
+
+        The library skips the zeros of a dilated input. It spreads over rows of output, of which the
+        weight-gradient shape, a kernel larger than the output, has few.
+        """
+        needed = problem.macs / math.prod(problem.lhs_dilation)
+        outputs = math.prod(problem.output)
+        if problem.groups == 1 and problem.ndim <= 2:
+            few_rows = 1 + 1000 / (problem.N * outputs) if problem.taps > outputs else 1
+            return Cost(library=few_rows * needed, bytes=problem.bytes)
+        if problem.batch_groups > 1:
+            return Cost(scalar=8 * problem.macs, bytes=problem.bytes)
+        if problem.groups == 1:
+            return Cost(library=3 * needed, bytes=problem.bytes)
+        inner_products = problem.macs / (problem.C * problem.K)
+        return Cost(library=4 * problem.macs, scalar=inner_products, bytes=problem.bytes)
 
     def error(self, problem: ConvSpec) -> float:
         return direct_error(problem)

@@ -17,7 +17,7 @@ from jax import lax
 
 from convjax import layout
 from convjax.algorithms.numerics import accumulator, direct_error
-from convjax.algorithms.products import columns_by_columns
+from convjax.algorithms.products import columns_by_columns, product_work
 from convjax.algorithms.protocol import Cost, Reasons, describe
 from convjax.dtypes import dtype_of
 from convjax.problem import ConvSpec
@@ -63,10 +63,10 @@ class Positions:
         if self.by == "reduce":
             passes = -(-positions * problem.N * problem.K // _MOST_SUMS)
             return Cost(
-                vector=problem.macs, bytes=passes * problem.bytes + padded, workspace=padded / 2, calls=1 + passes
+                vector=2 * problem.macs, bytes=passes * problem.bytes + padded, workspace=padded / 2, calls=1 + passes
             )
         return Cost(
-            gemm=problem.macs,
+            gemm=product_work(problem.macs, problem.N, problem.K),
             bytes=problem.bytes + padded + positions * 2 * size * sliced,
             workspace=padded / 2 + size * sliced,
             calls=2 * positions,

@@ -15,7 +15,7 @@ from jax import lax
 
 from convjax import layout
 from convjax.algorithms.numerics import accumulator, direct_error
-from convjax.algorithms.products import rows_by_columns
+from convjax.algorithms.products import product_work, rows_by_columns
 from convjax.algorithms.protocol import Cost, Reasons, describe
 from convjax.dtypes import dtype_of
 from convjax.problem import ConvSpec
@@ -23,6 +23,8 @@ from convjax.problem import ConvSpec
 # Terms written out in one fused expression; above it the loop over outer taps is rolled, or compiling takes for ever.
 _UNROLLED = 64
 _MOST_PRODUCTS = 128
+# A turn of the rolled loop costs as much as this many kernels, whatever it adds.
+_CALLS_A_TURN = 150
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,16 +56,16 @@ class Shift:
         dilated = problem.N * problem.G * problem.C * math.prod(_padded_size(problem))
         padded = 2 * size * dilated if dilated != math.prod(problem.lhs_shape) else 0
         if self.by == "multiply":
-            passes = -(-problem.taps * problem.C // _UNROLLED)
+            turns = math.prod(problem.kernel[: _rolled_axes(problem)])
             return Cost(
-                vector=problem.macs,
-                bytes=problem.bytes + padded + 2 * size * out * problem.K * (passes - 1),
+                vector=problem.macs * (1 if problem.C * problem.K <= 16 else 1.6),
+                bytes=problem.bytes + padded + 2 * size * out * problem.K * (turns - 1),
                 workspace=padded / 2,
-                calls=1 + passes,
+                calls=2 if turns == 1 else _CALLS_A_TURN * turns,
             )
         copied = 0 if problem.taps == 1 and set(problem.strides) <= {1} else 2 * size * out * problem.C
         return Cost(
-            gemm=problem.macs,
+            gemm=product_work(problem.macs, problem.C, problem.K),
             bytes=problem.bytes + padded + problem.taps * (copied + 3 * size * out * problem.K),
             workspace=padded / 2 + copied / 2 + size * out * problem.K,
             calls=2 * problem.taps,

@@ -16,7 +16,8 @@ import numpy as np
 from jax import lax
 
 from convjax import layout
-from convjax.algorithms.numerics import accumulator, amplified_error
+from convjax.algorithms.numerics import accumulator, rounding_error
+from convjax.algorithms.products import product_work
 from convjax.algorithms.protocol import Cost, Reasons, describe
 from convjax.dtypes import dtype_of
 from convjax.problem import ConvSpec
@@ -49,8 +50,9 @@ _TRANSFORMS = {
     },
 }
 
-# Growth of rounding error against direct summation for one and two transformed axes, measured and tested.
-_AMPLIFICATION = {(2, 1): 2.0, (2, 2): 3.0, (4, 1): 6.0, (4, 2): 24.0}
+# Rounding error by tile and number of transformed axes, in spacings of the accumulator's floats: a part from the
+# transforms, and one that grows with the square root of the products summed. Measured, and tested as a bound.
+_ERROR = {(2, 1): (6.0, 0.6), (2, 2): (8.0, 0.7), (4, 1): (24.0, 1.2), (4, 2): (60.0, 2.0)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,18 +84,20 @@ class Winograd:
         rows = problem.N * math.prod(tiles) * points ** len(axes)
         rest = math.prod(k for a, k in enumerate(problem.kernel) if a not in axes)
         entering, leaving = rows * problem.G * problem.C, rows * problem.G * problem.K
+        filters = points ** len(axes) * rest * problem.G * problem.C * problem.K
         size = accumulator(problem).itemsize
         passes = len(axes)
         return Cost(
-            gemm=rows * rest * problem.G * problem.C * problem.K,
-            vector=passes * points * (entering + leaving) / 2,
+            gemm=product_work(rows * rest * problem.G * problem.C * problem.K, problem.C, problem.K),
+            vector=passes * points * (entering + leaving) / 2 + 6 * filters,
             bytes=problem.bytes + 2 * passes * size * (entering + leaving),
-            workspace=size * (entering + leaving),
+            workspace=size * (entering + leaving + filters),
             calls=2 * passes + 3,
         )
 
     def error(self, problem: ConvSpec) -> float:
-        return amplified_error(problem, _AMPLIFICATION[self.tile, max(1, len(_axes(problem)))])
+        fixed, growing = _ERROR[self.tile, max(1, len(_axes(problem)))]
+        return rounding_error(problem, fixed, growing)
 
     def __call__(self, problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
         dtype, m = accumulator(problem), self.tile
@@ -110,7 +114,7 @@ class Winograd:
             points = [_every(v, axis, p, m, tiles[a]) for p in range(m + 2)]
             v = jnp.stack([_combine(row, points) for row in B])  # P .. G N S C
 
-        u = self._filters(problem, rhs, dtype, axes)  # R P.. G C K, with P as v has them
+        u = self._filters(problem, rhs, dtype, axes)  # R P.. and G C K in rhs's own order, with P as v has them
         product = self._products(problem, v, u, axes)  # P.. G N S K
 
         y = product
@@ -122,24 +126,28 @@ class Winograd:
         return layout.restore_out(problem, y, "GNSK").astype(dtype_of(problem.output_dtype))
 
     def _filters(self, problem: ConvSpec, rhs: jax.Array, dtype: np.dtype, axes: tuple[int, ...]) -> jax.Array:
-        """G g for every filter, as one product with the Kronecker power of G: rest P.. G C K."""
-        w = layout.arrange_rhs(problem, rhs, "SGCK").astype(dtype)
+        """G g for every filter, as one product with the Kronecker power of G: rest P.. G C K, or G K C as rhs has them.
+
+        Transposing the channels of a large kernel would cost more than the products it serves.
+        """
+        w = layout.arrange_rhs(problem, rhs, "S" + _channel_order(problem)).astype(dtype)
         rest = [a for a in range(problem.ndim) if a not in axes]
+        channels = w.shape[problem.ndim :]
         w = lax.transpose(w, [*rest, *reversed(axes), *range(problem.ndim, w.ndim)])
-        w = lax.reshape(
-            w, (math.prod(problem.kernel[a] for a in rest), 3 ** len(axes), problem.G * problem.C * problem.K)
-        )
+        w = w.reshape(math.prod(problem.kernel[a] for a in rest), 3 ** len(axes), math.prod(channels))
         G = np.asarray(_TRANSFORMS[self.tile]["G"], np.float64)
         kron: np.ndarray = np.ones((1, 1))
         for _ in axes:
             kron = np.kron(kron, G)
         u = jnp.einsum("pt,rtc->rpc", kron.astype(dtype), w, precision="highest")
-        return u.reshape(-1, *[self.tile + 2] * len(axes), problem.G, problem.C, problem.K)
+        return u.reshape(-1, *[self.tile + 2] * len(axes), *channels)
 
     def _products(self, problem: ConvSpec, v: jax.Array, u: jax.Array, axes: tuple[int, ...]) -> jax.Array:
         """Sum over the taps of untransformed axes of one batched product each."""
         n = len(axes)
         rest = [range(k) if a not in axes else (0,) for a, k in enumerate(problem.kernel)]
+        inputs = n + _channel_order(problem).index("C")
+        batch = tuple(range(n + 1))
         terms = []
         for r, tap in enumerate(itertools.product(*rest)):
             shifted = v
@@ -147,10 +155,15 @@ class Winograd:
                 if a not in axes:
                     start = t * problem.rhs_dilation[a]
                     shifted = _every(shifted, n + 2 + a, start, problem.strides[a], problem.output[a])
-            batch = tuple(range(n + 1))
-            dims = (((v.ndim - 1,), (n + 1,)), (batch, batch))
+            dims = (((v.ndim - 1,), (inputs,)), (batch, batch))
             terms.append(lax.dot_general(shifted, u[r], dims, precision=problem.precision))  # P.. G N S K
         return functools.reduce(jnp.add, terms)
+
+
+def _channel_order(problem: ConvSpec) -> str:
+    """The order of groups and channels that rhs has already."""
+    out_feature, in_feature, *_ = problem.dimension_numbers[1]
+    return "GKC" if out_feature < in_feature else "GCK"
 
 
 def _axes(problem: ConvSpec) -> tuple[int, ...]:
