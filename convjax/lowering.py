@@ -1,5 +1,6 @@
 """What the lowering rules of all convjax primitives share."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -11,18 +12,60 @@ from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
 
+from convjax.algorithms.protocol import Algorithm
+from convjax.problem import Problem
+
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 
-def lower_chosen(ctx: Any, name: str, fn: Callable[..., Any], *operands: Any) -> Any:
-    """Lowers `fn`, an algorithm bound to its problem, in the place of a primitive.
+@dataclasses.dataclass(frozen=True)
+class Bound:
+    """An algorithm bound to its problem; equal where both are, so that equal problems lower to one function."""
+
+    algorithm: Algorithm
+    problem: Problem
+
+    def __call__(self, *operands: jax.Array) -> jax.Array:
+        return self.algorithm(self.problem, *operands)
+
+    def __str__(self) -> str:
+        return str(self.algorithm)
+
+
+@dataclasses.dataclass(frozen=True)
+class Filled:
+    """What an empty problem computes: nothing was summed, so every element is the identity."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    value: Any = 0
+
+    def __call__(self, *operands: jax.Array) -> jax.Array:
+        return jnp.full(self.shape, self.value, self.dtype)
+
+    def __str__(self) -> str:
+        return "empty"
+
+
+def lower(ctx: Any, fn: Bound | Filled, *operands: Any, materialized_on: str | None = None) -> Any:
+    """Lowers `fn` in the place of a primitive, under its name in profiles.
 
     The algorithm sees plain local arrays: inside shard_map its intermediates need not say which mesh axes
     they vary over, since the primitive's own type rule has said so for the result.
     """
+
+    def run(*arrays: jax.Array) -> jax.Array:
+        result = _jitted(fn)(*arrays)
+        return result if materialized_on is None else materialize(result, materialized_on)
+
     plain = ctx.replace(avals_in=[_plain(a) for a in ctx.avals_in], avals_out=[_plain(a) for a in ctx.avals_out])
-    with jax.named_scope(name):
-        return mlir.lower_fun(fn, multiple_results=False)(plain, *operands)
+    with jax.named_scope(str(fn)):
+        return mlir.lower_fun(run, multiple_results=False)(plain, *operands)
+
+
+@functools.lru_cache(maxsize=4096)
+def _jitted(fn: Bound | Filled) -> Callable[..., Any]:
+    return jax.jit(fn)
 
 
 def bind_eagerly(primitive: Primitive, *operands: Any, **params: Any) -> Any:

@@ -18,7 +18,7 @@ from jax.extend.core.primitives import conv_general_dilated_p
 from jax.interpreters import ad, batching, mlir
 
 from convjax.choose import choose
-from convjax.lowering import PLATFORMS, bind_eagerly, lower_chosen
+from convjax.lowering import PLATFORMS, Bound, Filled, bind_eagerly, lower
 from convjax.problem import ConvSpec
 from convjax.request import Request
 from convjax.rewrite import Replacement, replay
@@ -109,9 +109,8 @@ def _lower(platform: str, ctx: Any, lhs: Any, rhs: Any, *, request: Request, **p
     lhs_aval, rhs_aval = ctx.avals_in
     problem = problem_of(lhs_aval, rhs_aval, params)
     if problem.empty:
-        return lower_chosen(ctx, "empty", lambda *_: jnp.zeros(problem.output_shape, problem.output_dtype), lhs, rhs)
-    choice = choose(problem, request, platform)
-    return lower_chosen(ctx, str(choice.algorithm), functools.partial(choice.algorithm, problem), lhs, rhs)
+        return lower(ctx, Filled(problem.output_shape, problem.output_dtype), lhs, rhs)
+    return lower(ctx, Bound(choose(problem, request, platform).algorithm, problem), lhs, rhs)
 
 
 for _platform in PLATFORMS:

@@ -23,7 +23,7 @@ class Program:
     """A function compiled for its operands, together with them; calling it waits for the result."""
 
     executable: jax.stages.Compiled
-    operands: tuple[jax.Array, ...]
+    operands: tuple[Any, ...]
     compile_seconds: float
 
     def __call__(self) -> Any:
@@ -45,11 +45,11 @@ class Budget:
 
 @dataclasses.dataclass(frozen=True)
 class Lowered:
-    """A function traced and lowered for its operands. Equal `text` means the same program."""
+    """A function traced and lowered for its operands; equal `text` means the same program."""
 
     stage: jax.stages.Lowered
     text: str
-    operands: tuple[jax.Array, ...]
+    operands: tuple[Any, ...]
     lower_seconds: float
 
     def compile(self) -> Program:
@@ -59,18 +59,18 @@ class Lowered:
         return Program(executable, self.operands, self.lower_seconds + time.perf_counter() - start)
 
 
-def lower(fn: Callable[..., Any], *operands: jax.Array) -> Lowered:
+def lower(fn: Callable[..., Any], *operands: Any) -> Lowered:
     """`fn` traced and lowered for `operands`, under one name whatever `fn` is called."""
 
-    def program(*arrays: jax.Array) -> Any:
-        return fn(*arrays)
+    def program(*operands: Any) -> Any:
+        return fn(*operands)
 
     start = time.perf_counter()
     stage = jax.jit(program).lower(*operands)
     return Lowered(stage, stage.as_text(), operands, time.perf_counter() - start)
 
 
-def compile_program(fn: Callable[..., Any], *operands: jax.Array) -> Program:
+def compile_program(fn: Callable[..., Any], *operands: Any) -> Program:
     """`fn` compiled ahead of time for `operands`."""
     return lower(fn, *operands).compile()
 

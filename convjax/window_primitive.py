@@ -13,7 +13,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jax.extend.core import Primitive
 from jax.extend.core.primitives import reduce_window_max_p, reduce_window_sum_p
@@ -21,7 +20,7 @@ from jax.interpreters import ad, batching, mlir
 
 from convjax import sizes
 from convjax.choose import choose
-from convjax.lowering import PLATFORMS, bind_eagerly, lower_chosen, materialize
+from convjax.lowering import PLATFORMS, Bound, Filled, bind_eagerly, lower
 from convjax.problem import WindowSpec
 from convjax.request import Request
 
@@ -165,18 +164,13 @@ def _with_axis(problem: WindowSpec, axis: int, size: int) -> WindowSpec:
 
 
 def _lower(platform: str, ctx: Any, *operands: Any, problem: WindowSpec, request: Request) -> Any:
+    finds_taps = problem.operation.startswith("arg")
     if problem.empty:
         (out,) = ctx.avals_out
-        identity = np.zeros((), out.dtype) if out.dtype == jnp.int32 else problem.identity
-        return lower_chosen(ctx, "empty", lambda *_: jnp.full(out.shape, identity, out.dtype), *operands)
-    algorithm = choose(problem, request, platform).algorithm
-
-    def run(*arrays: jax.Array) -> jax.Array:
-        result = algorithm(problem, *arrays)
-        # The taps are read once for every block offset in `put`; fused into it, they would be found anew each time.
-        return materialize(result, platform) if problem.operation.startswith("arg") else result
-
-    return lower_chosen(ctx, str(algorithm), run, *operands)
+        return lower(ctx, Filled(out.shape, out.dtype.name, 0 if finds_taps else problem.identity), *operands)
+    # Taps are read once for every block offset in `put`; fused into it, they would be found anew each time.
+    bound = Bound(choose(problem, request, platform).algorithm, problem)
+    return lower(ctx, bound, *operands, materialized_on=platform if finds_taps else None)
 
 
 for _primitive, _type in zip(PRIMITIVES, (_reduce_type, _reduce_type, _arg_type, _take_type, _put_type), strict=True):

@@ -4,6 +4,7 @@ A batch axis of size 1 and several contracted axes cost XLA's CPU compiler a thi
 reshaped away first.
 """
 
+import functools
 import math
 
 import jax
@@ -37,7 +38,7 @@ def columns_by_columns(problem: ConvSpec, x: jax.Array, w: jax.Array, dtype: np.
 def _contract(problem: ConvSpec, x: jax.Array, w: jax.Array, dtype: np.dtype, axes: tuple[int, int]) -> jax.Array:
     """Contracts one axis of each, counted behind the group axis."""
     a, b = axes
-    options = {"precision": problem.precision, "preferred_element_type": dtype}
+    dot = functools.partial(lax.dot_general, precision=problem.precision, preferred_element_type=dtype)
     if x.shape[0] == 1:
-        return lax.dot_general(x[0], w[0], (((a,), (b,)), ((), ())), **options)[None]
-    return lax.dot_general(x, w, (((a + 1,), (b + 1,)), ((0,), (0,))), **options)
+        return dot(x[0], w[0], (((a,), (b,)), ((), ())))[None]
+    return dot(x, w, (((a + 1,), (b + 1,)), ((0,), (0,))))
