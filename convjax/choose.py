@@ -20,7 +20,7 @@ _ADMITTED = {None: 2e-5, "default": 2e-5, "high": 4e-6}
 
 
 # Predictions are good to some tenths, so lax keeps its place unless another is predicted to be clearly faster.
-_INCUMBENT = 0.85
+_INCUMBENT = 0.8
 
 
 @dataclasses.dataclass(frozen=True)

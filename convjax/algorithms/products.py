@@ -18,8 +18,8 @@ _TILE = 16
 
 
 def product_work(macs: float, *sides: int) -> float:
-    """Multiply-adds that a product takes the time of, when a side is shorter than the tiles it is computed in."""
-    return macs * math.prod(max(1.0, _TILE / side) for side in sides)
+    """Multiply-adds that a product takes the time of: its sides are filled up to whole tiles."""
+    return macs * math.prod(-(-side // _TILE) * _TILE / side for side in sides)
 
 
 def rows_by_columns(problem: ConvSpec, x: jax.Array, w: jax.Array, dtype: np.dtype) -> jax.Array:

@@ -54,9 +54,9 @@ class FFT:
         )
 
     def error(self, problem: ConvSpec) -> float:
-        """The transforms add a term that grows with log2 of the length (Gentleman and Sande, 1966)."""
-        growth = 2.0 + 0.5 * math.log2(max(2, math.prod(_lengths(problem))))
-        return rounding_error(problem, 4.0 * growth, 0.5 * growth)
+        """Grows with log2 of the length (Gentleman and Sande, 1966) and with the channels summed, not with the taps."""
+        fixed = 6.0 + 2.0 * math.log2(max(2, math.prod(_lengths(problem))))
+        return rounding_error(problem, fixed, 0.5 / problem.taps**0.5)
 
     def __call__(self, problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
         dtype, lengths = accumulator(problem), _lengths(problem)

@@ -34,15 +34,16 @@ class Lax:
         """
         needed = problem.macs / math.prod(problem.lhs_dilation)
         outputs = math.prod(problem.output)
-        if problem.groups == 1 and problem.ndim <= 2:
-            few_rows = 1 + 1000 / (problem.N * outputs) if problem.taps > outputs else 1
-            return Cost(library=few_rows * needed, bytes=problem.bytes)
         if problem.batch_groups > 1:
             return Cost(scalar=8 * problem.macs, bytes=problem.bytes)
-        if problem.groups == 1:
-            return Cost(library=3 * needed, bytes=problem.bytes)
-        inner_products = problem.macs / (problem.C * problem.K)
-        return Cost(library=4 * problem.macs, scalar=inner_products, bytes=problem.bytes)
+        if problem.groups > 1:
+            return Cost(library=4 * problem.macs, scalar=problem.macs / (problem.C * problem.K), bytes=problem.bytes)
+        if problem.ndim > 2:
+            return Cost(library=4 * needed, bytes=problem.bytes)
+        few_rows = 1.0
+        if problem.taps > outputs:
+            few_rows += 1000 / (problem.N * outputs) if problem.ndim == 2 else 1
+        return Cost(library=few_rows * needed, bytes=problem.bytes)
 
     def error(self, problem: ConvSpec) -> float:
         return direct_error(problem)

@@ -84,13 +84,14 @@ class Winograd:
         rows = problem.N * math.prod(tiles) * points ** len(axes)
         rest = math.prod(k for a, k in enumerate(problem.kernel) if a not in axes)
         entering, leaving = rows * problem.G * problem.C, rows * problem.G * problem.K
+        moved = product_work(entering, problem.G * problem.C) + product_work(leaving, problem.G * problem.K)
         filters = points ** len(axes) * rest * problem.G * problem.C * problem.K
         size = accumulator(problem).itemsize
         passes = len(axes)
         return Cost(
             gemm=product_work(rows * rest * problem.G * problem.C * problem.K, problem.C, problem.K),
-            vector=passes * points * (entering + leaving) / 2 + 6 * filters,
-            bytes=problem.bytes + 2 * passes * size * (entering + leaving),
+            vector=passes * points * moved / 2 + 6 * filters,
+            bytes=problem.bytes + 2 * passes * size * moved,
             workspace=size * (entering + leaving + filters),
             calls=2 * passes + 3,
         )
