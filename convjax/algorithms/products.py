@@ -22,6 +22,11 @@ def product_work(macs: float, *sides: int) -> float:
     return macs * math.prod(-(-side // _TILE) * _TILE / side for side in sides)
 
 
+def grouping_work(problem: ConvSpec) -> tuple[float, float]:
+    """What groups cost: the factor on batched products, and the bytes moved to bring groups to the front and back."""
+    return (2.0, 2.0 * problem.bytes) if problem.G > 1 else (1.0, 0.0)
+
+
 def rows_by_columns(problem: ConvSpec, x: jax.Array, w: jax.Array, dtype: np.dtype) -> jax.Array:
     """G .. C by G C K, contracted over C: G .. K."""
     rows = x.shape[1:-1]

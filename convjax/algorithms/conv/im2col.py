@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from convjax import layout
 from convjax.algorithms.numerics import accumulator, direct_error
-from convjax.algorithms.products import product_work, rows_by_columns
+from convjax.algorithms.products import grouping_work, product_work, rows_by_columns
 from convjax.algorithms.protocol import Cost, Reasons, describe
 from convjax.dtypes import dtype_of, itemsize
 from convjax.problem import ConvSpec
@@ -41,16 +41,14 @@ class Im2col:
         return tuple(reasons)
 
     def cost(self, problem: ConvSpec) -> Cost:
-        patches = _elements(problem) * itemsize(problem.lhs_dtype)
+        slower, moved = grouping_work(problem)
+        gemm = slower * product_work(problem.macs, problem.taps * problem.C, problem.K)
         if problem.taps == 1 and set(problem.strides) == {1}:
-            return Cost(gemm=product_work(problem.macs, problem.taps * problem.C, problem.K), bytes=problem.bytes)
+            return Cost(gemm=gemm, bytes=problem.bytes + moved)
         # Runs of C elements are copied, far from the speed of a plain copy, and the shorter the slower.
-        return Cost(
-            gemm=product_work(problem.macs, problem.taps * problem.C, problem.K),
-            bytes=problem.bytes + 6 * product_work(patches, problem.C),
-            workspace=patches,
-            calls=3,
-        )
+        patches = _elements(problem) * itemsize(problem.lhs_dtype)
+        copied = 6 * product_work(patches, problem.C)
+        return Cost(gemm=gemm, bytes=problem.bytes + moved + copied, workspace=patches, calls=6)
 
     def error(self, problem: ConvSpec) -> float:
         return direct_error(problem)

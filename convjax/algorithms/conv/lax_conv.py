@@ -40,10 +40,14 @@ class Lax:
             return Cost(library=4 * problem.macs, scalar=problem.macs / (problem.C * problem.K), bytes=problem.bytes)
         if problem.ndim > 2:
             return Cost(library=4 * needed, bytes=problem.bytes)
-        few_rows = 1.0
+        if problem.taps == 1:
+            return Cost(gemm=1.15 * needed, bytes=problem.bytes)
         if problem.taps > outputs:
-            few_rows += 1000 / (problem.N * outputs) if problem.ndim == 2 else 1
-        return Cost(library=few_rows * needed, bytes=problem.bytes)
+            # A weight gradient. The zeros of a dilated input are not skipped here, and rows are few.
+            few_rows = 1 + 1000 / (problem.N * outputs) if problem.ndim == 2 else 2
+            zeros = 4 if set(problem.lhs_dilation) != {1} else 1
+            return Cost(library=few_rows * zeros * problem.macs, bytes=problem.bytes)
+        return Cost(library=needed, bytes=problem.bytes)
 
     def error(self, problem: ConvSpec) -> float:
         return direct_error(problem)

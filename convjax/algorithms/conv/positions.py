@@ -26,6 +26,9 @@ from convjax.problem import ConvSpec
 _MOST_POSITIONS = {"reduce": 64, "dot": 32}
 # Running sums that one variadic reduce keeps; more spill out of registers and compile slowly.
 _MOST_SUMS = 64
+# Sums that are worth making row by row, and the length of such a row.
+_MOST_ROW_SUMS = 16
+_LONG_ROW = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,14 +102,29 @@ def _reduce(problem: ConvSpec, windows: list[jax.Array], w: jax.Array, dtype: np
     """Sums of x_window[.., n] * w over C and S, for every position and n, `_MOST_SUMS` at a time."""
     w = w.astype(dtype)  # C S G K
     products = [x[..., n, None].astype(dtype) * w for x in windows for n in range(problem.N)]  # each C S G K
-    axes = tuple(range(1 + problem.ndim))
-    zero = np.zeros((), dtype)
     sums: list[jax.Array] = []
     step = max(1, _MOST_SUMS // problem.K)
     for i in range(0, len(products), step):
-        chunk = tuple(products[i : i + step])
-        sums += lax.reduce(chunk, (zero,) * len(chunk), _add_each, axes)
+        sums += _sum_rows(problem, products[i : i + step])
     return jnp.stack(sums).reshape(len(windows), problem.N, problem.G, problem.K).swapaxes(1, 2)
+
+
+def _sum_rows(problem: ConvSpec, products: list[jax.Array]) -> list[jax.Array]:
+    """Each product summed over C and S.
+
+    XLA shares a reduction out to threads by its results, so few long sums are first made along rows alone, with
+    a result for every row, and the rows are added afterwards.
+    """
+    axes = tuple(range(1 + problem.ndim))
+    if len(products) > _MOST_ROW_SUMS or problem.kernel[-1] < _LONG_ROW:
+        return _sum_together(products, axes)
+    return _sum_together(_sum_together(products, axes[-1:]), axes[:-1])
+
+
+def _sum_together(operands: list[jax.Array], axes: tuple[int, ...]) -> list[jax.Array]:
+    """One pass that keeps the sums of all operands."""
+    zeros = (np.zeros((), operands[0].dtype),) * len(operands)
+    return list(lax.reduce(tuple(operands), zeros, _add_each, axes))
 
 
 def _add_each(a: tuple[jax.Array, ...], b: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:

@@ -15,7 +15,7 @@ from jax import lax
 
 from convjax import layout
 from convjax.algorithms.numerics import accumulator, direct_error
-from convjax.algorithms.products import product_work, rows_by_columns
+from convjax.algorithms.products import grouping_work, product_work, rows_by_columns
 from convjax.algorithms.protocol import Cost, Reasons, describe
 from convjax.dtypes import dtype_of
 from convjax.problem import ConvSpec
@@ -66,10 +66,12 @@ class Shift:
                 workspace=padded / 2,
                 calls=2 + turns * (_CALLS_A_TURN if 0 < outer < problem.ndim else 2),
             )
+        slower, moved = grouping_work(problem)
         copied = 0 if problem.taps == 1 and set(problem.strides) <= {1} else 2 * size * out * problem.C
+        added = (problem.taps - 1) * 3 * size * out * problem.K
         return Cost(
-            gemm=product_work(problem.macs, problem.C, problem.K),
-            bytes=problem.bytes + padded + problem.taps * copied + (problem.taps - 1) * 3 * size * out * problem.K,
+            gemm=slower * product_work(problem.macs, problem.C, problem.K),
+            bytes=problem.bytes + moved + padded + problem.taps * copied + added,
             workspace=padded / 2 + copied / 2 + size * out * problem.K,
             calls=2 * problem.taps,
         )

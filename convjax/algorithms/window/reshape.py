@@ -13,7 +13,6 @@ from convjax.algorithms.protocol import Cost, Reasons, describe
 from convjax.algorithms.window.geometry import accumulator, first_real_tap, sum_error
 from convjax.problem import WindowSpec
 
-
 # Vector operations for each tap and window, as measured.
 _WORK = {"max": 3, "min": 3, "sum": 3, "argmax": 8, "argmin": 8, "take": 7, "put": 2}
 
