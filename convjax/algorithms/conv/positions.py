@@ -116,7 +116,7 @@ def _sum_rows(problem: ConvSpec, products: list[jax.Array]) -> list[jax.Array]:
     a result for every row, and the rows are added afterwards.
     """
     axes = tuple(range(1 + problem.ndim))
-    if len(products) > _MOST_ROW_SUMS or problem.kernel[-1] < _LONG_ROW:
+    if len(products) > _MOST_ROW_SUMS or problem.ndim == 0 or problem.kernel[-1] < _LONG_ROW:
         return _sum_together(products, axes)
     return _sum_together(_sum_together(products, axes[-1:]), axes[:-1])
 
