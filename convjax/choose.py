@@ -75,37 +75,36 @@ def choose(problem: Problem, request: Request, platform: str) -> Choice:
     """The algorithm for `problem`: wishes first, then constraints, then the shortest predicted time.
 
     Raises:
-        ValueError: a wish binds this pass and none of its algorithms applies.
+        ValueError: a wish binds this pass and none of its algorithms applies, or no algorithm keeps the limits.
     """
-    device = devices().get(platform)
-    rejected = {a: _rejections(a, problem, request, platform) for a in algorithms(problem.operation)}
-    allowed = [a for a, reasons in rejected.items() if not reasons]
-    reason = None
-    if request.wish is not None:
-        wished, refusals = _wished(problem, request, platform)
-        if wished:
-            allowed, reason = wished, "asked for"
-        elif request.must:
-            listed = "; ".join(f"{describe(a)}: {', '.join(r)}" for a, r in refusals.items())
-            raise ValueError(f"algorithm={_names(request)} does not apply to {request.role} of {problem}: {listed}")
-    if not allowed:
-        limits = ", ".join(f"{k}={v}" for k, v in dataclasses.asdict(request.constraints).items() if v is not None)
-        nearest = "; ".join(f"{describe(a)}: {', '.join(r)}" for a, r in rejected.items())
-        raise ValueError(f"no algorithm keeps {limits} for {problem}: {nearest}")
+    rejected: dict[Algorithm, Reasons] = {}
+    wished = _wished(problem, request, platform)
+    if wished:
+        allowed = wished
+        rejected = {a: ("another was asked for",) for a in algorithms(problem.operation) if a not in wished}
+    else:
+        for algorithm in algorithms(problem.operation):
+            reasons = _unusable(algorithm, problem, request, platform) or _inexact(algorithm, problem, request)
+            if reasons:
+                rejected[algorithm] = reasons
+        allowed = [a for a in algorithms(problem.operation) if a not in rejected]
+        if not allowed:
+            raise ValueError(f"no algorithm keeps the limits {request.constraints} for {problem}: {_listed(rejected)}")
 
+    device = devices().get(platform)
     if device is None:
         taken, seconds = allowed[0], None
-        reason = reason or f"no measured constants for {platform}, so the first that applies"
+        reason = f"no measured constants for {platform}, so the first that applies"
+        rejected |= dict.fromkeys(allowed[1:], ("another comes first",))
     else:
         predicted = {a: device.seconds(a.cost(problem)) for a in allowed}
         taken = min(allowed, key=lambda a: predicted[a] * (_INCUMBENT if a.name == "lax" else 1))
         seconds = predicted[taken]
-        reason = reason or f"shortest predicted time of {len(allowed)} that apply"
-        for a in allowed:
-            if a != taken:
-                rejected[a] = (f"predicted {predicted[a] / seconds:.1f}x the time",)
-    others = tuple((a, rejected[a] or ("another was asked for",)) for a in rejected if a != taken)
-    return Choice(problem, taken, reason, seconds, others)
+        reason = f"shortest predicted time of {len(allowed)} that apply"
+        if seconds > min(predicted.values()):
+            reason = f"none of {len(allowed)} that apply is predicted to be clearly faster"
+        rejected |= {a: (f"predicted {predicted[a] / seconds:.1f}x the time",) for a in allowed if a != taken}
+    return Choice(problem, taken, "asked for" if wished else reason, seconds, tuple(rejected.items()))
 
 
 def admitted_error(problem: ConvSpec) -> float:
@@ -125,7 +124,8 @@ def devices() -> dict[str, Device]:
     return {platform: Device(**rates) for platform, rates in tomllib.loads(text).items()}
 
 
-def _rejections(algorithm: Algorithm, problem: Problem, request: Request, platform: str) -> Reasons:
+def _unusable(algorithm: Algorithm, problem: Problem, request: Request, platform: str) -> Reasons:
+    """Why it cannot compute the problem, or not within the limits in force."""
     reasons = algorithm.unsupported(problem, platform)
     if reasons:
         return reasons
@@ -135,28 +135,33 @@ def _rejections(algorithm: Algorithm, problem: Problem, request: Request, platfo
         reasons += (f"needs {needed:.0f} bytes of workspace, {limits.max_workspace_bytes} are allowed",)
     if limits.max_error is not None and error > limits.max_error:
         reasons += (f"states an error of {error:.1e}, {limits.max_error:.1e} is allowed",)
-    elif limits.max_error is None and isinstance(problem, ConvSpec) and error > admitted_error(problem):
-        admitted = admitted_error(problem)
-        reasons += (
-            f"states an error of {error:.1e}, precision {problem.precision or 'default'} admits {admitted:.1e}",
-        )
     return reasons
 
 
-def _wished(problem: Problem, request: Request, platform: str) -> tuple[list[Algorithm], dict[Algorithm, Reasons]]:
-    """The algorithms of the first wish that applies, and why the earlier ones do not; their error is not judged."""
+def _inexact(algorithm: Algorithm, problem: Problem, request: Request) -> Reasons:
+    """Why the problem's precision does not admit it, unless the caller has set a limit of his own."""
+    if request.constraints.max_error is not None or not isinstance(problem, ConvSpec):
+        return ()
+    error, admitted = algorithm.error(problem), admitted_error(problem)
+    if error <= admitted:
+        return ()
+    return (f"states an error of {error:.1e}, precision {problem.precision or 'default'} admits {admitted:.1e}",)
+
+
+def _wished(problem: Problem, request: Request, platform: str) -> list[Algorithm]:
+    """The algorithms of the first wish that applies. Whoever names an algorithm has judged its error."""
     refusals: dict[Algorithm, Reasons] = {}
-    assert request.wish is not None
-    for wish in request.wish:
+    for wish in request.wish or ():
         family = named(problem.operation, wish) if isinstance(wish, str) else (wish,)
-        reasons = {a: a.unsupported(problem, platform) for a in family}
-        applying = [a for a, r in reasons.items() if not r]
+        reasons = {a: _unusable(a, problem, request, platform) for a in family}
+        applying = [a for a, refused in reasons.items() if not refused]
         if applying:
-            return applying, refusals
+            return applying
         refusals |= reasons
-    return [], refusals
+    if request.must:
+        raise ValueError(f"algorithm does not apply to {request.role} of {problem}: {_listed(refusals)}")
+    return []
 
 
-def _names(request: Request) -> str:
-    assert request.wish is not None
-    return ", ".join(w if isinstance(w, str) else describe(w) for w in request.wish)
+def _listed(reasons: dict[Algorithm, Reasons]) -> str:
+    return "; ".join(f"{describe(a)}: {', '.join(refused)}" for a, refused in reasons.items())

@@ -45,6 +45,10 @@ class Constraints:
     max_workspace_bytes: int | None = None
     max_error: float | None = None
 
+    def __str__(self) -> str:
+        limits = dataclasses.asdict(self).items()
+        return ", ".join(f"{name}={value}" for name, value in limits if value is not None)
+
 
 @dataclasses.dataclass(frozen=True)
 class Request:

@@ -39,7 +39,7 @@ class Lax:
             case "take":
                 return Cost(scalar=12 * windows, bytes=2 * problem.bytes, workspace=4 * windows, calls=3)
             case _:
-                return Cost(scalar=3 * windows, bytes=2 * problem.bytes, workspace=4 * windows, calls=3)
+                return Cost(scalar=6 * windows, bytes=2 * problem.bytes, workspace=4 * windows, calls=3)
 
     def error(self, problem: WindowSpec) -> float:
         return sum_error(problem)

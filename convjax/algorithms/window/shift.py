@@ -18,7 +18,7 @@ from convjax.problem import WindowSpec
 
 _MOST_TAPS = 256
 # Vector operations for each tap and window, as measured.
-_WORK = {"max": 2, "min": 2, "sum": 2, "argmax": 5, "argmin": 5, "take": 3, "put": 3}
+_WORK = {"max": 2, "min": 2, "sum": 2, "argmax": 5, "argmin": 5, "take": 3, "put": 2}
 
 
 @dataclasses.dataclass(frozen=True)
