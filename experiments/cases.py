@@ -1,0 +1,99 @@
+"""Cases: what a sweep's config asks for, in the groups that are timed in turns, and the part of it to be done."""
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import convjax
+from experiments.config import PASSES, Pass, Sweep
+from experiments.errors import ExperimentError, nearest
+from experiments.layers import Layer
+from experiments.programs import Task
+from experiments.records import Record, SweepRecord
+
+# Beside the algorithms: convjax's own choice, and stock lax, which the others are compared with.
+AUTO = "auto"
+STOCK = "jax.lax"
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """Which cases of a config a command deals with."""
+
+    only: re.Pattern[str] | None = None
+    skip: re.Pattern[str] | None = None
+    passes: Sequence[str] = PASSES
+    # (i, n): the i-th of n parts, from 1. Whole groups are dealt out, so that a case's peers are in its part.
+    shard: tuple[int, int] = (1, 1)
+
+    def takes(self, case: str) -> bool:
+        if self.only is not None and not self.only.search(case):
+            return False
+        return self.skip is None or not self.skip.search(case)
+
+    def takes_group(self, index: int, pass_: Pass) -> bool:
+        part, parts = self.shard
+        return index % parts == part - 1 and pass_ in self.passes
+
+    @property
+    def suffix(self) -> str:
+        """What tells the record files of shards apart."""
+        part, parts = self.shard
+        return "" if parts == 1 else f"-{part}of{parts}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """One layer and pass with everything that computes it: the cases that are timed in turns."""
+
+    task: Task
+    algorithms: dict[str, Any]
+
+    @property
+    def names(self) -> list[str]:
+        return [STOCK, AUTO, *self.algorithms]
+
+    def case(self, name: str) -> str:
+        """The id of a case: layer/pass/algorithm."""
+        return f"{self.task.id}/{name}"
+
+    def algorithm(self, name: str) -> Any | None:
+        """The algorithm that a case runs: of `auto` the one convjax takes, of stock lax none."""
+        return self.task.chosen if name == AUTO else self.algorithms.get(name)
+
+    def holds(self, name: str, record: Record | None) -> bool:
+        """Whether `record` is of this case as it is now, i.e. of the same version of the same algorithm."""
+        if not isinstance(record, SweepRecord):
+            return False
+        algorithm = self.algorithm(name)
+        if algorithm is None:
+            return True
+        return record.version == algorithm.version and record.chosen in (None, str(algorithm))
+
+
+def groups(sweep: Sweep, selection: Selection) -> list[Group]:
+    """The selected groups of a sweep, in the order of its layers and passes, holding only the selected cases."""
+    _require_known(sweep)
+    layers = [Layer.parse(name, text) for name, text in sweep.layers.items()]
+    tasks = [Task(layer, p) for layer in layers for p in sweep.passes if not (layer.is_pool and p == "wgrad")]
+    return [
+        Group(task, candidates(task, sweep.algorithms))
+        for index, task in enumerate(tasks)
+        if selection.takes_group(index, task.pass_)
+    ]
+
+
+def candidates(task: Task, wanted: Literal["all"] | Sequence[str]) -> dict[str, Any]:
+    """The algorithms to be compared on a task, by name."""
+    return {name: a for name, a in task.algorithms.items() if wanted == "all" or {name, a.name} & set(wanted)}
+
+
+def _require_known(sweep: Sweep) -> None:
+    """Refuses names that no operation knows; whether one applies to a problem is a matter of record."""
+    if sweep.algorithms == "all":
+        return
+    known = sorted({a.name for a in convjax.algorithms()})
+    for name in sweep.algorithms:
+        if name.partition("(")[0] not in known:
+            raise ExperimentError(f"sweep.algorithms: {name!r} is no algorithm{nearest(name, known)}")

@@ -1,0 +1,96 @@
+"""Comparing two run folders: for each case in both, the ratio of medians with a bootstrap interval."""
+
+import dataclasses
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from scipy import stats
+
+from experiments.cases import Selection
+from experiments.errors import ExperimentError
+from experiments.folder import RunFolder
+from experiments.records import SweepRecord, TrainRecord
+from experiments.results import geometric_mean
+
+
+@dataclasses.dataclass(frozen=True)
+class Ratio:
+    """Median of b over median of a, and the 95% interval of it; below 1, b is faster."""
+
+    case: str
+    a: float
+    b: float
+    low: float
+    high: float
+
+    @property
+    def ratio(self) -> float:
+        return self.b / self.a
+
+    @property
+    def verdict(self) -> str:
+        if self.low > 1:
+            return "slower"
+        return "faster" if self.high < 1 else "even"
+
+
+def ratios(a: RunFolder, b: RunFolder, selection: Selection, seed: int = 0) -> list[Ratio]:
+    """One for each selected case that was timed in both folders, in the order of `a`."""
+    left, right = a.records().by_case, b.records().by_case
+    return [
+        compare(case, left[case], right[case], seed)
+        for case in left
+        if case in right and _takes(selection, left[case]) and left[case].samples and right[case].samples
+    ]
+
+
+def compare(case: str, a: SweepRecord | TrainRecord, b: SweepRecord | TrainRecord, seed: int = 0) -> Ratio:
+    """The ratio of one case; with too few samples to resample, the interval spans their extremes."""
+    if min(len(a.samples), len(b.samples)) < 3:
+        low, high = min(b.samples) / max(a.samples), max(b.samples) / min(a.samples)
+    else:
+        interval = stats.bootstrap(
+            (np.asarray(a.samples), np.asarray(b.samples)),
+            lambda x, y, axis: np.median(y, axis=axis) / np.median(x, axis=axis),
+            method="percentile",
+            n_resamples=1000,
+            rng=np.random.default_rng(seed),
+        ).confidence_interval
+        low, high = float(interval.low), float(interval.high)
+    return Ratio(case, float(np.median(a.samples)), float(np.median(b.samples)), low, high)
+
+
+def print_comparison(a: RunFolder, b: RunFolder, selection: Selection) -> None:
+    """A table of the ratios, their geometric mean, and what the two environments do not share."""
+    a.config(), b.config()  # says so if one is no run folder
+    found = ratios(a, b, selection)
+    if not found:
+        raise ExperimentError(f"{a.path} and {b.path} have no timed case in common: nothing can be compared")
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=160)
+    table = Table(title=f"{b.path} against {a.path} (below 1 it is faster)", title_justify="left")
+    for column in ("case", "a, ms", "b, ms", "b / a", "95% interval", ""):
+        table.add_column(column, justify="left" if column in ("case", "") else "right")
+    for r in found:
+        table.add_row(
+            r.case, f"{1e3 * r.a:.3f}", f"{1e3 * r.b:.3f}", f"{r.ratio:.3f}", f"{r.low:.3f} to {r.high:.3f}", r.verdict
+        )
+    console.print(table)
+    mean = geometric_mean([r.ratio for r in found])
+    console.print(f"{len(found)} cases, geometric mean of b / a {mean:.3f}", highlight=False)
+    for line in _environment_changes(a, b):
+        console.print(line, highlight=False, markup=False)
+
+
+def _takes(selection: Selection, record: SweepRecord | TrainRecord) -> bool:
+    if isinstance(record, SweepRecord) and record.pass_ not in selection.passes:
+        return False
+    return selection.takes(record.case)
+
+
+def _environment_changes(a: RunFolder, b: RunFolder) -> list[str]:
+    left, right = (folder.environments()[:1] or [{}] for folder in (a, b))
+    keys = [key for key in {**left[0], **right[0]} if key != "id"]
+    return [f"{key}: {left[0].get(key)} / {right[0].get(key)}" for key in keys if left[0].get(key) != right[0].get(key)]

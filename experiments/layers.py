@@ -1,0 +1,195 @@
+"""Layers: one convolution or pooling of a network, written in one line and reduced to lax's parameters.
+
+    conv2d 4x56x56x64 -> 128 k3 s2 p1          N x spatial x C -> K, kernel, stride, padding
+    conv2d 1x27x27x96 -> 256 k5 p2 g2          groups
+    depthwise2d 4x56x56x128 k3 p1              K = C, one kernel a channel
+    conv1d 1x8000x32 -> 32 k2 d512 pCAUSAL     dilation; padding by name
+    transpose2d 1x32x32x256 -> 128 k4 s2 p1    transposed; op1 enlarges the output
+    max2d 8x112x112x64 k3 s2 p1                pooling, also avg2d
+    conv2d 4x28x28x128 -> 128 k3 p1 bfloat16   another dtype than float32
+
+Each knob takes one number or one for each axis (`k3x5`), padding also `lo_hi` pairs (`p1_0x1_0`).
+"""
+
+import dataclasses
+import math
+import re
+from typing import Any, Literal, Self
+
+Ints = tuple[int, ...]
+Kind = Literal["conv", "depthwise", "transpose", "max", "avg"]
+
+_SYNTAX = "like 'conv2d 4x56x56x64 -> 64 k3 p1', 'depthwise2d 4x56x56x128 k3 p1' or 'max2d 8x112x112x64 k3 s2 p1'"
+_DTYPES = ("float32", "float64", "bfloat16", "float16")
+_PADDINGS = ("VALID", "SAME", "SAME_LOWER", "CAUSAL")
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """A layer with lax's parameters, channels last; `w_shape` is None for a pooling."""
+
+    name: str
+    text: str
+    kind: Kind
+    dtype: str
+    x_shape: Ints
+    w_shape: Ints | None
+    kernel: Ints
+    strides: Ints
+    padding: tuple[tuple[int, int], ...]
+    lhs_dilation: Ints
+    rhs_dilation: Ints
+    groups: int
+
+    @property
+    def ndim(self) -> int:
+        return len(self.kernel)
+
+    @property
+    def is_pool(self) -> bool:
+        return self.w_shape is None
+
+    @property
+    def dimension_numbers(self) -> tuple[str, str, str]:
+        spatial = "DHW"[3 - self.ndim :]
+        return f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"
+
+    @property
+    def conv_arguments(self) -> dict[str, Any]:
+        """What `lax.conv_general_dilated` takes after its operands."""
+        return {
+            "window_strides": self.strides,
+            "padding": self.padding,
+            "lhs_dilation": self.lhs_dilation,
+            "rhs_dilation": self.rhs_dilation,
+            "dimension_numbers": self.dimension_numbers,
+            "feature_group_count": self.groups,
+        }
+
+    @property
+    def window_arguments(self) -> dict[str, Any]:
+        """What `lax.reduce_window` takes after its operation, one entry for each axis of x."""
+        return {
+            "window_dimensions": (1, *self.kernel, 1),
+            "window_strides": (1, *self.strides, 1),
+            "padding": ((0, 0), *self.padding, (0, 0)),
+            "window_dilation": (1, *self.rhs_dilation, 1),
+        }
+
+    @classmethod
+    def parse(cls, name: str, text: str) -> Self:
+        """The layer that `text` describes; `ValueError` names what cannot be read or does not fit."""
+        words = text.split()
+        head = re.fullmatch(r"(conv|depthwise|transpose|max|avg)([123])d", words[0]) if words else None
+        shape = re.fullmatch(r"\d+(x\d+)+", words[1]) if len(words) > 1 else None
+        if head is None or shape is None:
+            raise ValueError(f"layer {name!r}: cannot read {text!r}; a layer reads {_SYNTAX}")
+        kind: Any = head[1]
+        ndim = int(head[2])
+        x_shape = tuple(int(n) for n in words[1].split("x"))
+        if len(x_shape) != ndim + 2:
+            raise ValueError(
+                f"layer {name!r}: {words[1]} has {len(x_shape)} axes, {words[0]} takes {ndim + 2} (N, spatial, C)"
+            )
+        rest = words[2:]
+        channels = x_shape[-1]
+        if kind in ("conv", "transpose"):
+            if rest[:1] != ["->"] or not rest[1:2] or not rest[1].isdigit():
+                raise ValueError(
+                    f"layer {name!r}: {words[0]} needs its output channels, as in '-> 64', after {words[1]}"
+                )
+            channels = int(rest[1])
+            rest = rest[2:]
+        knobs, dtype = _knobs(name, text, rest)
+        kernel = _per_axis(name, knobs, "k", ndim, None)
+        strides = _per_axis(name, knobs, "s", ndim, kernel if kind in ("max", "avg") else (1,) * ndim)
+        dilation = _per_axis(name, knobs, "d", ndim, (1,) * ndim)
+        padding = _padding(name, knobs, x_shape[1:-1], kernel, strides, dilation)
+        groups = x_shape[-1] if kind == "depthwise" else int(knobs.get("g", "1"))
+        if groups < 1 or x_shape[-1] % groups or channels % groups:
+            raise ValueError(f"layer {name!r}: {groups} groups do not divide {x_shape[-1]} -> {channels} channels")
+        lhs_dilation = (1,) * ndim
+        if kind == "transpose":
+            extra = _per_axis(name, knobs, "op", ndim, (0,) * ndim)
+            lhs_dilation, strides = strides, lhs_dilation
+            reach = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+            padding = tuple((r - lo, r - hi + e) for r, (lo, hi), e in zip(reach, padding, extra, strict=True))
+        return cls(
+            name=name,
+            text=" ".join(words),
+            kind=kind,
+            dtype=dtype,
+            x_shape=x_shape,
+            w_shape=None if kind in ("max", "avg") else (*kernel, x_shape[-1] // groups, channels),
+            kernel=kernel,
+            strides=strides,
+            padding=padding,
+            lhs_dilation=lhs_dilation,
+            rhs_dilation=dilation,
+            groups=groups,
+        )
+
+    def __post_init__(self) -> None:
+        for axis, (n, k, (lo, hi)) in enumerate(zip(self.x_shape[1:-1], self.kernel, self.padding, strict=True)):
+            room = (n - 1) * self.lhs_dilation[axis] + 1 + lo + hi
+            reach = self.rhs_dilation[axis] * (k - 1) + 1
+            if room < reach:
+                raise ValueError(
+                    f"layer {self.name!r}: a kernel reaching over {reach} does not fit the {room} padded cells "
+                    f"of axis {axis}: its output would be empty"
+                )
+
+
+def _knobs(name: str, text: str, words: list[str]) -> tuple[dict[str, str], str]:
+    """Knobs by letter, and the dtype."""
+    knobs: dict[str, str] = {}
+    dtype = "float32"
+    for word in words:
+        match = re.fullmatch(r"(op|[ksdg])(\d+(?:x\d+)*)|(p)(\w+)", word)
+        if word in _DTYPES:
+            dtype = word
+        elif match is None:
+            raise ValueError(f"layer {name!r}: cannot read {word!r} in {text!r}; a layer reads {_SYNTAX}")
+        else:
+            knobs[match[1] or match[3]] = match[2] or match[4]
+    return knobs, dtype
+
+
+def _per_axis(name: str, knobs: dict[str, str], knob: str, ndim: int, default: Ints | None) -> Ints:
+    if knob not in knobs:
+        if default is None:
+            raise ValueError(f"layer {name!r}: the kernel size is missing, as in {knob}3")
+        return default
+    values = tuple(int(n) for n in knobs[knob].split("x"))
+    values = values * ndim if len(values) == 1 else values
+    if len(values) != ndim:
+        raise ValueError(f"layer {name!r}: {knob}{knobs[knob]} has {len(values)} numbers for {ndim} spatial axes")
+    if knob != "op" and min(values) < 1:
+        raise ValueError(f"layer {name!r}: {knob}{knobs[knob]} must be at least 1")
+    return values
+
+
+def _padding(
+    name: str, knobs: dict[str, str], spatial: Ints, kernel: Ints, strides: Ints, dilation: Ints
+) -> tuple[tuple[int, int], ...]:
+    text = knobs.get("p", "0")
+    reach = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+    if text == "VALID":
+        return ((0, 0),) * len(spatial)
+    if text == "CAUSAL":
+        return tuple((r, 0) for r in reach)
+    if text in ("SAME", "SAME_LOWER"):
+        totals = [
+            max(0, (math.ceil(n / s) - 1) * s + r + 1 - n) for n, s, r in zip(spatial, strides, reach, strict=True)
+        ]
+        return tuple((t // 2, t - t // 2) if text == "SAME" else (t - t // 2, t // 2) for t in totals)
+    if not re.fullmatch(r"\d+(_\d+)?(x\d+(_\d+)?)*", text):
+        raise ValueError(
+            f"layer {name!r}: padding p{text} must be numbers (p1, p1x2, p1_0x1_0) or one of {', '.join(_PADDINGS)}"
+        )
+    pairs = [part.partition("_") for part in text.split("x")]
+    padding = tuple((int(lo), int(hi or lo)) for lo, _, hi in pairs)
+    padding = padding * len(spatial) if len(padding) == 1 else padding
+    if len(padding) != len(spatial):
+        raise ValueError(f"layer {name!r}: padding p{text} has {len(padding)} entries for {len(spatial)} spatial axes")
+    return padding

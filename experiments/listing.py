@@ -1,0 +1,33 @@
+"""The list of cases, as a table."""
+
+from rich.console import Console
+from rich.table import Table
+
+from experiments import sweep
+from experiments.cases import Selection, groups
+from experiments.config import Config
+from experiments.folder import RunFolder
+from experiments.models.choices import describe
+from experiments.records import Records
+
+
+def print_cases(config: Config, selection: Selection, folder: RunFolder | None) -> None:
+    """One row a layer and pass, with the algorithms to be compared on it; of a run folder, those still to do."""
+    records = folder.records() if folder else Records({})
+    table = Table(title=f"{config.name}: cases{' still to do' if folder else ''}", title_justify="left")
+    for column in ("case", "problem", "algorithms"):
+        table.add_column(column, overflow="fold")
+    count = 0
+    if config.sweep:
+        for group, names in sweep.remaining(groups(config.sweep, selection), selection, records):
+            table.add_row(group.task.id, str(group.task.problem), ", ".join(names))
+            count += len(names)
+    if config.train:
+        for name, choice in config.train.choices.items():
+            epochs = sum(r.choice == name for r in records.train)
+            table.add_row(f"train/{name}", f"digits, {config.train.epochs - epochs} epochs", describe(choice))
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=200)
+    console.print(table)
+    console.print(f"{count} sweep cases", highlight=False)

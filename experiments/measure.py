@@ -1,0 +1,163 @@
+"""Measuring one group: every case is checked against float64 first, and those that are right are timed in turns."""
+
+import concurrent.futures
+import dataclasses
+import statistics
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+
+from convjax import timing
+from convjax.choose import devices
+from experiments.cases import AUTO, STOCK, Group
+from experiments.config import Sweep
+from experiments.records import Status, SweepRecord
+
+Result = TypeVar("Result")
+
+# What a faulty algorithm raises while it is traced, compiled or run. Its case is recorded as an `error`
+# and the sweep goes on; anything else is a fault of the experiment itself and stops it.
+_FAULTS = (ArithmeticError, AssertionError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What became of one case before its timing; `program` is there if it is to be timed."""
+
+    status: Status
+    reasons: tuple[str, ...] = ()
+    program: timing.Program | None = None
+    compile_seconds: float | None = None
+    error: float | None = None
+    call_seconds: float = 0.0
+
+
+class Measurement:
+    """The cases of one group on this machine."""
+
+    def __init__(self, group: Group, settings: Sweep, seed: int, environment: str) -> None:
+        self.group, self.task, self.settings, self.environment = group, group.task, settings, environment
+        self.operands = self.task.operands(seed)
+        self.reference = self.task.reference(seed)
+
+    def measure(self, names: Collection[str]) -> list[SweepRecord]:
+        """The records of these cases. Stock lax runs beside them in any case: it is what they are compared with."""
+        present = [name for name in self.group.names if name in names or name == STOCK]
+        refused = {name: outcome for name in present if (outcome := self._refuse(name))}
+        compiled = self._compile([name for name in present if name not in refused])
+        outcomes = refused | {name: self._check(name, result) for name, result in compiled.items()}
+        timed = {name: (o.program, self._budget(name, o)) for name, o in outcomes.items() if o.program}
+        calls = {name: program for name, (program, _) in timed.items()}
+        samples = timing.interleave(calls, {name: budget for name, (_, budget) in timed.items()})
+        baseline = statistics.median(samples[STOCK]) if STOCK in samples else None
+        asked = [name for name in present if name in names]
+        return [self._record(name, outcomes[name], samples.get(name, []), baseline) for name in asked]
+
+    def _refuse(self, name: str) -> Outcome | None:
+        """Why a case is not even compiled, if so."""
+        algorithm = self.group.algorithms.get(name)
+        if algorithm is None:
+            return None
+        reasons = algorithm.unsupported(self.task.problem, jax.default_backend())
+        if reasons:
+            return Outcome("unsupported", tuple(reasons))
+        predicted, limit = self._predicted(algorithm), self.settings.predicted_limit_seconds
+        if predicted > limit:
+            return Outcome("timeout", (f"not run: predicted {predicted:.3g} s, above {limit:g} s",))
+        return None
+
+    def _compile(self, names: Sequence[str]) -> dict[str, timing.Program | Outcome]:
+        """Each case's program; equal ones (convjax's choice and the algorithm it takes) are compiled once."""
+        lowered = {name: _guarded(timing.lower, self._function(name), *self.operands) for name in names}
+        distinct = {low.text: low for low in lowered.values() if isinstance(low, timing.Lowered)}
+        with concurrent.futures.ThreadPoolExecutor(self.settings.compile_threads) as pool:
+            programs = pool.map(lambda low: _guarded(low.compile), distinct.values())
+            by_text = dict(zip(distinct, programs, strict=True))
+        return {name: by_text[low.text] if isinstance(low, timing.Lowered) else low for name, low in lowered.items()}
+
+    def _check(self, name: str, compiled: timing.Program | Outcome) -> Outcome:
+        """The value of a compiled case compared, and the case warmed up, as far as it gets."""
+        if isinstance(compiled, Outcome):
+            return compiled
+        limits, may_stop, took = self.settings, name not in (AUTO, STOCK), compiled.compile_seconds
+        if may_stop and took > limits.compile_limit_seconds:
+            return Outcome("timeout", (f"compiling took longer than {limits.compile_limit_seconds:g} s",), None, took)
+        called = _guarded(timing.timed, compiled)
+        if isinstance(called, Outcome):
+            return dataclasses.replace(called, compile_seconds=took)
+        result, seconds = called
+        error, bound = self._error(result), self._bound(name)
+        if not error <= bound:  # NaN is wrong too
+            return Outcome("wrong", (f"error {error:.2g} is above the bound {bound:.2g}",), None, took, error)
+        if may_stop and seconds > limits.limit_seconds:
+            return Outcome("timeout", (f"one call took longer than {limits.limit_seconds:g} s",), None, took, error)
+        for _ in range(limits.warmup - 1):
+            if seconds < limits.slow_seconds:
+                seconds = timing.timed(compiled)[1]
+        return Outcome("ok", (), compiled, took, error, seconds)
+
+    def _predicted(self, algorithm: Any) -> float:
+        """The cost model's seconds; 0 on a platform it has no constants for."""
+        device = devices().get(jax.default_backend())
+        return device.seconds(algorithm.cost(self.task.problem)) if device else 0.0
+
+    def _function(self, name: str) -> Callable[..., jax.Array]:
+        if name == STOCK:
+            return self.task.stock()
+        return self.task.ours(None if name == AUTO else self.group.algorithms[name])
+
+    def _error(self, result: jax.Array) -> float:
+        y = np.asarray(result).astype(np.float64)
+        largest = float(np.max(np.abs(self.reference), initial=0.0))
+        return float(np.max(np.abs(y - self.reference), initial=0.0)) / (largest or 1.0)
+
+    def _bound(self, name: str) -> float:
+        """What the algorithm promises; stock lax is held to what direct summation promises."""
+        algorithm = self.group.algorithm(name) or self.task.algorithms["lax"]
+        return float(algorithm.error(self.task.problem))
+
+    def _budget(self, name: str, outcome: Outcome) -> timing.Budget:
+        """A slow case gets few samples; stock lax and convjax's choice, which every ratio rests on, get more."""
+        s = self.settings
+        favour = s.favour if name in (AUTO, STOCK) else 1.0
+        if outcome.call_seconds > s.slow_seconds:
+            count = round(favour * s.slow_samples)
+            return timing.Budget(0.0, count, count)
+        return timing.Budget(favour * s.seconds, s.min_samples, round(favour * s.max_samples))
+
+    def _record(self, name: str, outcome: Outcome, samples: list[float], baseline: float | None) -> SweepRecord:
+        task, problem = self.task, self.task.problem
+        algorithm = self.group.algorithm(name)
+        return SweepRecord(
+            case=self.group.case(name),
+            status=outcome.status,
+            reasons=outcome.reasons,
+            samples=tuple(samples),
+            compile_seconds=outcome.compile_seconds,
+            environment=self.environment,
+            layer=task.layer.name,
+            layer_text=task.layer.text,
+            pass_=task.pass_,
+            algorithm=name,
+            version=algorithm.version if algorithm else None,
+            chosen=str(algorithm) if name == AUTO else None,
+            problem=str(problem),
+            fields=dataclasses.asdict(problem),
+            flops=problem.flops,
+            bytes=problem.bytes,
+            workspace_bytes=round(algorithm.cost(problem).workspace) if algorithm else None,
+            error=outcome.error,
+            error_bound=self._bound(name) if outcome.status != "unsupported" else None,
+            baseline_seconds=baseline,
+        )
+
+
+def _guarded(call: Callable[..., Result], *arguments: Any) -> Result | Outcome:
+    """What `call` returns, or the `error` that a faulty algorithm makes of it."""
+    try:
+        return call(*arguments)
+    except _FAULTS as fault:
+        told = str(fault).strip().splitlines()
+        return Outcome("error", (": ".join([type(fault).__name__, *told[:1]]),))

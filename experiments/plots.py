@@ -1,0 +1,269 @@
+"""Plots: the pictures of a report, each drawn from records and written as one PNG."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+from experiments.cases import AUTO
+from experiments.config import PASSES
+from experiments.records import SweepRecord, TrainRecord
+from experiments.results import Cell, family
+
+# Okabe and Ito's colours (and Tol's indigo for their black), told apart by colour-blind readers too; lax is
+# grey wherever it stands.
+_COLOURS = ("#CC79A7", "#E69F00", "#009E73", "#56B4E9", "#0072B2", "#F0E442", "#D55E00", "#332288")
+_GREY = "#8A8A8A"
+_MARKERS = "osv^DPX<>phd8*"
+_TITLES = {
+    "fprop": "fprop: forward",
+    "dgrad": "dgrad: gradient of the input",
+    "wgrad": "wgrad: gradient of the weights",
+}
+_STYLE: Any = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#777777",
+    "xtick.color": "#444444",
+    "ytick.color": "#444444",
+    "savefig.dpi": 150,
+    "savefig.facecolor": "white",
+}
+
+
+class Look:
+    """A colour for each family of algorithms and a marker for each algorithm, the same in every plot."""
+
+    def __init__(self, table: Sequence[Cell]) -> None:
+        names = sorted({name for cell in table for name in (*cell.algorithms, *_chosen(cell))})
+        families = [f for f in dict.fromkeys(map(family, names)) if f != "lax"]
+        self.names = names
+        self._colours = {f: _COLOURS[i % len(_COLOURS)] for i, f in enumerate(families)} | {"lax": _GREY}
+        self._markers = {name: _MARKERS[i % len(_MARKERS)] for i, name in enumerate(names)}
+
+    def colour(self, name: str) -> str:
+        return self._colours.get(family(name), _GREY)
+
+    def marker(self, name: str) -> str:
+        return self._markers.get(name, "o")
+
+    def handles(self, names: Sequence[str]) -> list[Line2D]:
+        return [
+            Line2D([], [], color=self.colour(n), marker=self.marker(n), linestyle="", markersize=6, label=n)
+            for n in names
+        ]
+
+
+def draw_all(table: Sequence[Cell], choices: dict[str, list[TrainRecord]], directory: Path) -> dict[str, Path]:
+    """Draws every plot there are records for and returns their files by name."""
+    directory.mkdir(parents=True, exist_ok=True)
+    paths: dict[str, Path] = {}
+    with plt.rc_context(_STYLE):
+        figures: dict[str, Figure] = {}
+        if any(cell.timed for cell in table):
+            look = Look(table)
+            figures |= {"speed": speed(table, look), "choices": chosen(table, look), "error": error(table, look)}
+        if choices:
+            figures["training"] = training(choices)
+        for name, figure in figures.items():
+            paths[name] = directory / f"{name}.png"
+            figure.savefig(paths[name])
+            plt.close(figure)
+    return paths
+
+
+def speed(table: Sequence[Cell], look: Look) -> Figure:
+    """Times as fast as stock lax: a bar for convjax's choice, a mark for every algorithm."""
+    passes, layers = _passes(table), _layers(table)
+    figure, axes = plt.subplots(
+        1,
+        len(passes),
+        figsize=(4.6 * len(passes) + 1, 0.3 * len(layers) + 1.2),
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
+    )
+    ratios = [r.speedup for cell in table for r in cell.timed.values() if r.speedup]
+    low, high = min([*ratios, 0.5]), max([*ratios, 2.0])
+    for ax, pass_ in zip(axes[0], passes, strict=True):
+        _rows(ax, layers)
+        ax.axvline(1, color="#333333", linewidth=1)
+        for cell in table:
+            if cell.pass_ == pass_:
+                _speed_row(ax, cell, layers.index(cell.layer), look)
+        _log_ratio_axis(ax, low / 1.3, high * 1.3)
+        ax.annotate("choice", (1.01, 1.01), xycoords="axes fraction", fontsize=8, color="#222222")
+        ax.set_title(_TITLES[pass_], loc="left", fontweight="bold")
+        ax.set_xlabel("times as fast as stock lax")
+    bar = Rectangle((0, 0), 1, 1, facecolor="#C9D7E3", edgecolor="#333333", linewidth=0.8, label="convjax's own choice")
+    figure.legend(handles=[bar, *look.handles(look.names)], loc="outside upper left", ncols=7, frameon=False)
+    return figure
+
+
+def _speed_row(ax: Axes, cell: Cell, row: int, look: Look) -> None:
+    if cell.auto and cell.auto.speedup:
+        ratio = cell.auto.speedup
+        ax.barh(row, ratio - 1, left=1, height=0.7, color="#C9D7E3", edgecolor="#333333", linewidth=0.8, zorder=2)
+        told = f"{ratio:.2f}x" if ratio < 10 else f"{ratio:.0f}x"
+        ax.annotate(told, (1.01, row), xycoords=("axes fraction", "data"), va="center", fontsize=8, color="#222222")
+    for name, record in cell.algorithms.items():
+        if record.speedup:
+            ax.plot(
+                record.speedup, row, look.marker(name), color=look.colour(name), markersize=4.5, alpha=0.9, zorder=3
+            )
+
+
+def chosen(table: Sequence[Cell], look: Look) -> Figure:
+    """Which algorithm convjax takes for each layer and pass."""
+    passes, layers = _passes(table), _layers(table)
+    figure, ax = plt.subplots(figsize=(2.1 * len(passes) + 2.2, 0.3 * len(layers) + 0.7), layout="constrained")
+    for cell in table:
+        for name in _chosen(cell):
+            corner = passes.index(cell.pass_), layers.index(cell.layer)
+            colour = look.colour(name)
+            ax.add_patch(Rectangle((corner[0] + 0.02, corner[1] - 0.44), 0.96, 0.88, facecolor=colour))
+            ink = "black" if _luminance(colour) > 0.25 else "white"
+            ax.text(corner[0] + 0.5, corner[1], name, ha="center", va="center", color=ink, fontsize=8)
+    ax.set(xlim=(0, len(passes)), ylim=(len(layers) - 0.5, -0.5))
+    ax.set_xticks(np.arange(len(passes)) + 0.5, passes, fontweight="bold")
+    ax.set_yticks(range(len(layers)), layers)
+    ax.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+    return figure
+
+
+def error(table: Sequence[Cell], look: Look) -> Figure:
+    """Error against time, both of every case that came out right."""
+    passes = _passes(table)
+    figure, axes = plt.subplots(
+        1,
+        len(passes),
+        figsize=(4.4 * len(passes) + 0.6, 4.4),
+        sharex=True,
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
+    )
+    for ax, pass_ in zip(axes[0], passes, strict=True):
+        ax.axvline(1, color="#333333", linewidth=1)
+        for cell in table:
+            if cell.pass_ == pass_:
+                _error_marks(ax, cell, look)
+        ax.set(xscale="log", yscale="log", xlabel="time relative to stock lax (left is faster)")
+        ax.xaxis.set_major_formatter(FuncFormatter(_times))
+        ax.grid(color="#E6E6E6", linewidth=0.6)
+        ax.set_axisbelow(True)
+        ax.set_title(_TITLES[pass_], loc="left", fontweight="bold")
+    axes[0][0].set_ylabel("error: max|y - float64| / max|float64|")
+    figure.legend(handles=look.handles(look.names), loc="outside upper left", ncols=7, frameon=False)
+    return figure
+
+
+def _error_marks(ax: Axes, cell: Cell, look: Look) -> None:
+    for name, record in cell.algorithms.items():
+        if record.speedup and record.error:  # a log axis has no place for the exact ones
+            ax.plot(
+                1 / record.speedup, record.error, look.marker(name), color=look.colour(name), markersize=5, alpha=0.8
+            )
+
+
+def training(choices: dict[str, list[TrainRecord]]) -> Figure:
+    """Loss by step, how far the curves are apart, and what a step takes."""
+    figure, (losses, apart, steps) = plt.subplots(1, 3, figsize=(14, 3.9), layout="constrained")
+    first = next(iter(choices))
+    colours = {name: _COLOURS[i % len(_COLOURS)] for i, name in enumerate(choices)}
+    reference = _losses(choices[first])
+    for i, (name, epochs) in enumerate(choices.items()):
+        curve = _losses(epochs)
+        # Curves that agree lie on each other: the lower ones are drawn wider, so that each stays visible.
+        losses.plot(curve, color=colours[name], linewidth=1.0 + 1.6 * (len(choices) - 1 - i), label=name, alpha=0.9)
+        if name != first:
+            shared = min(len(curve), len(reference))
+            distance = np.abs(curve[:shared] - reference[:shared])
+            apart.plot(np.where(distance > 0, distance, np.nan), color=colours[name], linewidth=1, label=name)
+    losses.set(yscale="log", xlabel="step", ylabel="training loss")
+    losses.set_title("Loss", loc="left", fontweight="bold")
+    apart.set(yscale="log", xlabel="step", ylabel=f"|loss - loss of {first}|")
+    apart.set_title("Distance between the curves", loc="left", fontweight="bold")
+    _step_bars(steps, choices, colours)
+    for ax in (losses, apart):
+        ax.grid(color="#E6E6E6", linewidth=0.6)
+        if ax.lines:
+            ax.legend(frameon=False)
+    return figure
+
+
+def _step_bars(ax: Axes, choices: dict[str, list[TrainRecord]], colours: dict[str, str]) -> None:
+    for row, (name, epochs) in enumerate(choices.items()):
+        samples = 1e3 * np.concatenate([r.samples for r in epochs])
+        low, middle, high = np.quantile(samples, (0.25, 0.5, 0.75))
+        ax.barh(row, middle, height=0.6, color=colours[name])
+        ax.errorbar(middle, row, xerr=[[middle - low], [high - middle]], color="#222222", capsize=3, linewidth=1)
+        ax.text(high, row, f"   {middle:.2f} ms, {epochs[-1].test_accuracy:.1%} right", va="center", fontsize=8)
+    ax.set_yticks(range(len(choices)), list(choices))
+    ax.invert_yaxis()
+    ax.set_xlim(0, ax.get_xlim()[1] * 1.5)
+    ax.set_xlabel("milliseconds a step: median, quartiles")
+    ax.set_title("Step time and test accuracy", loc="left", fontweight="bold")
+
+
+def _losses(epochs: Sequence[TrainRecord]) -> np.ndarray:
+    return np.concatenate([r.losses for r in epochs])
+
+
+def _chosen(cell: Cell) -> list[str]:
+    record: SweepRecord | None = cell.records.get(AUTO)
+    return [record.chosen] if record and record.chosen else []
+
+
+def _passes(table: Sequence[Cell]) -> list[str]:
+    present = {cell.pass_ for cell in table}
+    return [p for p in PASSES if p in present]
+
+
+def _layers(table: Sequence[Cell]) -> list[str]:
+    return list(dict.fromkeys(cell.layer for cell in table))
+
+
+def _rows(ax: Axes, layers: Sequence[str]) -> None:
+    """One row a layer, every other one shaded."""
+    for row in range(0, len(layers), 2):
+        ax.axhspan(row - 0.5, row + 0.5, color="#F4F4F4", zorder=0)
+    ax.set_yticks(range(len(layers)), layers)
+    ax.set_ylim(len(layers) - 0.5, -0.5)
+    ax.tick_params(axis="y", length=0)
+
+
+def _log_ratio_axis(ax: Axes, low: float, high: float) -> None:
+    ax.set_xscale("log")
+    ax.set_xlim(low, high)
+    decades = np.log10(high / low)
+    ax.xaxis.set_major_locator(LogLocator(subs=(1.0,) if decades > 3 else (1.0, 2.0, 5.0)))
+    ax.xaxis.set_major_formatter(FuncFormatter(_times))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.grid(axis="x", color="#E0E0E0", linewidth=0.6, zorder=0)
+
+
+def _times(value: float, _: object) -> str:
+    return f"{value:g}x"
+
+
+def _luminance(colour: str) -> float:
+    """Relative luminance of `#RRGGBB`, as the web's accessibility guidelines define it."""
+    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return float(np.dot((0.2126, 0.7152, 0.0722), linear))

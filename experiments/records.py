@@ -1,0 +1,146 @@
+"""Records: one JSON line a case, appended and flushed, so that nothing finished is ever lost."""
+
+import dataclasses
+import os
+import statistics
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Annotated, Any, Literal, Self
+
+import pydantic
+from pydantic import BaseModel, ConfigDict, Field
+
+from experiments.config import Pass
+
+Status = Literal["ok", "unsupported", "wrong", "error", "timeout"]
+
+
+class _Line(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, serialize_by_alias=True)
+
+    case: str
+    status: Status
+    reasons: tuple[str, ...] = ()
+    # Seconds, raw, in the order taken; the report takes medians.
+    samples: tuple[float, ...] = ()
+    compile_seconds: float | None = None
+    environment: str
+
+    @property
+    def median(self) -> float | None:
+        """Median sample in seconds."""
+        return statistics.median(self.samples) if self.samples else None
+
+
+class SweepRecord(_Line):
+    """One layer, pass and algorithm.
+
+    `algorithm` may also be `auto`, convjax's own choice, which `chosen` names, or `jax.lax`, stock lax.
+    """
+
+    kind: Literal["sweep"] = "sweep"
+    layer: str
+    layer_text: str
+    pass_: Pass = Field(validation_alias="pass", serialization_alias="pass")
+    algorithm: str
+    version: int | None
+    chosen: str | None = None
+    problem: str
+    fields: dict[str, Any]
+    flops: int
+    bytes: int
+    workspace_bytes: int | None = None
+    # max|y - reference| / max|reference| against float64, and the bound the algorithm states for it.
+    error: float | None = None
+    error_bound: float | None = None
+    # Median of stock lax among the same turns: what this record's time is to be compared with.
+    baseline_seconds: float | None = None
+
+    @property
+    def speedup(self) -> float | None:
+        """Times as fast as stock lax, both measured in the same turns."""
+        return self.baseline_seconds / self.median if self.baseline_seconds and self.median else None
+
+
+class TrainRecord(_Line):
+    """One epoch of one choice; `samples` are the seconds of its steps."""
+
+    kind: Literal["train"] = "train"
+    choice: str
+    algorithms: str
+    epoch: int
+    losses: tuple[float, ...]
+    # Largest distance of a loss from the first choice's at the same step; None for the first itself.
+    loss_difference: float | None
+    train_accuracy: float
+    test_accuracy: float
+    parameters: int
+
+
+Record = Annotated[SweepRecord | TrainRecord, Field(discriminator="kind")]
+_ADAPTER: pydantic.TypeAdapter[SweepRecord | TrainRecord] = pydantic.TypeAdapter(Record)
+
+
+@dataclasses.dataclass(frozen=True)
+class Records:
+    """What a run folder's records say; of two with one case id the later counts."""
+
+    by_case: dict[str, SweepRecord | TrainRecord]
+    # Lines that could not be read: half-written or damaged. Their cases count as not done.
+    broken: int = 0
+
+    @property
+    def sweep(self) -> list[SweepRecord]:
+        return [r for r in self.by_case.values() if isinstance(r, SweepRecord)]
+
+    @property
+    def train(self) -> list[TrainRecord]:
+        return [r for r in self.by_case.values() if isinstance(r, TrainRecord)]
+
+
+def read(paths: Iterable[Path]) -> Records:
+    """The records of these files; lines that are no record are counted and skipped."""
+    by_case: dict[str, SweepRecord | TrainRecord] = {}
+    broken = 0
+    for path in sorted(paths):
+        for line in path.read_bytes().split(b"\n"):
+            if not line.strip():
+                continue
+            try:
+                record = _ADAPTER.validate_json(line)
+            except pydantic.ValidationError:
+                broken += 1
+            else:
+                by_case[record.case] = record
+    return Records(by_case, broken)
+
+
+class RecordWriter:
+    """Appends records to one file; each `write` is on the disk when it returns."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("ab+")
+        self._end_broken_line()
+
+    def write(self, records: Iterable[SweepRecord | TrainRecord]) -> None:
+        for record in records:
+            self._file.write(_ADAPTER.dump_json(record) + b"\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def _end_broken_line(self) -> None:
+        """A line that an interruption cut short must not swallow the next record."""
+        if self._file.tell():
+            self._file.seek(-1, os.SEEK_END)
+            if self._file.read(1) != b"\n":
+                self._file.write(b"\n")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()

@@ -1,0 +1,90 @@
+"""The report: one self-contained page made from a run folder's records alone."""
+
+import base64
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+
+from experiments import plots, results
+from experiments.cases import STOCK
+from experiments.errors import ExperimentError
+from experiments.folder import RunFolder
+from experiments.records import TrainRecord
+
+
+def write(folder: RunFolder) -> Path:
+    """Draws the plots, writes the page, and returns its path."""
+    config, records = folder.config(), folder.records()
+    if not records.by_case:
+        raise ExperimentError(f"{folder.path} has no records yet: run a sweep or a training in it first")
+    table = results.cells(records.sweep, list(config.sweep.layers) if config.sweep else [])
+    choices = results.by_choice(records.train)
+    pictures = plots.draw_all(table, choices, folder.plots_path)
+    text = _template().render(
+        config=config,
+        config_text=config.text(),
+        cells=table,
+        summary=results.summarise(table),
+        failures=results.with_status(table, "wrong", "error"),
+        stopped=results.with_status(table, "timeout"),
+        refusals=results.refusals(table),
+        training=[_training_row(epochs) for epochs in choices.values()],
+        pictures={name: _embedded(path) for name, path in pictures.items()},
+        environments=folder.environments(),
+        used={r.environment for r in records.by_case.values()},
+        broken=records.broken,
+        stock=STOCK,
+    )
+    folder.report_path.write_text(text, encoding="utf-8")
+    print(f"report: {folder.report_path}, {len(records.by_case)} records, {len(pictures)} pictures", flush=True)
+    if records.broken:
+        print(f"report: {records.broken} broken record lines skipped", flush=True)
+    return folder.report_path
+
+
+def _training_row(epochs: list[TrainRecord]) -> dict[str, Any]:
+    samples = np.concatenate([r.samples for r in epochs])
+    differences = [r.loss_difference for r in epochs if r.loss_difference is not None]
+    return {
+        "choice": epochs[0].choice,
+        "algorithms": epochs[0].algorithms,
+        "epochs": len(epochs),
+        "last": epochs[-1],
+        "step": float(np.median(samples)),
+        "difference": max(differences, default=None),
+        "reasons": sorted({reason for r in epochs for reason in r.reasons}),
+    }
+
+
+def _embedded(path: Path) -> str:
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("experiments"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {"ms": _milliseconds, "times": _times, "sci": _scientific, "mib": _mebibytes}
+    return environment.get_template("report.html.j2")
+
+
+def _milliseconds(seconds: float | None) -> str:
+    return "" if seconds is None else f"{1e3 * seconds:.3g}"
+
+
+def _times(ratio: float | None) -> str:
+    return "" if ratio is None else f"{ratio:.2f}x" if ratio < 10 else f"{ratio:.0f}x"
+
+
+def _scientific(value: float | None) -> str:
+    return "" if value is None else f"{value:.1e}"
+
+
+def _mebibytes(value: int | None) -> str:
+    return "" if value is None else f"{value / 2**20:.1f}"

@@ -1,0 +1,134 @@
+"""Results: what the records of a sweep and a training say when put together, without any drawing."""
+
+import collections
+import dataclasses
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from experiments.cases import AUTO, STOCK
+from experiments.config import PASSES
+from experiments.records import SweepRecord, TrainRecord
+
+PEERS = (AUTO, STOCK)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One layer and pass: its records by algorithm."""
+
+    layer: str
+    pass_: str
+    records: dict[str, SweepRecord]
+
+    @property
+    def auto(self) -> SweepRecord | None:
+        return self.timed.get(AUTO)
+
+    @property
+    def stock(self) -> SweepRecord | None:
+        return self.timed.get(STOCK)
+
+    @property
+    def timed(self) -> dict[str, SweepRecord]:
+        """The cases that came out right and were timed."""
+        return {name: r for name, r in self.records.items() if r.status == "ok" and r.samples}
+
+    @property
+    def algorithms(self) -> dict[str, SweepRecord]:
+        """Those of `timed` that are one algorithm."""
+        return {name: r for name, r in self.timed.items() if name not in PEERS}
+
+    @property
+    def best(self) -> SweepRecord | None:
+        """The fastest algorithm."""
+        return min(self.algorithms.values(), key=lambda r: r.median or np.inf, default=None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """The figures that a reader wants first."""
+
+    layers: int
+    cases: int
+    statuses: Mapping[str, int]
+    compared: int
+    faster: int
+    mean_speedup: float | None
+    slowest: Cell | None
+    fastest: Cell | None
+    # Time of convjax's choice over that of the fastest algorithm measured, geometric mean.
+    regret: float | None
+
+
+def cells(records: Iterable[SweepRecord], layers: Sequence[str]) -> list[Cell]:
+    """The records by layer and pass, in the order of the config's layers."""
+    by_cell: dict[tuple[str, str], dict[str, SweepRecord]] = collections.defaultdict(dict)
+    for record in records:
+        by_cell[record.layer, record.pass_][record.algorithm] = record
+    return [Cell(layer, p, by_cell[layer, p]) for layer in layers for p in PASSES if (layer, p) in by_cell]
+
+
+def summarise(table: Sequence[Cell]) -> Summary:
+    statuses = collections.Counter[str](r.status for cell in table for r in cell.records.values())
+    compared = [(cell, cell.auto.speedup) for cell in table if cell.auto and cell.auto.speedup]
+    ratios = [ratio for _, ratio in compared]
+    regrets = [cell.auto.median / cell.best.median for cell in table if cell.auto and cell.best]  # type: ignore[operator]
+    ordered = [cell for cell, _ in sorted(compared, key=lambda pair: pair[1])]
+    return Summary(
+        layers=len({cell.layer for cell in table}),
+        cases=sum(statuses.values()),
+        statuses=statuses,
+        compared=len(ratios),
+        faster=sum(ratio >= 1 for ratio in ratios),
+        mean_speedup=geometric_mean(ratios),
+        slowest=ordered[0] if ordered else None,
+        fastest=ordered[-1] if ordered else None,
+        regret=geometric_mean(regrets),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Refusal:
+    """A reason for which an algorithm refused problems: how it read the first time, and the layers and passes."""
+
+    algorithm: str
+    reason: str
+    where: tuple[str, ...]
+
+
+def refusals(table: Sequence[Cell]) -> list[Refusal]:
+    """One for each algorithm and reason; reasons that differ in their numbers alone are one."""
+    grouped: dict[tuple[str, str], list[tuple[str, str]]] = collections.defaultdict(list)
+    for cell in table:
+        for name, record in cell.records.items():
+            if record.status == "unsupported":
+                for reason in record.reasons:
+                    kind = re.sub(r"\d+(x\d+)*", "n", reason)
+                    grouped[name, kind].append((reason, f"{cell.layer}/{cell.pass_}"))
+    return [
+        Refusal(name, found[0][0], tuple(where for _, where in found)) for (name, _), found in sorted(grouped.items())
+    ]
+
+
+def with_status(table: Sequence[Cell], *statuses: str) -> list[SweepRecord]:
+    """The cases that ended in one of `statuses`."""
+    return [r for cell in table for r in cell.records.values() if r.status in statuses]
+
+
+def by_choice(records: Iterable[TrainRecord]) -> dict[str, list[TrainRecord]]:
+    """The epochs of each choice, in order."""
+    grouped: dict[str, list[TrainRecord]] = collections.defaultdict(list)
+    for record in records:
+        grouped[record.choice].append(record)
+    return {name: sorted(epochs, key=lambda r: r.epoch) for name, epochs in grouped.items()}
+
+
+def geometric_mean(values: Sequence[float]) -> float | None:
+    return float(np.exp(np.mean(np.log(values)))) if values else None
+
+
+def family(algorithm: str) -> str:
+    """The algorithm's name without its knobs."""
+    return algorithm.partition("(")[0]

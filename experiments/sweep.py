@@ -1,0 +1,63 @@
+"""The sweep: every selected case of a config measured once, group by group, and recorded as it is done."""
+
+import collections
+
+import jax
+
+from experiments import progress
+from experiments.cases import AUTO, Group, Selection, groups
+from experiments.config import Config, Sweep
+from experiments.folder import RunFolder
+from experiments.measure import Measurement
+from experiments.records import Records, RecordWriter, SweepRecord
+
+Todo = list[tuple[Group, list[str]]]
+
+
+def run(
+    config: Config, folder: RunFolder, selection: Selection, *, dry_run: bool = False, overwrite: bool = False
+) -> None:
+    """Measures the selected cases that have no record yet."""
+    settings: Sweep = config.section("sweep")
+    if not dry_run:
+        environment = folder.prepare(config, overwrite=overwrite)["id"]
+    records = Records({}) if dry_run and overwrite else folder.records()
+    todo = remaining(groups(settings, selection), selection, records)
+    cases = sum(len(names) for _, names in todo)
+    skipped = f", {records.broken} broken record lines skipped" if records.broken else ""
+    print(f"sweep: {cases} cases in {len(todo)} groups to do, {len(records.sweep)} recorded{skipped}", flush=True)
+    if dry_run:
+        for group, names in todo:
+            print(f"{group.task.id}: {', '.join(names)}")
+        return
+    with (
+        RecordWriter(folder.records_path / f"sweep{selection.suffix}.jsonl") as writer,
+        progress.meter("sweep", len(todo)) as meter,
+    ):
+        for group, names in todo:
+            measured = Measurement(group, settings, config.seed, environment).measure(names)
+            writer.write(measured)
+            jax.clear_caches()  # a group's programs are not needed again
+            meter.advance(_line(group, measured))
+
+
+def remaining(every: list[Group], selection: Selection, records: Records) -> Todo:
+    """The groups that have selected cases without a valid record, with the names of these."""
+    todo = []
+    for group in every:
+        names = [
+            n
+            for n in group.names
+            if selection.takes(group.case(n)) and not group.holds(n, records.by_case.get(group.case(n)))
+        ]
+        if names:
+            todo.append((group, names))
+    return todo
+
+
+def _line(group: Group, measured: list[SweepRecord]) -> str:
+    """`layer/pass: 5 ok, 3 unsupported; auto winograd(tile=4) 2.1x lax`."""
+    counts = collections.Counter(r.status for r in measured)
+    told = ", ".join(f"{count} {status}" for status, count in counts.items())
+    auto = next((r for r in measured if r.algorithm == AUTO and r.speedup), None)
+    return f"{group.task.id}: {told}" + (f"; auto {auto.chosen} is {auto.speedup:.2f}x lax" if auto else "")

@@ -1,0 +1,188 @@
+"""Training: one network, several algorithm choices, the same seed and batches, and what each step took.
+
+The choices go epoch by epoch in turns, so that their step times can be compared. Each epoch ends in a
+checkpoint and then a record; a run that was interrupted goes on behind the last epoch that has both.
+"""
+
+import functools
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import orbax.checkpoint as ocp
+from flax import nnx
+
+from convjax import timing
+from experiments import progress
+from experiments.cases import Selection
+from experiments.config import Choice, Config, Train
+from experiments.errors import ExperimentError
+from experiments.folder import RunFolder
+from experiments.models.choices import conv_of, describe, pool_of, require_known
+from experiments.models.digits import Digits, DigitsNet
+from experiments.records import RecordWriter, TrainRecord
+
+State = dict[str, Any]
+
+
+def run(
+    config: Config, folder: RunFolder, selection: Selection, *, dry_run: bool = False, overwrite: bool = False
+) -> None:
+    """Trains every selected choice to the last epoch, resuming what is there."""
+    settings: Train = config.section("train")
+    for name, choice in settings.choices.items():
+        require_known(name, choice)
+    if not dry_run:
+        environment = folder.prepare(config, overwrite=overwrite)["id"]
+    finished = {} if dry_run and overwrite else {r.case: r for r in folder.records().train}
+    cases = [(epoch, name) for epoch in range(1, settings.epochs + 1) for name in settings.choices]
+    todo = [case for case in cases if _case(*case) not in finished and selection.takes(_case(*case))]
+    print(f"train: {len(todo)} epochs to do, {len(finished)} recorded", flush=True)
+    if dry_run or not todo:
+        print(*(_case(*case) for case in todo), sep="\n", end="\n" if todo else "")
+        return
+    data = Digits.load(settings.test_fraction, config.seed)
+    if settings.batch_size > len(data.train_images):
+        raise ExperimentError(
+            f"train.batch_size {settings.batch_size} is more than the {len(data.train_images)} training images"
+        )
+    logging.getLogger("absl").setLevel(logging.WARNING)  # orbax reports every file it touches
+    with RecordWriter(folder.records_path / "train.jsonl") as writer, progress.meter("training", len(todo)) as meter:
+        # The same for every choice: how a network computes plays no part in how it is initialised.
+        params = nnx.state(_network(config, Choice()))
+        runs: dict[str, ChoiceRun] = {}
+        for epoch, name in todo:
+            if name not in runs:
+                runs[name] = ChoiceRun(
+                    config, name, data, params, folder.checkpoints_path.resolve() / name, before=epoch
+                )
+            peer = finished.get(_case(epoch, next(iter(settings.choices))))
+            record = runs[name].train_epoch(epoch, environment, peer)
+            writer.write([record])
+            finished[record.case] = record
+            meter.advance(_line(record))
+        for choice_run in runs.values():
+            choice_run.checkpoints.close()
+
+
+class ChoiceRun:
+    """The network under one choice: its compiled step, its state and its checkpoints."""
+
+    def __init__(self, config: Config, name: str, data: Digits, params: Any, directory: Path, *, before: int) -> None:
+        settings: Train = config.section("train")
+        self.name, self.data, self.settings, self.seed = name, data, settings, config.seed
+        self.choice = settings.choices[name]
+        graph = nnx.graphdef(nnx.eval_shape(functools.partial(_network, config, self.choice)))
+        steps = settings.epochs * (len(data.train_images) // settings.batch_size)
+        optimiser = optax.adam(optax.cosine_decay_schedule(settings.learning_rate, steps))
+        self.parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
+        self.state: State = {"params": params, "optimiser": optimiser.init(params)}
+        images = jnp.asarray(data.train_images[: settings.batch_size])
+        labels = jnp.asarray(data.train_labels[: settings.batch_size])
+        step = functools.partial(_step, graph, optimiser)
+        try:
+            program = timing.compile_program(step, self.state, images, labels)
+        except ValueError as error:  # an algorithm that does not apply to one of the layers says why
+            raise ExperimentError(f"train.choices.{name}: {error}") from None
+        program()  # warms up; its result is not kept
+        self.step, self.compile_seconds = program.executable, program.compile_seconds
+        self.predict = jax.jit(lambda params, images: nnx.merge(graph, params)(images).argmax(-1))
+        options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
+        self.checkpoints = ocp.CheckpointManager(directory, options=options)
+        self.epoch = 0
+        self._resume(before)
+
+    def train_epoch(self, epoch: int, environment: str, peer: TrainRecord | None) -> TrainRecord:
+        """Trains up to the end of `epoch`, saves a checkpoint and says how it went beside `peer`."""
+        while self.epoch < epoch:  # more than one only where checkpoints were lost
+            self.epoch += 1
+            losses, seconds = self._one_epoch(self.epoch)
+        self.checkpoints.save(epoch, args=ocp.args.StandardSave(self.state), force=True)
+        trained, tested = self._accuracies()
+        difference = float(np.max(np.abs(np.subtract(losses, peer.losses)))) if peer else None
+        reasons = self._shortcomings(epoch, tested, difference)
+        return TrainRecord(
+            case=_case(epoch, self.name),
+            status="wrong" if reasons else "ok",
+            reasons=reasons,
+            samples=tuple(seconds),
+            compile_seconds=self.compile_seconds,
+            environment=environment,
+            choice=self.name,
+            algorithms=describe(self.choice),
+            epoch=epoch,
+            losses=tuple(losses),
+            loss_difference=difference,
+            train_accuracy=trained,
+            test_accuracy=tested,
+            parameters=self.parameters,
+        )
+
+    def _one_epoch(self, epoch: int) -> tuple[list[float], list[float]]:
+        losses, seconds = [], []
+        for images, labels in self.data.batches(self.settings.batch_size, (self.seed, epoch)):
+            batch = jnp.asarray(images), jnp.asarray(labels)
+            start = time.perf_counter()
+            self.state, loss = jax.block_until_ready(self.step(self.state, *batch))
+            seconds.append(time.perf_counter() - start)
+            losses.append(float(loss))
+        return losses, seconds
+
+    def _accuracies(self) -> tuple[float, float]:
+        """The parts of the training and of the test images that are named rightly."""
+        images = np.concatenate([self.data.train_images, self.data.test_images])  # one program for both
+        right = np.asarray(self.predict(self.state["params"], images)) == self.data.labels
+        train, test = np.split(right, [len(self.data.train_images)])
+        return float(train.mean()), float(test.mean())
+
+    def _shortcomings(self, epoch: int, accuracy: float, difference: float | None) -> tuple[str, ...]:
+        reasons = []
+        if epoch == self.settings.epochs and accuracy < self.settings.accuracy:
+            reasons.append(f"test accuracy {accuracy:.4f} is below {self.settings.accuracy}")
+        if difference is not None and difference > self.settings.loss_tolerance:
+            reasons.append(
+                f"its losses differ by {difference:.2g} from the first choice's, above {self.settings.loss_tolerance}"
+            )
+        return tuple(reasons)
+
+    def _resume(self, before: int) -> None:
+        """Takes up the newest checkpoint of an epoch before `before`; later ones have no record and are retrained."""
+        kept = [step for step in self.checkpoints.all_steps() if step < before]
+        for step in set(self.checkpoints.all_steps()) - set(kept):
+            self.checkpoints.delete(step)
+        if kept:
+            self.epoch = max(kept)
+            target = jax.tree.map(ocp.utils.to_shape_dtype_struct, self.state)
+            self.state = self.checkpoints.restore(self.epoch, args=ocp.args.StandardRestore(target))
+
+
+def _network(config: Config, choice: Choice) -> DigitsNet:
+    width = config.section("train").width
+    return DigitsNet(width, conv_of(choice), pool_of(choice), nnx.Rngs(config.seed))
+
+
+def _step(graph: Any, optimiser: Any, state: State, images: jax.Array, labels: jax.Array) -> tuple[State, jax.Array]:
+    def loss(params: Any) -> jax.Array:
+        logits = nnx.merge(graph, params)(images)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+    value, gradient = jax.value_and_grad(loss)(state["params"])
+    updates, memory = optimiser.update(gradient, state["optimiser"], state["params"])
+    return {"params": optax.apply_updates(state["params"], updates), "optimiser": memory}, value
+
+
+def _case(epoch: int, choice: str) -> str:
+    return f"train/{choice}/epoch-{epoch:03d}"
+
+
+def _line(record: TrainRecord) -> str:
+    median = record.median or 0.0
+    return (
+        f"{record.choice} epoch {record.epoch}: loss {record.losses[-1]:.4f}, "
+        f"test accuracy {record.test_accuracy:.2%}, {1e3 * median:.2f} ms a step"
+    )

@@ -1,0 +1,52 @@
+"""Strict by default: two CPU devices, no rank promotion, warnings are errors, fixed seeds."""
+
+import importlib.util
+import os
+from collections.abc import Iterator
+
+# Both are read once, when the libraries are loaded. Torch's threads spin after their work and take a core from
+# whatever jax runs next.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2".strip()
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+
+import hypothesis
+import jax
+import numpy as np
+import pytest
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, print_blob=False)
+hypothesis.settings.load_profile("repeatable")
+
+TORCH = importlib.util.find_spec("torch") is not None
+collect_ignore = [] if TORCH else ["test_parity_torch.py"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--thorough",
+        action="store_true",
+        help="transform every sampled problem by every algorithm, instead of each by one in turn (an hour)",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("filterwarnings", "error")
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    without = [] if TORCH else ["parity with PyTorch is LEFT OUT: torch is not installed"]
+    return [f"jax {jax.__version__} on {len(jax.devices())} {jax.default_backend()} devices", *without]
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def x64() -> Iterator[None]:
+    """float64 for the length of a test; float32 is what people run, so it is what the other tests see."""
+    with jax.enable_x64(True):
+        yield

@@ -1,0 +1,81 @@
+"""The commands: one sentence and exit code 2 for bad input, and the whole small experiment."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiments.cli import main
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["experiments", *map(str, arguments)])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    return int(caught.value.code or 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["sweep", "--config", "absent.toml", "--workdir", "w"], "absent.toml does not exist"),
+        (["sweep", "--workdir", "w"], "w is not a run folder"),
+        (["sweep", "--config", "CONFIG", "--workdir", "w", "--only", "("], "--only '(' is no regular expression"),
+        (["sweep", "--config", "CONFIG", "--workdir", "w", "--passes", "fprop,dgard"], "did you mean 'dgrad'?"),
+        (["sweep", "--config", "CONFIG", "--workdir", "w", "--shard", "3/2"], "must read i/n"),
+        (["sweep", "--config", "CONFIG", "--workdir", "w", "--set", "sweep.secs=1"], "unknown key 'secs' in [sweep]"),
+        (["list"], "--config is missing"),
+        (["report", "--workdir", "w"], "w is not a run folder"),
+        (["compare", "w", "v"], "w is not a run folder"),
+    ],
+)
+def test_bad_input_is_one_sentence(
+    arguments: list[str],
+    said: str,
+    config_path: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert call(monkeypatch, *(str(config_path) if a == "CONFIG" else a for a in arguments)) == 2
+    printed = capsys.readouterr().err
+    assert said in printed
+    assert printed.count("\n") == 1
+    assert "Traceback" not in printed
+    assert not (tmp_path / "w").exists()
+
+
+def test_run_does_everything_and_then_nothing(
+    config_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = [
+        "--set",
+        "sweep.passes=['fprop']",
+        "--set",
+        "sweep.layers={ dense = 'conv2d 1x6x6x4 -> 4 k3 p1' }",
+        "--set",
+        "train.epochs=1",
+    ]
+    arguments = ["run", "--config", config_path, "--workdir", tmp_path / "run", *settings]
+    assert call(monkeypatch, *arguments) == 0
+    folder = tmp_path / "run"
+    assert {p.name for p in folder.iterdir()} == {
+        "config.toml", "environment.json", "records", "plots", "report.html", "checkpoints",
+    }  # fmt: skip
+    lines = (folder / "records" / "sweep.jsonl").read_bytes()
+    capsys.readouterr()
+    assert call(monkeypatch, "run", "--workdir", folder) == 0
+    assert "sweep: 0 cases in 0 groups to do" in capsys.readouterr().out
+    assert (folder / "records" / "sweep.jsonl").read_bytes() == lines
+
+
+def test_dry_run_and_list_write_nothing(
+    config_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "sweep", "--config", config_path, "--workdir", tmp_path / "run", "--dry-run") == 0
+    assert call(monkeypatch, "list", "--config", config_path, "--only", "^dense/fprop/") == 0
+    printed = capsys.readouterr().out
+    assert "depthwise/wgrad: jax.lax, auto" in printed
+    assert "conv float32[1,6,6,4]" in printed
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,80 @@
+"""Configs: what they refuse and what they say, and that a resolved one reads back."""
+
+from pathlib import Path
+
+import pytest
+
+from experiments import config as configs
+from experiments.errors import ExperimentError
+
+GOOD = """
+name = "small"
+[sweep]
+layers = { a = "conv2d 1x8x8x3 -> 4 k3" }
+[train.choices]
+auto = {}
+mixed = { conv = { fprop = ["winograd(tile=2)", "shift"], wgrad = "im2col" } }
+"""
+
+
+def load(tmp_path: Path, text: str, *settings: str) -> configs.Config:
+    path = tmp_path / "config.toml"
+    path.write_text(text, encoding="utf-8")
+    return configs.load(path, settings)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[swep]", "unknown key 'swep' in the top level; did you mean 'sweep'?"),
+        ('[sweep]\nwarmpu = 3\nlayers = { a = "max2d 1x8x8x3 k2" }', "'warmpu' in [sweep]; did you mean 'warmup'?"),
+        ("[train.choices]\na = { pol = 'auto' }", "'pol' in [train.choices.a]; did you mean 'pool'?"),
+        (
+            "[train.choices]\na = { conv = { fpop = 'shift' } }",
+            "input should be 'fprop', 'dgrad' or 'wgrad', got 'fpop'",
+        ),
+        ("[sweep]\nseconds = 1", "the key 'sweep.layers' is missing"),
+        ("[sweep]\nlayers = { a = 'conv2d 1x8x8x3 -> 4 k9' }", "sweep.layers: layer 'a': a kernel reaching over 9"),
+        ("[sweep]\nlayers = { 'a/b' = 'max2d 1x8x8x3 k2' }", "the name 'a/b' may hold only"),
+        (
+            "[sweep]\nwarmup = 1.5\nlayers = { a = 'max2d 1x8x8x3 k2' }",
+            "sweep.warmup: input should be a valid integer, got 1.5",
+        ),
+        ("[sweep", "is not TOML"),
+    ],
+)
+def test_bad_configs_are_refused_in_one_sentence(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(ExperimentError) as caught:
+        load(tmp_path, f'name = "small"\n{text}')
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ExperimentError, match=r"absent.toml does not exist"):
+        configs.load(tmp_path / "absent.toml")
+
+
+def test_settings_override_and_are_checked(tmp_path: Path) -> None:
+    changed = load(tmp_path, GOOD, "sweep.seconds=0.5", "sweep.algorithms=['shift']", "name=other")
+    assert changed.sweep is not None
+    assert (changed.sweep.seconds, changed.sweep.algorithms, changed.name) == (0.5, ("shift",), "other")
+    for setting, said in [
+        ("sweep.secs=1", "unknown key 'secs'"),
+        ("seconds", "must read a.b=c"),
+        ("name.x=1", "is a value"),
+    ]:
+        with pytest.raises(ExperimentError, match=said):
+            load(tmp_path, GOOD, setting)
+
+
+def test_resolved_config_reads_back(tmp_path: Path) -> None:
+    config = load(tmp_path, GOOD)
+    assert load(tmp_path, config.text()) == config
+    changed = load(tmp_path, GOOD, "sweep.seconds=0.5")
+    assert configs.differences(config, changed) == ["sweep.seconds: 0.1, now 0.5"]
+
+
+@pytest.mark.parametrize("path", sorted(Path(__file__).parents[2].glob("configs/*.toml")), ids=lambda p: p.name)
+def test_shipped_configs_load(path: Path) -> None:
+    assert configs.load(path).name == path.stem

@@ -1,0 +1,34 @@
+"""Interleaved sampling: turns, budgets, raw samples."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from convjax import timing
+
+
+def test_programs_are_compiled_ahead_and_wait() -> None:
+    program = timing.compile_program(lambda x: x @ x, jnp.eye(64))
+    result, seconds = timing.timed(program)
+    np.testing.assert_array_equal(result, np.eye(64))
+    assert 0 < seconds < program.compile_seconds
+
+
+def test_turns_alternate_and_budgets_end_them() -> None:
+    order: list[str] = []
+
+    def busy(name: str, seconds: float) -> None:
+        order.append(name)
+        end = timing.time.perf_counter() + seconds
+        while timing.time.perf_counter() < end:
+            pass
+
+    slow, fast = timing.Budget(0.0, 3, 3), timing.Budget(0.01, 2, 1000)
+    samples = timing.interleave(
+        {"slow": lambda: busy("slow", 0.004), "fast": lambda: busy("fast", 0.0005)}, {"slow": slow, "fast": fast}
+    )
+    assert len(samples["slow"]) == 3
+    assert min(samples["slow"]) >= 0.004
+    assert sum(samples["fast"]) >= 0.01
+    # The fast one has several calls in each turn, between the slow one's single calls.
+    assert order[:3] == ["slow", "fast", "fast"]
+    assert "slow" in order[3:9]

@@ -1,0 +1,83 @@
+"""Records: written, read back, and read past damage."""
+
+from pathlib import Path
+
+import pytest
+
+from experiments.records import RecordWriter, SweepRecord, TrainRecord, read
+
+
+def sweep_record(case: str, samples: tuple[float, ...] = (0.002, 0.001, 0.003)) -> SweepRecord:
+    layer, pass_, algorithm = case.split("/")
+    return SweepRecord.model_validate(
+        {
+            "case": case,
+            "status": "ok",
+            "samples": samples,
+            "compile_seconds": 0.5,
+            "environment": "abc",
+            "layer": layer,
+            "layer_text": "conv2d 1x8x8x3 -> 4 k3",
+            "pass": pass_,
+            "algorithm": algorithm,
+            "version": 1,
+            "problem": "conv float32[1,8,8,3] float32[3,3,3,4] b01f_01io->b01f",
+            "fields": {"strides": [1, 1]},
+            "flops": 1000,
+            "bytes": 2000,
+            "workspace_bytes": 0,
+            "error": 1e-7,
+            "error_bound": 1e-6,
+            "baseline_seconds": 0.004,
+        }
+    )
+
+
+def train_record(epoch: int) -> TrainRecord:
+    return TrainRecord(
+        case=f"train/a/epoch-{epoch:03d}",
+        status="ok",
+        environment="abc",
+        choice="a",
+        algorithms="auto",
+        epoch=epoch,
+        losses=(1.0, 0.5),
+        loss_difference=None,
+        train_accuracy=0.9,
+        test_accuracy=0.9,
+        parameters=10,
+    )
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    records = [sweep_record("a/fprop/shift"), train_record(1)]
+    with RecordWriter(tmp_path / "records" / "x.jsonl") as writer:
+        writer.write(records)
+    found = read((tmp_path / "records").glob("*.jsonl"))
+    assert list(found.by_case.values()) == records
+    assert found.broken == 0
+    assert (found.sweep[0].median, found.sweep[0].speedup) == (0.002, 2.0)
+
+
+@pytest.mark.parametrize(
+    "damage", [b'{"case": "b/fprop/sh', b"\xff\xfe\n", b"[]\n", b'{"kind": "sweep", "case": "b/fprop/shift"}\n']
+)
+def test_damage_is_counted_and_swallows_nothing(tmp_path: Path, damage: bytes) -> None:
+    path = tmp_path / "x.jsonl"
+    first, second = sweep_record("a/fprop/shift"), sweep_record("b/fprop/shift")
+    with RecordWriter(path) as writer:
+        writer.write([first])
+    with path.open("ab") as file:
+        file.write(damage)
+    with RecordWriter(path) as writer:
+        writer.write([second])
+    found = read([path])
+    assert list(found.by_case.values()) == [first, second]
+    assert found.broken == 1
+
+
+def test_later_record_of_a_case_counts(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    with RecordWriter(path) as writer:
+        writer.write([sweep_record("a/fprop/shift"), sweep_record("a/fprop/shift", (0.009,))])
+    assert [r.samples for r in read([path]).sweep] == [(0.009,)]

@@ -1,0 +1,136 @@
+"""The sweep: resumed where it was interrupted, shared out without loss, and reported from its records."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiments import compare, report, sweep
+from experiments import config as configs
+from experiments.cases import AUTO, STOCK, Selection, groups
+from experiments.config import Config
+from experiments.errors import ExperimentError
+from experiments.folder import RunFolder
+
+ROOT = Path(__file__).parents[2]
+
+
+def case_ids(config: Config, selection: Selection) -> list[str]:
+    found = sweep.remaining(
+        groups(config.section("sweep"), selection), selection, records=RunFolder(Path("absent")).records()
+    )
+    return [group.case(name) for group, names in found for name in names]
+
+
+def test_every_case_is_recorded_once_and_right(config: Config, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    sweep.run(config, folder, Selection())
+    records = folder.records()
+    assert list(records.by_case) == case_ids(config, Selection())
+    assert {r.status for r in records.sweep} == {"ok", "unsupported"}
+    for record in records.sweep:
+        if record.status == "ok":
+            assert len(record.samples) >= 3
+            assert record.speedup is not None
+            assert record.error is not None
+            assert record.error_bound is not None
+            assert record.error <= record.error_bound
+            assert record.compile_seconds is not None
+        else:
+            assert record.reasons
+            assert not record.samples
+        assert (record.chosen is not None) == (record.algorithm == AUTO)
+        assert (record.version is None) == (record.algorithm == STOCK)
+
+
+def test_killed_sweep_resumes_without_redoing_a_case(config_path: Path, config: Config, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    command = [
+        sys.executable,
+        "-m",
+        "experiments",
+        "sweep",
+        "--config",
+        str(config_path),
+        "--workdir",
+        str(folder.path),
+    ]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=os.environ | {"COLUMNS": "200"}
+    ) as run:
+        assert run.stdout is not None
+        for line in run.stdout:
+            if line.startswith("[2/"):
+                run.send_signal(signal.SIGKILL)
+                break
+    path = folder.records_path / "sweep.jsonl"
+    before = path.read_bytes()
+    finished = folder.records().by_case
+    assert 0 < len(finished) < len(case_ids(config, Selection()))
+    path.write_bytes(before + b'{"kind": "sweep", "case": "pool/fpr')  # as a kill within a write leaves it
+
+    sweep.run(config, folder, Selection())
+    assert path.read_bytes().startswith(before)
+    records = folder.records()
+    assert sorted(records.by_case) == sorted(case_ids(config, Selection()))
+    assert records.broken == 1
+    assert len(path.read_bytes().splitlines()) == len(records.by_case) + 1
+    assert {case: records.by_case[case] for case in finished} == finished
+
+
+def test_run_folder_of_another_config_is_refused(config_path: Path, config: Config, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    first = Selection(only=re.compile("^dense/fprop/(jax.lax|auto)$"))
+    sweep.run(config, folder, first)
+    other = configs.load(config_path, ["sweep.max_samples=4"])
+    with pytest.raises(ExperimentError, match=r"sweep.max_samples: 3, now 4.*--overwrite"):
+        sweep.run(other, folder, first)
+    sweep.run(other, folder, first, overwrite=True)
+    assert folder.config() == other
+    assert len(folder.records().by_case) == 2
+
+
+def test_overwrite_deletes_nothing_in_a_folder_that_is_no_run(config: Config, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "records").write_text("mine", encoding="utf-8")
+    with pytest.raises(ExperimentError, match="is not a run folder"):
+        RunFolder(tmp_path / "run").prepare(config, overwrite=True)
+    assert (tmp_path / "run" / "records").read_text(encoding="utf-8") == "mine"
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3, 7, 20])
+def test_every_case_is_in_exactly_one_shard(config: Config, parts: int) -> None:
+    everything = case_ids(config, Selection())
+    shared = [case_ids(config, Selection(shard=(i, parts))) for i in range(1, parts + 1)]
+    assert sorted(case for part in shared for case in part) == sorted(everything)
+    groups_of = [{case.rpartition("/")[0] for case in part} for part in shared]
+    assert max(map(len, groups_of)) - min(map(len, groups_of)) <= 1
+
+
+def test_unknown_algorithm_is_named_with_the_nearest(config_path: Path) -> None:
+    config = configs.load(config_path, ["sweep.algorithms=['winogard']"])
+    with pytest.raises(ExperimentError, match="'winogard' is no algorithm; did you mean 'winograd'"):
+        groups(config.section("sweep"), Selection())
+
+
+def test_report_and_comparison_of_a_run(config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = RunFolder(tmp_path / "run")
+    with pytest.raises(ExperimentError, match=r"not a run folder"):
+        report.write(folder)
+    sweep.run(config, folder, Selection(only=re.compile("^(dense|pool)/")))
+    with (folder.records_path / "sweep.jsonl").open("ab") as file:
+        file.write(b"{half\n")
+    page = report.write(folder).read_text(encoding="utf-8")
+    assert page.count('src="data:image/png;base64,') == 3
+    assert 'src="http' not in page
+    assert "<link" not in page
+    for text in ("1 record line could not be read", "What was unsupported", "dense/fprop/auto", "cores"):
+        assert text in page
+    assert sorted(p.name for p in folder.plots_path.iterdir()) == ["choices.png", "error.png", "speed.png"]
+    capsys.readouterr()
+    compare.print_comparison(folder, folder, Selection())
+    assert "geometric mean of b / a 1.000" in capsys.readouterr().out

@@ -1,0 +1,312 @@
+"""Which algorithm runs: chosen, asked for or forbidden, and that what is said is what is compiled."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from transforms import applicable, assert_close, two_devices
+
+import convjax
+from convjax.algorithms.conv.winograd import Winograd
+from convjax.problem import ConvSpec
+
+X, W = jnp.ones((4, 16, 16, 8)), jnp.ones((3, 3, 8, 8))
+
+
+def network(weights: dict[str, jax.Array], x: jax.Array) -> jax.Array:
+    x = convjax.conv(x, weights["dense"], bias=weights["bias"], padding="SAME")
+    x = convjax.max_pool(jax.nn.relu(x), 3, strides=2, padding=1)
+    x = convjax.depthwise_conv(x, weights["depthwise"], padding="SAME")
+    x = convjax.conv(jax.nn.relu(x), weights["pointwise"])
+    return jnp.sum(jnp.square(convjax.avg_pool(x, 2)))
+
+
+WEIGHTS = {
+    "dense": W,
+    "bias": jnp.ones(8),
+    "depthwise": jnp.ones((3, 3, 8, 1)),
+    "pointwise": jnp.ones((1, 1, 8, 4)),
+}
+
+
+def compiled(fn: Callable[..., Any], *args: Any) -> str:
+    return jax.jit(fn).lower(*args).compile().as_text()
+
+
+def chosen(fn: Callable[..., Any], *args: Any, role: str = "fprop") -> list[str]:
+    return [row.algorithm for row in convjax.explain(fn, *args, platform="cpu").rows if row.role == role]
+
+
+# Explaining.
+
+
+def test_a_training_step_is_explained_in_full() -> None:
+    explanation = convjax.explain(jax.jit(jax.value_and_grad(network)), WEIGHTS, X, platform="cpu")
+    found = [(row.role, row.problem.operation) for row in explanation.rows for _ in range(row.count)]
+    # Three forward convolutions, their weight gradients, and the two input gradients that reach further back.
+    assert sorted(found) == sorted(
+        [("fprop", "conv")] * 3
+        + [("wgrad", "conv")] * 3
+        + [("dgrad", "conv")] * 2
+        + [("fprop", "max"), ("dgrad", "argmax"), ("dgrad", "put"), ("fprop", "sum"), ("dgrad", "sum")]
+    )
+    text = str(explanation)
+    for row in explanation.rows:
+        registered = {str(a) for a in convjax.algorithms(row.problem.operation)}
+        assert {row.algorithm, *(name for name, _ in row.rejected)} == registered
+        assert row.reason
+        assert all(reasons and all(reasons) for _, reasons in row.rejected)
+        assert row.predicted is not None
+        assert row.predicted > 0
+        assert f"{row.role:6} {row.problem}" in text
+        assert f"-> {row.algorithm}: {row.reason}" in text
+
+
+def test_what_is_explained_is_what_is_compiled() -> None:
+    gradient = jax.grad(network)
+    program = compiled(gradient, WEIGHTS, X)
+    for row in convjax.explain(gradient, WEIGHTS, X, platform="cpu").rows:
+        assert f"/{row.algorithm}/" in program
+
+
+def test_equal_problems_are_one_row_and_stock_operations_are_named() -> None:
+    def fn(x: jax.Array, w: jax.Array) -> jax.Array:
+        for _ in range(3):
+            x = convjax.conv(x, w, padding="SAME")
+        x = lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        return lax.reduce_window(x, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+
+    rows = convjax.explain(fn, X, W).rows
+    assert [(row.role, row.problem.operation, row.count) for row in rows] == [
+        ("fprop", "conv", 3),
+        ("stock", "conv", 1),
+        ("stock", "max", 1),
+    ]
+
+
+def test_rows_inside_scan_cond_and_remat_are_found() -> None:
+    def fn(x: jax.Array, w: jax.Array) -> jax.Array:
+        @jax.checkpoint
+        def block(x: jax.Array) -> jax.Array:
+            return convjax.conv(x, w, padding="SAME")
+
+        x = lax.scan(lambda x, _: (block(x), None), x, length=2)[0]
+        return lax.cond(x.sum() > 0, lambda x: convjax.max_pool(x, 2), lambda x: convjax.min_pool(x, 2), x)
+
+    assert sorted(row.problem.operation for row in convjax.explain(fn, X, W).rows) == ["conv", "max", "min"]
+
+
+# Asking.
+
+
+@pytest.mark.parametrize("algorithm", [str(a) for a in convjax.algorithms("conv")])
+def test_the_convolution_asked_for_is_compiled(algorithm: str) -> None:
+    x, w = jnp.ones((1, 8, 8, 2)), jnp.ones((3, 3, 2, 2))
+
+    def fn(x: jax.Array, w: jax.Array) -> jax.Array:
+        return convjax.conv(x, w, algorithm=algorithm)
+
+    assert chosen(fn, x, w) == [algorithm]
+    program = compiled(fn, x, w)
+    assert f"/{algorithm}/" in program
+    assert (" fft(" in program) == (algorithm == "fft")
+    assert (" convolution(" in program or "__onednn$conv" in program) == (algorithm == "lax")
+
+
+@pytest.mark.parametrize("algorithm", [str(a) for a in convjax.algorithms("max")])
+def test_the_pooling_asked_for_is_compiled(algorithm: str) -> None:
+    def fn(x: jax.Array) -> jax.Array:
+        return convjax.max_pool(x, 2, algorithm=algorithm)
+
+    program = compiled(fn, X)
+    assert chosen(fn, X) == [algorithm]
+    assert f"/{algorithm}/" in program
+    assert ("reduce-window" in program) == (algorithm == "lax")
+
+
+def test_a_name_prefers_the_algorithm_in_gradients_and_a_mapping_binds_the_passes_it_names() -> None:
+    def loss(algorithm: Any) -> Callable[..., Any]:
+        return jax.grad(lambda x, w: jnp.sum(jnp.square(convjax.conv(x, w, algorithm=algorithm))), (0, 1))
+
+    assert chosen(loss("winograd(tile=2)"), X, W) == ["winograd(tile=2)"]
+    assert chosen(loss("winograd(tile=2)"), X, W, role="dgrad") == ["winograd(tile=2)"]
+    assert chosen(loss("winograd(tile=2)"), X, W, role="wgrad") != ["winograd(tile=2)"]  # 14 taps an axis
+    mapping = {"fprop": "im2col", "dgrad": "shift(by=dot)", "wgrad": ["winograd", "positions(by=dot)"]}
+    taken = [chosen(loss(mapping), X, W, role=role) for role in ("fprop", "dgrad", "wgrad")]
+    assert taken == [["im2col"], ["shift(by=dot)"], ["positions(by=dot)"]]
+    with pytest.raises(ValueError, match=r"winograd does not apply to wgrad of conv .*no axis has 3 taps"):
+        jax.jit(loss({"wgrad": "winograd"})).lower(X, W)
+
+
+def test_passes_keep_their_algorithms_in_second_derivatives() -> None:
+    def fn(x: jax.Array, w: jax.Array) -> jax.Array:
+        return convjax.conv(x, w, algorithm={"fprop": "im2col", "dgrad": "shift(by=dot)", "wgrad": "vmap"}).sum()
+
+    def hvp(x: jax.Array, w: jax.Array) -> jax.Array:
+        return jax.grad(lambda w: jnp.vdot(jax.grad(fn)(x, w), x))(w)
+
+    taken = {(row.role, row.algorithm) for row in convjax.explain(hvp, X, W, platform="cpu").rows}
+    assert taken == {("fprop", "im2col"), ("dgrad", "shift(by=dot)"), ("wgrad", "vmap")}
+
+
+def test_families_sequences_and_values_are_read() -> None:
+    def taken(algorithm: Any) -> list[str]:
+        return chosen(lambda x, w: convjax.conv(x, w, algorithm=algorithm), X, W)
+
+    assert taken("winograd")[0].startswith("winograd(")
+    assert taken(Winograd(tile=2)) == ["winograd(tile=2)"]
+    assert taken(["positions(by=reduce)", "im2col"]) == ["positions(by=reduce)"]
+    wide = jnp.ones((3, 3, 8, 99))
+    assert chosen(lambda x, w: convjax.conv(x, w, algorithm=["shift(by=multiply)", "im2col"]), X, wide) == ["im2col"]
+
+
+def test_an_algorithm_that_does_not_apply_is_refused_with_its_reasons() -> None:
+    x, w = jnp.ones((1, 9, 9, 2)), jnp.ones((5, 5, 2, 2))
+    for call in (convjax.conv, jax.jit(convjax.conv, static_argnames="algorithm")):
+        with pytest.raises(ValueError, match=r"algorithm=winograd does not apply to fprop of conv .*kernel 5x5"):
+            call(x, w, algorithm="winograd")
+    with pytest.raises(ValueError, match=r"reshape does not apply to fprop of max .*do not tile"):
+        convjax.max_pool(x, 3, strides=2, algorithm="reshape")
+
+
+def test_unknown_names_are_refused_with_the_valid_ones() -> None:
+    names = r"'winogard' is not one of lax, shift, .*winograd, winograd\(tile=2\).*fft"
+    with pytest.raises(ValueError, match=names):
+        convjax.conv(X, W, algorithm="winogard")
+    with pytest.raises(ValueError, match=r"'fft' is not one of lax, shift, reshape \(for max\)"):
+        convjax.max_pool(X, 2, algorithm="fft")
+    with pytest.raises(ValueError, match=r"the pass 'backward'; the passes are fprop, dgrad, wgrad"):
+        convjax.conv(X, W, algorithm={"backward": "lax"})
+    with pytest.raises(ValueError, match="empty sequence"):
+        convjax.conv(X, W, algorithm=[])
+    with pytest.raises(TypeError, match=r"algorithm must be a name, .* got 4"):
+        convjax.conv(X, W, algorithm=[4])
+    with pytest.raises(ValueError, match=r"operation must be one of conv, max, .* got 'pool'"):
+        convjax.algorithms("pool")
+
+
+# Limiting.
+
+
+@pytest.mark.parametrize("limit", [{"max_workspace_bytes": 0}, {"max_error": 5e-6}])
+def test_a_jitted_function_is_traced_again_under_a_limit(limit: dict[str, Any]) -> None:
+    x, w = jnp.ones((4, 28, 28, 128)), jnp.ones((3, 3, 128, 128))
+    traces = 0
+
+    @jax.jit
+    def fn(x: jax.Array, w: jax.Array) -> jax.Array:
+        nonlocal traces
+        traces += 1
+        return convjax.conv(x, w)
+
+    def ran() -> list[str]:
+        program = fn.lower(x, w).compile().as_text()
+        return [str(a) for a in convjax.algorithms("conv") if f"/{a}/" in program]
+
+    (free,) = ran()
+    assert free.startswith("winograd")
+    fn(x, w)
+    assert traces == 1
+    with convjax.using(**limit):
+        fn(x, w)
+        assert traces == 2
+        (limited,) = ran()
+        assert limited != free
+        assert chosen(fn, x, w) == [limited]
+    fn(x, w)
+    assert traces == 2
+    assert ran() == chosen(fn, x, w) == [free]
+
+
+def test_limits_reject_by_what_algorithms_state() -> None:
+    problem = ConvSpec.parse("conv float32[4,16,16,8] float32[3,3,8,8] b01f_01io->b01f")
+
+    def rows() -> Any:
+        (row,) = convjax.explain(lambda x, w: convjax.conv(x, w), X, W, platform="cpu").rows
+        assert row.problem == problem
+        return row
+
+    with convjax.using(max_workspace_bytes=1000):
+        rejected = dict(rows().rejected)
+        for a in applicable(problem):
+            if a.cost(problem).workspace > 1000:
+                assert re.fullmatch(r"needs \d+ bytes of workspace, 1000 are allowed", rejected[str(a)][0])
+        with convjax.using(max_error=1e-9, max_workspace_bytes=10**9), pytest.raises(ValueError, match="max_error=1e-09"):
+            rows()
+    with convjax.using(max_error=1.0):
+        assert not any("states an error" in " ".join(reasons) for _, reasons in rows().rejected)
+    for name in ("max_workspace_bytes", "max_error"):
+        with pytest.raises(ValueError, match=f"{name} must not be negative, got -1"), convjax.using(**{name: -1}):
+            pass
+
+
+@pytest.mark.parametrize("precision", [None, "high", "highest", lax.Precision.HIGHEST])
+def test_precision_admits_algorithms_by_their_stated_error(precision: Any) -> None:
+    admitted = {None: 2e-5, "high": 4e-6}.get(precision, 0.0)
+    (row,) = convjax.explain(lambda x, w: convjax.conv(x, w, precision=precision), X, W, platform="cpu").rows
+    assert isinstance(row.problem, ConvSpec)
+    rejected = dict(row.rejected)
+    direct = min(a.error(row.problem) for a in convjax.algorithms("conv"))
+    for a in applicable(row.problem):
+        refused = str(a) in rejected and rejected[str(a)][0].startswith("states an error")
+        assert refused == (a.error(row.problem) > max(admitted, direct))
+
+
+# Composing.
+
+
+def test_chosen_algorithms_survive_jit_of_vmap_of_grad() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((3, 2, 8, 8, 4)).astype(np.float32)
+    w = rng.standard_normal((3, 3, 4, 4)).astype(np.float32)
+
+    def loss(conv: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+        return lambda w, x: jnp.sum(jnp.square(conv(x, w)))
+
+    def stock(x: jax.Array, w: jax.Array) -> jax.Array:
+        return lax.conv_general_dilated(x, w, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    got, want = (jax.jit(jax.vmap(jax.grad(loss(conv)), (None, 0)))(w, x) for conv in (convjax.conv, stock))
+    assert_close({"grad": got}, {"grad": want}, 1e-4)
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_programs_for_accelerators_are_lowered_here(platform: str) -> None:
+    exported = jax.export.export(jax.jit(jax.grad(network)), platforms=[platform])(WEIGHTS, X)
+    assert exported.platforms == (platform,)
+    assert all(row.algorithm for row in convjax.explain(jax.grad(network), WEIGHTS, X, platform=platform).rows)
+
+
+def test_explicit_sharding_is_carried_as_lax_carries_it() -> None:
+    mesh = jax.make_mesh((2,), ("batch",), axis_types=(AxisType.Explicit,))
+    with jax.set_mesh(mesh):
+        x = jax.device_put(X, NamedSharding(mesh, PartitionSpec("batch")))
+
+        def fn(x: jax.Array, w: jax.Array) -> jax.Array:
+            return convjax.avg_pool(convjax.max_pool(convjax.conv(x, w, padding="SAME"), 2), 2)
+
+        assert jax.typeof(jax.jit(fn)(x, W)).sharding.spec[0] == "batch"
+        gradient = jax.jit(jax.grad(lambda x, w: jnp.sum(jnp.square(fn(x, w)))))(x, W)
+        assert jax.typeof(gradient).sharding.spec[0] == "batch"
+        np.testing.assert_allclose(np.asarray(jax.jit(fn)(x, W)), np.asarray(fn(X, W)), rtol=1e-5)
+
+
+def test_a_batch_sharded_grouped_convolution_gathers_no_activations() -> None:
+    sharding = NamedSharding(two_devices(), PartitionSpec("batch"))
+    x, w = jax.device_put(X, sharding), jnp.ones((3, 3, 2, 8))
+
+    def fn(x: jax.Array, w: jax.Array) -> jax.Array:
+        return convjax.conv(x, w, padding="SAME", groups=4)
+
+    assert "all-gather" not in compiled(fn, x, w)
+    assert jax.jit(fn)(x, w).sharding == sharding
+    gradient = jax.grad(lambda x, w: jnp.sum(jnp.square(fn(x, w))), (0, 1))
+    # What is gathered to be summed is never larger than the weights.
+    for shape in re.findall(r"= f32\[([\d,]*)\]\S* all-gather\(", compiled(gradient, x, w)):
+        assert np.prod([int(n) for n in shape.split(",")]) <= w.size

@@ -1,0 +1,62 @@
+"""Everything that is shown is run: the examples in docstrings and in the README; and every public name has one."""
+
+import doctest
+import importlib
+import inspect
+import pkgutil
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import convjax
+
+README = Path(__file__).parents[1] / "README.md"
+MODULES = ["convjax", *(module.name for module in pkgutil.walk_packages(convjax.__path__, "convjax."))]
+EXAMPLES = {
+    example.name: example
+    for module in map(importlib.import_module, MODULES)
+    for example in doctest.DocTestFinder(exclude_empty=True).find(module)
+    if example.examples
+}
+PUBLIC = {name: value for name, value in vars(convjax).items() if inspect.isfunction(value) or inspect.isclass(value)}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_docstring_examples_show_what_happens(name: str) -> None:
+    report: list[str] = []
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    runner.run(EXAMPLES[name], out=report.append)
+    assert runner.failures == 0, "".join(report)
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_every_public_name_has_an_example(name: str) -> None:
+    assert ">>>" in own_docstring(PUBLIC[name]), f"convjax.{name} has no example in its docstring"
+
+
+def test_public_names_are_found() -> None:
+    assert {"conv", "max_pool", "explain", "using", "ConvSpec"} <= set(PUBLIC)
+
+
+def own_docstring(value: Any) -> str:
+    """The docstring written for `value`, not one that a class or dataclass supplies."""
+    text = vars(value).get("__doc__") if inspect.isclass(value) else inspect.getdoc(value)
+    return "" if text is None or text.startswith(f"{getattr(value, '__name__', '')}(") else text
+
+
+def test_readme_examples_run() -> None:
+    blocks = re.findall(r"^```python\n(.*?)^```", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    assert blocks, "README.md has no python block"
+    namespace: dict[str, Any] = {}
+    for block in blocks:
+        if ">>>" in block:
+            test = doctest.DocTestParser().get_doctest(block, namespace, "README.md", str(README), 0)
+            report: list[str] = []
+            runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+            runner.run(test, out=report.append, clear_globs=False)
+            assert runner.failures == 0, "".join(report)
+            namespace = test.globs
+        else:
+            exec(compile(block, str(README), "exec"), namespace)

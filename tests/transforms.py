@@ -1,0 +1,111 @@
+"""What a function of operands is put through, as one program each, and how its results are compared.
+
+`f` takes arrays and returns one array. Operands come stacked in pairs: the first of a pair is the point, the
+second the tangent, and the pair itself is what `vmap` maps over.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
+
+import convjax
+from convjax.algorithms import named
+from convjax.explain import Explanation
+
+Function = Callable[..., jax.Array]
+Results = dict[str, Any]
+
+
+def loss_of(f: Function) -> Callable[..., jax.Array]:
+    """Sum of c f^2 / 2: bilinear f would have no second derivative by one operand otherwise."""
+    return lambda c, *operands: jnp.sum(c * jnp.square(f(*operands))) / 2
+
+
+def differentiated(f: Function, c: jax.Array, *operands: jax.Array) -> Results:
+    """Value, gradients, jvp, Hessian-vector product, vmap over each operand and over all, and vmap of the gradient."""
+    points, tangents = tuple(x[0] for x in operands), tuple(x[1] for x in operands)
+    every = tuple(range(1, len(operands) + 1))
+    gradient = jax.grad(loss_of(f), every)
+    value, pullback = jax.vjp(f, *points)
+    results = {
+        "value": value,
+        "grad": pullback(c[0]),
+        "jvp": jax.jvp(f, points, tangents)[1],
+        "hvp": jax.jvp(lambda *x: gradient(c[0], *x), points, tangents)[1],
+        "vmap": jax.vmap(f)(*operands),
+        "vmap of grad": jax.vmap(gradient)(c, *operands),
+    }
+    for i in range(len(operands)) if len(operands) > 1 else ():
+        mapped = [x if i == j else x[0] for j, x in enumerate(operands)]
+        results[f"vmap over operand {i}"] = jax.vmap(f, [0 if i == j else None for j in range(len(operands))])(*mapped)
+    return results
+
+
+def rematerialized(f: Function, c: jax.Array, *operands: jax.Array) -> Results:
+    """The gradients of a scan over the last operand whose steps are computed again on the way back."""
+    *fixed, scanned = (*(x[0] for x in operands[:-1]), operands[-1])
+
+    def loss(*arrays: jax.Array) -> jax.Array:
+        *fixed, scanned = arrays
+
+        def step(total: jax.Array, x: jax.Array) -> tuple[jax.Array, None]:
+            return total + loss_of(jax.checkpoint(f))(c[0], *fixed, x), None
+
+        return jax.lax.scan(step, jnp.zeros((), c.dtype), scanned)[0]
+
+    return {"remat in scan": jax.grad(loss, tuple(range(len(operands))))(*fixed, scanned)}
+
+
+def sharded(f: Function, c: jax.Array, *operands: jax.Array) -> Results:
+    """Value and gradients with the first operand's pair on two devices and the others on both."""
+    batch, both = PartitionSpec("batch"), PartitionSpec()
+    first, *rest = operands[0], *(x[0] for x in operands[1:])
+
+    @jax.shard_map(mesh=two_devices(), in_specs=(batch, *[both] * len(rest)), out_specs=batch)
+    def on_each(x: jax.Array, *rest: jax.Array) -> jax.Array:
+        return f(x[0], *rest)[None]
+
+    gradient = jax.grad(loss_of(on_each), tuple(range(1, len(operands) + 1)))
+    return {"shard_map": on_each(first, *rest), "grad of shard_map": gradient(c, first, *rest)}
+
+
+def two_devices() -> Mesh:
+    return Mesh(np.array(jax.devices()[:2]), ("batch",))
+
+
+def assert_close(got: Results, want: Results, bound: float) -> None:
+    """Every result within `bound` of the largest element of its counterpart; the first that is not is named."""
+    for name, expected in want.items():
+        for i, (a, b) in enumerate(zip(jax.tree.leaves(got[name]), jax.tree.leaves(expected), strict=True)):
+            a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+            assert a.shape == b.shape, f"{name}[{i}] has shape {a.shape} where {b.shape} is due"
+            scale = np.max(np.abs(b), initial=0) or 1.0
+            error = np.max(np.abs(a - b), initial=0) / scale
+            assert error <= bound, f"{name}[{i}] is off by {error:.2e} of the largest element, {bound:.2e} is allowed"
+
+
+def stated_error(explanation: Explanation) -> float:
+    """The largest error that the algorithms taken state for their problems."""
+    return max(
+        (named(row.problem.operation, row.algorithm)[0].error(row.problem) for row in explanation.rows), default=0.0
+    )
+
+
+def applicable(problem: Any) -> list[Any]:
+    """The algorithms that promise a right answer on `problem`."""
+    return [a for a in convjax.algorithms(problem.operation) if not a.unsupported(problem, "cpu")]
+
+
+def in_turn(problems: Sequence[Any]) -> list[tuple[Any, Any]]:
+    """Every problem with one applicable algorithm, that which has had the fewest problems so far."""
+    had: dict[str, int] = {}
+    pairs = []
+    for problem in problems:
+        algorithm = min(applicable(problem), key=lambda a: (had.get(str(a), 0), str(a)))
+        had[str(algorithm)] = had.get(str(algorithm), 0) + 1
+        pairs.append((algorithm, problem))
+    return pairs
