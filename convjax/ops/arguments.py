@@ -33,22 +33,9 @@ def positive_per_axis(name: str, value: int | Sequence[int], ndim: int) -> Ints:
 
 def padding_pairs(padding: Padding, size: Ints, extent: Ints, strides: Ints) -> Pads:
     """(lo, hi) an axis from any form of padding; `extent` is the dilated kernel's or window's."""
-    ndim = len(size)
     if isinstance(padding, str):
-        match padding:
-            case "SAME" | "SAME_LOWER":
-                return tuple(
-                    sizes.same_padding(n, e, s, odd_at_end=padding == "SAME")
-                    for n, e, s in zip(size, extent, strides, strict=True)
-                )
-            case "VALID":
-                return ((0, 0),) * ndim
-            case "FULL":
-                return tuple((e - 1, e - 1) for e in extent)
-            case "CAUSAL":
-                return tuple((e - 1, 0) for e in extent)
-            case _:
-                raise ValueError(f"padding must be one of {', '.join(PADDING_STRINGS)} or numbers, got {padding!r}")
+        return _named_padding(padding, size, extent, strides)
+    ndim = len(size)
     entries: tuple[int | Sequence[int], ...]
     entries = tuple(padding) if isinstance(padding, Sequence) else (padding,) * ndim
     if len(entries) != ndim:
@@ -56,6 +43,22 @@ def padding_pairs(padding: Padding, size: Ints, extent: Ints, strides: Ints) -> 
             f"padding has {len(entries)} entries for {ndim} spatial axes: give one int, or an int or (lo, hi) for each"
         )
     return tuple(_pair(entry) for entry in entries)
+
+
+def _named_padding(name: str, size: Ints, extent: Ints, strides: Ints) -> Pads:
+    match name:
+        case "SAME" | "SAME_LOWER":
+            return tuple(
+                sizes.same_padding(n, e, s, odd_at_end=name == "SAME")
+                for n, e, s in zip(size, extent, strides, strict=True)
+            )
+        case "VALID":
+            return tuple((0, 0) for _ in size)
+        case "FULL":
+            return tuple((e - 1, e - 1) for e in extent)
+        case "CAUSAL":
+            return tuple((e - 1, 0) for e in extent)
+    raise ValueError(f"padding must be one of {', '.join(PADDING_STRINGS)} or numbers, got {name!r}")
 
 
 def _pair(entry: int | Sequence[int]) -> tuple[int, int]:
