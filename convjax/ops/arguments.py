@@ -2,16 +2,14 @@
 
 import operator
 from collections.abc import Sequence
-from typing import Literal
 
 import jax
 
 from convjax import sizes
 from convjax.problem import Ints, Pads, require_positive
 
-PaddingString = Literal["SAME", "SAME_LOWER", "VALID", "FULL", "CAUSAL"]
 PADDING_STRINGS = ("SAME", "SAME_LOWER", "VALID", "FULL", "CAUSAL")
-Padding = PaddingString | int | Sequence[int | Sequence[int]]
+Padding = str | int | Sequence[int | Sequence[int]]
 
 _CHANNELS_FIRST = {1: "NCW", 2: "NCHW", 3: "NCDHW"}
 _CHANNELS_LAST = {1: "NWC", 2: "NHWC", 3: "NDHWC"}
