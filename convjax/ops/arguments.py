@@ -4,6 +4,7 @@ import operator
 from collections.abc import Sequence
 
 import jax
+import numpy as np
 
 from convjax import sizes
 from convjax.problem import Ints, Pads, require_positive
@@ -34,8 +35,7 @@ def padding_pairs(padding: Padding, size: Ints, extent: Ints, strides: Ints) -> 
     if isinstance(padding, str):
         return _named_padding(padding, size, extent, strides)
     ndim = len(size)
-    entries: tuple[int | Sequence[int], ...]
-    entries = tuple(padding) if isinstance(padding, Sequence) else (padding,) * ndim
+    entries = (padding,) * ndim if isinstance(padding, int | np.integer) else tuple(padding)
     if len(entries) != ndim:
         raise ValueError(
             f"padding has {len(entries)} entries for {ndim} spatial axes: give one int, or an int or (lo, hi) for each"
