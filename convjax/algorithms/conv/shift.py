@@ -4,6 +4,7 @@ y[n, o, g, k] = sum over t, c of x[n, o s + t d, g, c] w[t, g, c, k]
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import ClassVar, Literal
@@ -127,11 +128,8 @@ def _rolled(
 
 def _multiply(problem: ConvSpec, x: jax.Array, w: jax.Array, dtype: np.dtype) -> jax.Array:
     """N S G C by G C K: a broadcast multiply for each input channel."""
-    terms = [x[..., c, None].astype(dtype) * w[:, c, :].astype(dtype) for c in range(problem.C)]  # N S G K
-    total = terms[0]
-    for t in terms[1:]:
-        total = total + t
-    return total
+    x, w = x.astype(dtype), lax.expand_dims(w.astype(dtype), range(x.ndim - 2))
+    return functools.reduce(jnp.add, [x[..., c, None] * w[..., c, :] for c in range(problem.C)])  # N S G K
 
 
 def _rolled_axes(problem: ConvSpec) -> int:
