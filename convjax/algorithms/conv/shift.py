@@ -24,7 +24,8 @@ from convjax.problem import ConvSpec
 # Terms written out in one fused expression; above it the loop over outer taps is rolled, or compiling takes for ever.
 _UNROLLED = 64
 _MOST_PRODUCTS = 128
-# A turn of a loop with many taps written out costs as much as this many kernels, whatever it adds.
+# A turn of a loop with many taps written out costs as much as this many kernels, whatever it adds; a turn that adds
+# one tap costs next to nothing.
 _CALLS_A_TURN = 100
 
 
@@ -65,7 +66,7 @@ class Shift:
                 vector=speed * problem.macs,
                 bytes=problem.bytes + padded + 2 * size * out * problem.K * (turns - 1),
                 workspace=padded / 2,
-                calls=2 + turns * (_CALLS_A_TURN if 0 < outer < problem.ndim else 2),
+                calls=2 + turns * (_CALLS_A_TURN if 0 < outer < problem.ndim else 0.1),
             )
         slower, moved = grouping_work(problem)
         copied = 0 if problem.taps == 1 and set(problem.strides) <= {1} else 2 * size * out * problem.C
