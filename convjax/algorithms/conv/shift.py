@@ -24,9 +24,10 @@ from convjax.problem import ConvSpec
 # Terms written out in one fused expression; above it the loop over outer taps is rolled, or compiling takes for ever.
 _UNROLLED = 64
 _MOST_PRODUCTS = 128
-# A turn of a loop with many taps written out costs as much as this many kernels, whatever it adds; a turn that adds
-# one tap costs next to nothing.
+# A turn of a loop costs as much as this many kernels, whatever it adds: one with many taps written out, and one with
+# a single tap.
 _CALLS_A_TURN = 100
+_CALLS_A_SINGLE_TURN = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,11 +63,12 @@ class Shift:
             turns = math.prod(problem.kernel[:outer])
             # A fused loop of multiply-adds outruns other vector code while a group's weights stay in registers.
             speed = 0.6 if problem.C * problem.K <= 16 else 1.0
+            turn = _CALLS_A_TURN if 0 < outer < problem.ndim else _CALLS_A_SINGLE_TURN
             return Cost(
                 vector=speed * problem.macs,
                 bytes=problem.bytes + padded + 2 * size * out * problem.K * (turns - 1),
                 workspace=padded / 2,
-                calls=2 + turns * (_CALLS_A_TURN if 0 < outer < problem.ndim else 0.1),
+                calls=2 + turns * turn,
             )
         slower, moved = grouping_work(problem)
         copied = 0 if problem.taps == 1 and set(problem.strides) <= {1} else 2 * size * out * problem.C
