@@ -35,6 +35,11 @@ WEIGHTS = {
 }
 
 
+def ran(algorithm: str, program: str) -> bool:
+    """Whether a compiled program has instructions under the algorithm's name."""
+    return re.search(rf"[/(]{re.escape(algorithm)}[/)]", program) is not None
+
+
 def compiled(fn: Callable[..., Any], *args: Any) -> str:
     return jax.jit(fn).lower(*args).compile().as_text()
 
@@ -72,7 +77,7 @@ def test_what_is_explained_is_what_is_compiled() -> None:
     gradient = jax.grad(network)
     program = compiled(gradient, WEIGHTS, X)
     for row in convjax.explain(gradient, WEIGHTS, X, platform="cpu").rows:
-        assert f"/{row.algorithm}/" in program
+        assert ran(row.algorithm, program)
 
 
 def test_equal_problems_are_one_row_and_stock_operations_are_named() -> None:
@@ -107,14 +112,14 @@ def test_rows_inside_scan_cond_and_remat_are_found() -> None:
 
 @pytest.mark.parametrize("algorithm", [str(a) for a in convjax.algorithms("conv")])
 def test_the_convolution_asked_for_is_compiled(algorithm: str) -> None:
-    x, w = jnp.ones((1, 8, 8, 2)), jnp.ones((3, 3, 2, 2))
+    x, w = jnp.ones((1, 7, 7, 2)), jnp.ones((3, 3, 2, 2))
 
     def fn(x: jax.Array, w: jax.Array) -> jax.Array:
         return convjax.conv(x, w, algorithm=algorithm)
 
     assert chosen(fn, x, w) == [algorithm]
     program = compiled(fn, x, w)
-    assert f"/{algorithm}/" in program
+    assert ran(algorithm, program)
     assert (" fft(" in program) == (algorithm == "fft")
     assert (" convolution(" in program or "__onednn$conv" in program) == (algorithm == "lax")
 
@@ -126,7 +131,7 @@ def test_the_pooling_asked_for_is_compiled(algorithm: str) -> None:
 
     program = compiled(fn, X)
     assert chosen(fn, X) == [algorithm]
-    assert f"/{algorithm}/" in program
+    assert ran(algorithm, program)
     assert ("reduce-window" in program) == (algorithm == "lax")
 
 
@@ -140,7 +145,7 @@ def test_a_name_prefers_the_algorithm_in_gradients_and_a_mapping_binds_the_passe
     mapping = {"fprop": "im2col", "dgrad": "shift(by=dot)", "wgrad": ["winograd", "positions(by=dot)"]}
     taken = [chosen(loss(mapping), X, W, role=role) for role in ("fprop", "dgrad", "wgrad")]
     assert taken == [["im2col"], ["shift(by=dot)"], ["positions(by=dot)"]]
-    with pytest.raises(ValueError, match=r"winograd does not apply to wgrad of conv .*no axis has 3 taps"):
+    with pytest.raises(ValueError, match=r"does not apply to wgrad of conv .*winograd\(tile=2\): no axis has 3 taps"):
         jax.jit(loss({"wgrad": "winograd"})).lower(X, W)
 
 
@@ -161,7 +166,7 @@ def test_families_sequences_and_values_are_read() -> None:
 
     assert taken("winograd")[0].startswith("winograd(")
     assert taken(Winograd(tile=2)) == ["winograd(tile=2)"]
-    assert taken(["positions(by=reduce)", "im2col"]) == ["positions(by=reduce)"]
+    assert taken(["shift(by=dot)", "im2col"]) == ["shift(by=dot)"]
     wide = jnp.ones((3, 3, 8, 99))
     assert chosen(lambda x, w: convjax.conv(x, w, algorithm=["shift(by=multiply)", "im2col"]), X, wide) == ["im2col"]
 
@@ -169,9 +174,11 @@ def test_families_sequences_and_values_are_read() -> None:
 def test_an_algorithm_that_does_not_apply_is_refused_with_its_reasons() -> None:
     x, w = jnp.ones((1, 9, 9, 2)), jnp.ones((5, 5, 2, 2))
     for call in (convjax.conv, jax.jit(convjax.conv, static_argnames="algorithm")):
-        with pytest.raises(ValueError, match=r"algorithm=winograd does not apply to fprop of conv .*kernel 5x5"):
+        with pytest.raises(
+            ValueError, match=r"does not apply to fprop of conv .*winograd\(tile=2\): no axis .*kernel 5x5"
+        ):
             call(x, w, algorithm="winograd")
-    with pytest.raises(ValueError, match=r"reshape does not apply to fprop of max .*do not tile"):
+    with pytest.raises(ValueError, match=r"does not apply to fprop of max .*reshape: .*do not tile"):
         convjax.max_pool(x, 3, strides=2, algorithm="reshape")
 
 
@@ -205,23 +212,23 @@ def test_a_jitted_function_is_traced_again_under_a_limit(limit: dict[str, Any]) 
         traces += 1
         return convjax.conv(x, w)
 
-    def ran() -> list[str]:
+    def all_ran() -> list[str]:
         program = fn.lower(x, w).compile().as_text()
-        return [str(a) for a in convjax.algorithms("conv") if f"/{a}/" in program]
+        return [str(a) for a in convjax.algorithms("conv") if ran(str(a), program)]
 
-    (free,) = ran()
+    (free,) = all_ran()
     assert free.startswith("winograd")
     fn(x, w)
     assert traces == 1
     with convjax.using(**limit):
         fn(x, w)
         assert traces == 2
-        (limited,) = ran()
+        (limited,) = all_ran()
         assert limited != free
         assert chosen(fn, x, w) == [limited]
     fn(x, w)
     assert traces == 2
-    assert ran() == chosen(fn, x, w) == [free]
+    assert all_ran() == chosen(fn, x, w) == [free]
 
 
 def test_limits_reject_by_what_algorithms_state() -> None:
@@ -237,7 +244,10 @@ def test_limits_reject_by_what_algorithms_state() -> None:
         for a in applicable(problem):
             if a.cost(problem).workspace > 1000:
                 assert re.fullmatch(r"needs \d+ bytes of workspace, 1000 are allowed", rejected[str(a)][0])
-        with convjax.using(max_error=1e-9, max_workspace_bytes=10**9), pytest.raises(ValueError, match="max_error=1e-09"):
+        with (
+            convjax.using(max_error=1e-9, max_workspace_bytes=10**9),
+            pytest.raises(ValueError, match="max_error=1e-09"),
+        ):
             rows()
     with convjax.using(max_error=1.0):
         assert not any("states an error" in " ".join(reasons) for _, reasons in rows().rejected)
@@ -299,11 +309,12 @@ def test_explicit_sharding_is_carried_as_lax_carries_it() -> None:
 
 def test_a_batch_sharded_grouped_convolution_gathers_no_activations() -> None:
     sharding = NamedSharding(two_devices(), PartitionSpec("batch"))
-    x, w = jax.device_put(X, sharding), jnp.ones((3, 3, 2, 8))
+    x, w = jax.device_put(jnp.ones((4, 28, 28, 64)), sharding), jnp.ones((3, 3, 4, 64))
 
     def fn(x: jax.Array, w: jax.Array) -> jax.Array:
-        return convjax.conv(x, w, padding="SAME", groups=4)
+        return convjax.conv(x, w, padding="SAME", groups=16)
 
+    assert chosen(fn, x, w) != ["lax"]  # which gathers
     assert "all-gather" not in compiled(fn, x, w)
     assert jax.jit(fn)(x, w).sharding == sharding
     gradient = jax.grad(lambda x, w: jnp.sum(jnp.square(fn(x, w))), (0, 1))

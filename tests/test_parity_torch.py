@@ -218,9 +218,7 @@ def test_tied_maxima_have_the_same_index_and_gradient(options: dict[str, Any]) -
         lambda x: F.max_pool2d(x, return_indices=True, **options), None, x
     )
     renamed = {"strides" if k == "stride" else k: v for k, v in options.items() if k != "kernel_size"}
-    y, indices = convjax.max_pool(
-        jnp.asarray(x), options["kernel_size"], return_indices=True, layout="NCHW", **renamed
-    )
+    y, indices = convjax.max_pool(jnp.asarray(x), options["kernel_size"], return_indices=True, layout="NCHW", **renamed)
     np.testing.assert_array_equal(y, want)
     np.testing.assert_array_equal(indices, want_indices[0])
     cotangent = np.random.default_rng(1).standard_normal(want.shape).astype(np.float32)

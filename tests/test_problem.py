@@ -84,10 +84,11 @@ def test_convolution_shapes_equal_lax(problem: ConvSpec) -> None:
     assume(all(n + min(lo, 0) + min(hi, 0) >= 0 for n, (lo, hi) in zip(problem.input, problem.padding, strict=True)))
     with jax.enable_x64(True):
         lhs, rhs = (
-            jax.ShapeDtypeStruct(shape, jnp.dtype(problem.lhs_dtype)) for shape in (problem.lhs_shape, problem.rhs_shape)
+            jax.ShapeDtypeStruct(shape, jnp.dtype(problem.lhs_dtype))
+            for shape in (problem.lhs_shape, problem.rhs_shape)
         )
         convolve = (lax.conv_general_dilated, convjax.conv_general_dilated)
-        stock, ours = (jax.eval_shape(lambda x, w: f(x, w, *_arguments(problem)), lhs, rhs) for f in convolve)
+        stock, ours = (jax.eval_shape(lambda x, w, f=f: f(x, w, *_arguments(problem)), lhs, rhs) for f in convolve)
     assert problem.output_shape == stock.shape == ours.shape
     assert problem.output_dtype == stock.dtype == ours.dtype
 
@@ -162,8 +163,16 @@ def test_pools_have_the_sizes_of_their_windows(n: int, k: int, s: int, d: int, c
     ("text", "output", "macs"),
     [
         ("conv float32[1,56,56,64] float32[3,3,64,64] b01f_01io->b01f pad=1_1x1_1", (1, 56, 56, 64), 115_605_504),
-        ("conv float32[1,224,224,3] float32[7,7,3,64] b01f_01io->b01f stride=2x2 pad=3_3x3_3", (1, 112, 112, 64), 118_013_952),
-        ("conv float32[1,112,112,32] float32[3,3,1,32] b01f_01io->b01f pad=1_1x1_1 feature_groups=32", (1, 112, 112, 32), 3_612_672),
+        (
+            "conv float32[1,224,224,3] float32[7,7,3,64] b01f_01io->b01f stride=2x2 pad=3_3x3_3",
+            (1, 112, 112, 64),
+            118_013_952,
+        ),
+        (
+            "conv float32[1,112,112,32] float32[3,3,1,32] b01f_01io->b01f pad=1_1x1_1 feature_groups=32",
+            (1, 112, 112, 32),
+            3_612_672,
+        ),
         ("conv float32[1,1,128,128] float32[128,1,3,3] bf01_oi01->bf01", (1, 128, 126, 126), 18_289_152),
         ("max float32[8,112,112,64] window=1x3x3x1 stride=1x2x2x1 pad=0_0x1_1x1_1x0_0", (8, 56, 56, 64), 14_450_688),
     ],

@@ -4,7 +4,8 @@
 second the tangent, and the pair itself is what `vmap` maps over.
 """
 
-from collections.abc import Callable, Sequence
+import collections
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -14,7 +15,9 @@ from jax.sharding import Mesh, PartitionSpec
 
 import convjax
 from convjax.algorithms import named
+from convjax.algorithms.protocol import Algorithm
 from convjax.explain import Explanation
+from convjax.problem import Problem
 
 Function = Callable[..., jax.Array]
 Results = dict[str, Any]
@@ -95,17 +98,20 @@ def stated_error(explanation: Explanation) -> float:
     )
 
 
-def applicable(problem: Any) -> list[Any]:
+def applicable(problem: Problem) -> list[Algorithm]:
     """The algorithms that promise a right answer on `problem`."""
     return [a for a in convjax.algorithms(problem.operation) if not a.unsupported(problem, "cpu")]
 
 
-def in_turn(problems: Sequence[Any]) -> list[tuple[Any, Any]]:
-    """Every problem with one applicable algorithm, that which has had the fewest problems so far."""
-    had: dict[str, int] = {}
-    pairs = []
-    for problem in problems:
-        algorithm = min(applicable(problem), key=lambda a: (had.get(str(a), 0), str(a)))
-        had[str(algorithm)] = had.get(str(algorithm), 0) + 1
-        pairs.append((algorithm, problem))
-    return pairs
+def in_turn(pairs: Iterable[tuple[Algorithm, Any]], each: int = 1) -> list[tuple[Algorithm, Any]]:
+    """For every problem the `each` algorithms, of those that `pairs` has for it, that have had the fewest so far."""
+    candidates: dict[Any, list[Algorithm]] = {}
+    for algorithm, problem in pairs:
+        candidates.setdefault(problem, []).append(algorithm)
+    had: collections.Counter[Algorithm] = collections.Counter()
+    taken = []
+    for problem, algorithms in candidates.items():
+        for algorithm in sorted(algorithms, key=lambda a: (had[a], str(a)))[:each]:
+            had[algorithm] += 1
+            taken.append((algorithm, problem))
+    return taken

@@ -49,14 +49,13 @@ def test_bad_input_is_one_sentence(
 def test_run_does_everything_and_then_nothing(
     config_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings = [
-        "--set",
-        "sweep.passes=['fprop']",
-        "--set",
-        "sweep.layers={ dense = 'conv2d 1x6x6x4 -> 4 k3 p1' }",
-        "--set",
-        "train.epochs=1",
-    ]
+    overrides = {
+        "sweep.passes": "['fprop']",
+        "sweep.layers": "{ dense = 'conv2d 1x6x6x4 -> 4 k3 p1' }",
+        "train.choices": "{ auto = {} }",
+        "train.epochs": "1",
+    }
+    settings = [word for key, value in overrides.items() for word in ("--set", f"{key}={value}")]
     arguments = ["run", "--config", config_path, "--workdir", tmp_path / "run", *settings]
     assert call(monkeypatch, *arguments) == 0
     folder = tmp_path / "run"
