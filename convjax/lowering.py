@@ -28,7 +28,9 @@ class Bound:
     def __call__(self, *operands: jax.Array) -> jax.Array:
         return self.algorithm(self.problem, *operands)
 
-    def __str__(self) -> str:
+    @property
+    def __name__(self) -> str:
+        """What profiles and HLO call the computation."""
         return str(self.algorithm)
 
 
@@ -43,12 +45,13 @@ class Filled:
     def __call__(self, *operands: jax.Array) -> jax.Array:
         return jnp.full(self.shape, self.value, self.dtype)
 
-    def __str__(self) -> str:
+    @property
+    def __name__(self) -> str:
         return "empty"
 
 
 def lower(ctx: Any, fn: Bound | Filled, *operands: Any, materialized_on: str | None = None) -> Any:
-    """Lowers `fn` in the place of a primitive, under its name in profiles.
+    """Lowers `fn` in the place of a primitive; profiles show it by its name.
 
     The algorithm sees plain local arrays: inside shard_map its intermediates need not say which mesh axes
     they vary over, since the primitive's own type rule has said so for the result.
@@ -59,8 +62,7 @@ def lower(ctx: Any, fn: Bound | Filled, *operands: Any, materialized_on: str | N
         return result if materialized_on is None else materialize(result, materialized_on)
 
     plain = ctx.replace(avals_in=[_plain(a) for a in ctx.avals_in], avals_out=[_plain(a) for a in ctx.avals_out])
-    with jax.named_scope(str(fn)):
-        return mlir.lower_fun(run, multiple_results=False)(plain, *operands)
+    return mlir.lower_fun(run, multiple_results=False)(plain, *operands)
 
 
 @functools.lru_cache(maxsize=4096)
