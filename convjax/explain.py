@@ -59,7 +59,18 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Explanation:
-    """What `explain` found; prints as a table, one block a problem."""
+    """What `explain` found; prints as a table, one block a problem.
+
+    Attributes:
+        platform: the platform chosen for.
+        rows: one `Row` a distinct problem, in the order of the program.
+
+    Example:
+        >>> import jax.numpy as jnp, convjax
+        >>> explanation = explain(lambda x: convjax.max_pool(x, 2), jnp.ones((1, 4, 4, 1)), platform="cpu")
+        >>> print(str(explanation).splitlines()[0])
+        1 convolutions and poolings, 1 distinct, on cpu
+    """
 
     platform: str
     rows: tuple[Row, ...]
