@@ -1,11 +1,12 @@
 """Where windows lie: padding with the identity, each tap's slice, and the order in which elements win."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from convjax import layout
 from convjax.algorithms.numerics import epsilon
@@ -28,10 +29,21 @@ def tap_slices(problem: WindowSpec, x: jax.Array) -> Iterator[jax.Array]:
 
 def better(problem: WindowSpec, a: jax.Array, b: jax.Array) -> jax.Array:
     """Whether a beats b: strictly beyond it, or NaN where b is not."""
-    beyond = a > b if problem.operation == "argmax" else a < b
+    beyond = a > b if problem.operation.endswith("max") else a < b
     if not jnp.issubdtype(a.dtype, jnp.inexact):
         return beyond
     return beyond | (jnp.isnan(a) & ~jnp.isnan(b))
+
+
+def combine(problem: WindowSpec) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """How a reduction combines two elements.
+
+    A reduction by XLA's own maximum loses NaN on CPU once the input is large enough to be vectorised, so the order is
+    spelled out.
+    """
+    if problem.operation == "sum":
+        return lax.add
+    return lambda a, b: lax.select(better(problem, b, a), b, a)
 
 
 def first_real_tap(problem: WindowSpec) -> np.ndarray:

@@ -11,7 +11,7 @@ from jax import lax
 
 from convjax import layout
 from convjax.algorithms.protocol import Cost, Reasons, describe
-from convjax.algorithms.window.geometry import accumulator, better, first_real_tap, padded, sum_error
+from convjax.algorithms.window.geometry import accumulator, better, combine, first_real_tap, padded, sum_error
 from convjax.dtypes import dtype_of
 from convjax.problem import WindowSpec
 
@@ -57,13 +57,12 @@ class Lax:
 
 
 def _reduce(problem: WindowSpec, x: jax.Array) -> jax.Array:
-    combine = {"max": lax.max, "min": lax.min, "sum": lax.add}[problem.operation]
     # Dilated and padded beforehand: XLA's own base_dilation is wrong on larger inputs (openxla/xla#48714).
     wide = accumulator(problem) if problem.operation == "sum" else x.dtype
     return lax.reduce_window(
         padded(problem, x).astype(wide),
         problem.identity.astype(wide),
-        combine,
+        combine(problem),
         problem.window,
         problem.strides,
         [(0, 0)] * problem.ndim,

@@ -10,7 +10,7 @@ from jax import lax
 
 from convjax import layout
 from convjax.algorithms.protocol import Cost, Reasons, describe
-from convjax.algorithms.window.geometry import accumulator, first_real_tap, sum_error
+from convjax.algorithms.window.geometry import accumulator, combine, first_real_tap, sum_error
 from convjax.problem import WindowSpec
 
 # Vector operations for each tap and window, as measured.
@@ -84,10 +84,9 @@ def _taps(problem: WindowSpec) -> np.ndarray:
 
 
 def _reduce(problem: WindowSpec, x: jax.Array) -> jax.Array:
-    combine = {"max": lax.max, "min": lax.min, "sum": lax.add}[problem.operation]
     wide = accumulator(problem) if problem.operation == "sum" else x.dtype
     split = _split(problem, x).astype(wide)
-    return lax.reduce(split, problem.identity.astype(wide), combine, _tap_axes(problem)).astype(x.dtype)
+    return lax.reduce(split, problem.identity.astype(wide), combine(problem), _tap_axes(problem)).astype(x.dtype)
 
 
 def _arg(problem: WindowSpec, x: jax.Array) -> jax.Array:
