@@ -10,6 +10,7 @@ from jax import lax
 from convjax import primitive, sizes
 from convjax.ops.arguments import Padding, channels_first, padding_pairs, positive_per_axis, with_batch
 from convjax.ops.pad import PaddingMode, pad_by_mode, padding_modes
+from convjax.problem import require_positive
 from convjax.request import AlgorithmLike, request
 
 PrecisionLike = str | lax.Precision | tuple[Any, Any] | None
@@ -57,6 +58,12 @@ def conv_general_dilated(
         >>> conv_general_dilated(x, w, (1, 1), "VALID").shape
         (1, 5, 6, 6)
     """
+    for name, values in (
+        ("window_strides", window_strides),
+        ("lhs_dilation", lhs_dilation),
+        ("rhs_dilation", rhs_dilation),
+    ):
+        require_positive(name, values or ())
     return primitive.conv(
         lhs,
         rhs,
