@@ -4,6 +4,7 @@ M. Mathieu, M. Henaff, Y. LeCun, Fast Training of Convolutional Networks through
 """
 
 import dataclasses
+import functools
 import math
 from typing import ClassVar
 
@@ -75,12 +76,10 @@ class FFT:
 
 def _products(problem: ConvSpec, x: jax.Array, w: jax.Array) -> jax.Array:
     """Sum over C of x (G N C F) times w (G K C F), at every frequency: G N K F."""
-    if min(problem.C, problem.N * problem.K) <= _FEW_CHANNELS:
-        return (
-            sum((x[:, :, None, c] * w[:, None, :, c] for c in range(problem.C)), start=jnp.zeros((), x.dtype))
-            if problem.C <= _FEW_CHANNELS
-            else jnp.sum(x[:, :, None] * w[:, None], axis=3)
-        )
+    if problem.C <= _FEW_CHANNELS:
+        return functools.reduce(jnp.add, [x[:, :, None, c] * w[:, None, :, c] for c in range(problem.C)])
+    if problem.N * problem.K <= _FEW_CHANNELS:
+        return jnp.sum(x[:, :, None] * w[:, None], axis=3)
     frequencies = x.shape[3:]
     x, w = lax.collapse(x, 3), lax.collapse(w, 3)
     y = jnp.einsum("gncf,gkcf->fgnk", x, w, precision="highest")
