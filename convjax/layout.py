@@ -12,7 +12,8 @@ import jax
 import numpy as np
 from jax import lax
 
-from convjax.problem import ConvSpec, Pads
+from convjax import sizes
+from convjax.problem import ConvSpec, Ints, Pads
 
 
 def arrange_lhs(problem: ConvSpec, x: jax.Array, order: str) -> jax.Array:
@@ -53,15 +54,21 @@ def pad(x: jax.Array, padding: Sequence[tuple[int, int]], interior: Sequence[int
     return x
 
 
-def pad_spatial(problem: ConvSpec, x: jax.Array, first: int, extra: Pads | None = None) -> jax.Array:
-    """x dilated and padded as `problem` asks (and by `extra`), its spatial axes starting at `first`."""
+def pad_spatial(problem: ConvSpec, x: jax.Array, first: int, padding: Pads | None = None) -> jax.Array:
+    """x dilated as `problem` asks and padded as it asks, or by `padding`; its spatial axes start at `first`."""
     after = x.ndim - first - problem.ndim
-    extra = extra or ((0, 0),) * problem.ndim
-    padding = [(lo + a, hi + b) for (lo, hi), (a, b) in zip(problem.padding, extra, strict=True)]
     return pad(
         x,
-        [(0, 0)] * first + padding + [(0, 0)] * after,
+        [(0, 0)] * first + list(problem.padding if padding is None else padding) + [(0, 0)] * after,
         [0] * first + [d - 1 for d in problem.lhs_dilation] + [0] * after,
+    )
+
+
+def padded_size(problem: ConvSpec) -> Ints:
+    """Spatial sizes of lhs once it is dilated and padded."""
+    return tuple(
+        sizes.dilated(n, d) + lo + hi
+        for n, d, (lo, hi) in zip(problem.input, problem.lhs_dilation, problem.padding, strict=True)
     )
 
 

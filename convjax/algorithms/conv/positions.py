@@ -65,8 +65,13 @@ class Positions:
         padded = 2 * size * math.prod(problem.lhs_shape) if any(map(any, problem.padding)) else 0
         if self.by == "reduce":
             passes = -(-positions * problem.N * problem.K // _MOST_SUMS)
+            # Along rows alone XLA reads columns, and misses the cache at every step.
+            work = 4 if problem.ndim == 1 else 2
             return Cost(
-                vector=2 * problem.macs, bytes=passes * problem.bytes + padded, workspace=padded / 2, calls=1 + passes
+                vector=work * problem.macs,
+                bytes=passes * problem.bytes + padded,
+                workspace=padded / 2,
+                calls=1 + passes,
             )
         return Cost(
             gemm=product_work(problem.macs, problem.N, problem.K),

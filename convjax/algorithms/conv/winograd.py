@@ -107,9 +107,12 @@ class Winograd:
         tiles = {a: -(-problem.output[a] // m) for a in axes}
 
         # Whole tiles: pad the end of each transformed axis up to m T + 2.
-        extra = tuple((0, m * tiles[a] - problem.output[a] if a in axes else 0) for a in range(problem.ndim))
+        padding = tuple(
+            (lo, hi + (m * tiles[a] - problem.output[a] if a in axes else 0))
+            for a, (lo, hi) in enumerate(problem.padding)
+        )
         x = layout.arrange_lhs(problem, lhs, "GNSC").astype(dtype)
-        v = layout.pad_spatial(problem, x, first=2, extra=extra)  # G N S C
+        v = layout.pad_spatial(problem, x, first=2, padding=padding)  # G N S C
         for i, a in enumerate(axes):
             axis = 2 + i + a  # i point axes stand in front by now
             points = [_every(v, axis, p, m, tiles[a]) for p in range(m + 2)]

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+from collections.abc import Callable
 from typing import ClassVar
 
 import jax
@@ -10,13 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from convjax import layout
+from convjax import layout, sizes
+from convjax.algorithms.edges import edges_apart
 from convjax.algorithms.protocol import Cost, Reasons, describe
 from convjax.algorithms.window.geometry import accumulator, better, first_real_tap, padded, sum_error, tap_slices
 from convjax.dtypes import dtype_of
 from convjax.problem import WindowSpec
 
 _MOST_TAPS = 256
+# Taps up to which the edges are computed apart: they compile as long as the middle does.
+_FEW = 25
 # Vector operations for each tap and window, as measured.
 _WORK = {"max": 2, "min": 2, "sum": 2, "argmax": 5, "argmin": 5, "take": 3, "put": 2}
 
@@ -26,7 +30,7 @@ class Shift:
     """Combine each tap's slice into the running result in one fused loop."""
 
     name: ClassVar[str] = "shift"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     exact: ClassVar[bool] = True
     __str__ = describe
 
@@ -38,12 +42,13 @@ class Shift:
     def cost(self, problem: WindowSpec) -> Cost:
         overlapping_put = problem.operation == "put" and set(problem.strides) == {1}
         work = 8 if overlapping_put else _WORK[problem.operation]
-        grown = any(lo > 0 or hi > 0 for lo, hi in problem.padding) or any(d > 1 for d in problem.base_dilation)
+        padded = any(lo > 0 or hi > 0 for lo, hi in problem.padding)
+        grown = (padded and not _edges_are_apart(problem)) or set(problem.base_dilation) != {1}
         return Cost(
             vector=work * problem.macs,
             bytes=(2 if grown else 1) * problem.bytes,
             workspace=problem.bytes if grown else 0,
-            calls=2 if grown else 1,
+            calls=1 + sum(lo > 0 or hi > 0 for lo, hi in problem.padding),
         )
 
     def error(self, problem: WindowSpec) -> float:
@@ -66,19 +71,46 @@ def _reduce(problem: WindowSpec, x: jax.Array) -> jax.Array:
         return _sum_of_dilated(problem, x)
     combine = {"max": lax.max, "min": lax.min, "sum": lax.add}[problem.operation]
     wide = accumulator(problem) if problem.operation == "sum" else x.dtype
-    slices = (tap.astype(wide) for tap in tap_slices(problem, padded(problem, x)))
-    return functools.reduce(combine, slices).astype(x.dtype)
+
+    def reduce(problem: WindowSpec, x: jax.Array) -> jax.Array:
+        slices = (tap.astype(wide) for tap in tap_slices(problem, padded(problem, x)))
+        return functools.reduce(combine, slices).astype(x.dtype)
+
+    return _in_parts(reduce, problem, x)
 
 
 def _arg(problem: WindowSpec, x: jax.Array) -> jax.Array:
     """A strict comparison keeps the first of equal taps, and keeps padding from winning at all."""
-    value = jnp.full(problem.windows_shape, problem.identity, x.dtype)
-    winner = jnp.broadcast_to(first_real_tap(problem), problem.windows_shape)
-    for tap, candidate in enumerate(tap_slices(problem, padded(problem, x))):
-        wins = better(problem, candidate, value)
-        value = jnp.where(wins, candidate, value)
-        winner = jnp.where(wins, jnp.int32(tap), winner)
-    return winner
+
+    def winner_of(problem: WindowSpec, x: jax.Array) -> jax.Array:
+        value = jnp.full(problem.windows_shape, problem.identity, x.dtype)
+        winner = jnp.broadcast_to(first_real_tap(problem), problem.windows_shape)
+        for tap, candidate in enumerate(tap_slices(problem, padded(problem, x))):
+            wins = better(problem, candidate, value)
+            value = jnp.where(wins, candidate, value)
+            winner = jnp.where(wins, jnp.int32(tap), winner)
+        return winner
+
+    return _in_parts(winner_of, problem, x)
+
+
+def _in_parts(compute: Callable[[WindowSpec, jax.Array], jax.Array], problem: WindowSpec, x: jax.Array) -> jax.Array:
+    """`compute(problem, x)`, with the windows that padding touches apart from the others."""
+    if not _edges_are_apart(problem):
+        return compute(problem, x)
+    return edges_apart(
+        lambda x, padding: compute(dataclasses.replace(problem, shape=x.shape, padding=padding), x),
+        x,
+        problem.padding,
+        first=0,
+        reach=list(map(sizes.dilated, problem.window, problem.window_dilation)),
+        strides=problem.strides,
+    )
+
+
+def _edges_are_apart(problem: WindowSpec) -> bool:
+    simple = problem.operation in ("max", "min", "sum", "argmax", "argmin") and set(problem.base_dilation) == {1}
+    return simple and problem.taps <= _FEW and any(lo > 0 or hi > 0 for lo, hi in problem.padding)
 
 
 def _take(problem: WindowSpec, t: jax.Array, taps: jax.Array) -> jax.Array:

@@ -1,0 +1,159 @@
+"""Depthwise and small groups: taps times weights, added in one fused loop that holds the sum in registers.
+
+What such a loop costs beside its arithmetic decides how it is cut:
+
+- a padded copy of x takes as long as the loop itself where taps are few, so outputs at the edges are computed apart;
+- the rows of many taps push each other out of the first cache, so channels are then taken in blocks;
+- an expression of hundreds of terms compiles for ever, so the outer taps of such a kernel are looped over.
+"""
+
+import functools
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from convjax import layout, sizes
+from convjax.algorithms.edges import edges_apart
+from convjax.algorithms.numerics import accumulator
+from convjax.algorithms.protocol import Cost
+from convjax.problem import ConvSpec, Pads
+
+# Terms written out in one fused expression; above it the loop over outer taps is rolled.
+_UNROLLED = 64
+# Terms up to which the edges are expressions of their own: they compile as long as the middle does.
+_FEW = 25
+# Channels that a block should have at least, and the most blocks: each is an expression of its own.
+_BLOCK, _MOST_BLOCKS = 64, 4
+# A turn of a loop costs as much as this many kernels, whatever it adds: with many taps written out, with a single tap,
+# and with a single tap that has several channels.
+_CALLS_A_TURN = 100
+_CALLS_A_SINGLE_TURN = 0.15
+_CALLS_A_TURN_OF_CHANNELS = 5
+
+
+def multiply_add(problem: ConvSpec, x: jax.Array, w: jax.Array) -> jax.Array:
+    """Unpadded N S G C by S C G K: N S G K, in the accumulator's dtype."""
+    # A trailing axis of 1 makes XLA's loop slower, so C and K are left out where they are.
+    x = x if problem.C > 1 else x[..., 0]
+    w = w if problem.K > 1 else w[..., 0]
+    return _sum(problem, x, w).reshape(problem.N, *problem.output, problem.G, problem.K)
+
+
+def multiply_add_cost(problem: ConvSpec) -> Cost:
+    size = accumulator(problem).itemsize
+    # A fused loop of multiply-adds outruns other vector code while a group's weights stay in registers.
+    speed = 0.6 if problem.C * problem.K <= 16 else 1.0
+    out = 2 * size * math.prod(problem.output_shape)
+    outer = _rolled_axes(problem)
+    turns = math.prod(problem.kernel[:outer])
+    if _edges_are_apart(problem):
+        padded, joined, calls = 0, out, 2 + 2.0 * problem.ndim
+    else:
+        lhs = problem.N * problem.G * problem.C * math.prod(layout.padded_size(problem))
+        padded = 2 * size * lhs if layout.padded_size(problem) != problem.input else 0
+        joined = out if _blocks(problem) > 1 else 0
+        calls = 2 * _blocks(problem) + turns * _calls_a_turn(problem)
+    return Cost(
+        vector=speed * problem.macs,
+        bytes=problem.bytes + padded + joined + out * (turns - 1),
+        workspace=(padded + joined) / 2,
+        calls=calls,
+    )
+
+
+def _sum(problem: ConvSpec, x: jax.Array, w: jax.Array) -> jax.Array:
+    """Unpadded N S G (C) by S C G (K): N S G (K)."""
+    outer = _rolled_axes(problem)
+    if outer:
+        return _rolled(problem, layout.pad_spatial(problem, x, first=1), w, outer)
+
+    def compute(x: jax.Array, padding: Pads, w: jax.Array = w) -> jax.Array:
+        return _sum_of_taps(problem, layout.pad_spatial(problem, x, first=1, padding=padding), w)
+
+    if _edges_are_apart(problem):
+        return edges_apart(compute, x, problem.padding, first=1, reach=_reach(problem), strides=problem.strides)
+
+    axis = 1 + problem.ndim  # of G, in x and w alike
+    bounds = [problem.G * i // _blocks(problem) for i in range(_blocks(problem) + 1)]
+    blocks = []
+    for begin, end in itertools.pairwise(bounds):
+        x_block, w_block = (lax.slice_in_dim(a, begin, end, axis=axis) for a in (x, w))
+        blocks.append(compute(x_block, problem.padding, w_block))
+    return lax.concatenate(blocks, axis)
+
+
+def _sum_of_taps(problem: ConvSpec, x: jax.Array, w: jax.Array, outer: int = 0) -> jax.Array:
+    """As many outputs as padded x has windows; with `outer`, x and w are those of one tap of as many leading axes."""
+    dtype = accumulator(problem)
+    kernel, dilation, strides = problem.kernel[outer:], problem.rhs_dilation[outer:], problem.strides[outer:]
+    sizes_left = zip(x.shape[1 + outer :], _reach(problem)[outer:], strides, strict=False)
+    count = [sizes.windows(n, reach, s) for n, reach, s in sizes_left]
+    # The axes N S of x, before G. This also keeps XLA from merging the slice that cut a block's weights with those
+    # that cut its taps: the block is copied and lies together, where its rows do not collide in the cache.
+    w = lax.expand_dims(w.astype(dtype), range(len(kernel) + 1, len(kernel) + 2 + problem.ndim))
+    terms = []
+    for tap in np.ndindex(*kernel):
+        offset = [t * d for t, d in zip(tap, dilation, strict=True)]
+        shifted = layout.window_slice(x.astype(dtype), 1 + outer, offset, count, strides)
+        for c in range(problem.C):
+            x_c = shifted[..., c] if problem.C > 1 else shifted
+            terms.append((x_c[..., None] if problem.K > 1 else x_c) * w[(*tap, c)])
+    return functools.reduce(jnp.add, terms)
+
+
+def _rolled(problem: ConvSpec, x: jax.Array, w: jax.Array, outer: int) -> jax.Array:
+    """Loops over the taps of the first `outer` kernel axes; each turn adds the taps of the inner ones."""
+    kernel, dilation = problem.kernel[:outer], problem.rhs_dilation[:outer]
+    rows, strides = problem.output[:outer], problem.strides[:outer]
+    extent = [(o - 1) * s + 1 for o, s in zip(rows, strides, strict=True)]
+    w = w.reshape(math.prod(kernel), *w.shape[outer:])
+
+    def body(flat: jax.Array, total: jax.Array) -> jax.Array:
+        tap = jnp.unravel_index(flat, kernel)
+        start = [0] + [t * d for t, d in zip(tap, dilation, strict=True)] + [0] * (x.ndim - 1 - outer)
+        block = lax.dynamic_slice(x, start, [x.shape[0], *extent, *x.shape[1 + outer :]])
+        block = layout.window_slice(block, 1, [0] * outer, rows, strides)
+        return total + _sum_of_taps(problem, block, lax.dynamic_index_in_dim(w, flat, keepdims=False), outer)
+
+    trailing = (problem.G, problem.K) if problem.K > 1 else (problem.G,)
+    zero = jnp.zeros((problem.N, *problem.output, *trailing), accumulator(problem))
+    return lax.fori_loop(0, math.prod(kernel), body, zero)
+
+
+def _reach(problem: ConvSpec) -> list[int]:
+    """Elements from the first tap of a window to its last, along every axis."""
+    return [sizes.dilated(k, d) for k, d in zip(problem.kernel, problem.rhs_dilation, strict=True)]
+
+
+def _terms(problem: ConvSpec) -> int:
+    return problem.taps * problem.C
+
+
+def _rolled_axes(problem: ConvSpec) -> int:
+    """How many leading kernel axes to loop over so that at most `_UNROLLED` terms are written out."""
+    outer = 0
+    while outer < problem.ndim and math.prod(problem.kernel[outer:]) * problem.C > _UNROLLED:
+        outer += 1
+    return outer
+
+
+def _calls_a_turn(problem: ConvSpec) -> float:
+    if 0 < _rolled_axes(problem) < problem.ndim:
+        return _CALLS_A_TURN
+    return _CALLS_A_SINGLE_TURN if problem.C == 1 else _CALLS_A_TURN_OF_CHANNELS
+
+
+def _edges_are_apart(problem: ConvSpec) -> bool:
+    padded = any(lo > 0 or hi > 0 for lo, hi in problem.padding)
+    return padded and _terms(problem) <= _FEW and set(problem.lhs_dilation) <= {1}
+
+
+def _blocks(problem: ConvSpec) -> int:
+    """Blocks of channels, 1 where taps are few enough for the cache."""
+    if not _FEW < _terms(problem) <= _UNROLLED:
+        return 1
+    return max(1, min(_MOST_BLOCKS, problem.G, problem.G * problem.C // _BLOCK))
