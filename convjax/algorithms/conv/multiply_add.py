@@ -31,8 +31,10 @@ _BLOCK, _MOST_BLOCKS = 64, 4
 # A turn of a loop costs as much as this many kernels, whatever it adds: with many taps written out, with a single tap,
 # and with a single tap that has several channels.
 _CALLS_A_TURN = 100
-_CALLS_A_SINGLE_TURN = 0.15
+_CALLS_A_SINGLE_TURN = 0.02
 _CALLS_A_TURN_OF_CHANNELS = 5
+# A running sum up to so many bytes stays in the second cache from turn to turn, and costs half.
+_CACHED = 2**18
 
 
 def multiply_add(problem: ConvSpec, x: jax.Array, w: jax.Array) -> jax.Array:
@@ -59,7 +61,7 @@ def multiply_add_cost(problem: ConvSpec) -> Cost:
         calls = 2 * _blocks(problem) + turns * _calls_a_turn(problem)
     return Cost(
         vector=speed * problem.macs,
-        bytes=problem.bytes + padded + joined + out * (turns - 1),
+        bytes=problem.bytes + padded + joined + out * (turns - 1) * (0.5 if out <= 2 * _CACHED else 1.0),
         workspace=(padded + joined) / 2,
         calls=calls,
     )
