@@ -38,11 +38,10 @@ _CACHED = 2**18
 
 
 def multiply_add(problem: ConvSpec, x: jax.Array, w: jax.Array) -> jax.Array:
-    """Unpadded N S G C by S C G K: N S G K, in the accumulator's dtype."""
-    # A trailing axis of 1 makes XLA's loop slower, so C and K are left out where they are.
-    x = x if problem.C > 1 else x[..., 0]
-    w = w if problem.K > 1 else w[..., 0]
-    return _sum(problem, x, w).reshape(problem.N, *problem.output, problem.G, problem.K)
+    """Unpadded C N S G by S C G K: N S G K, in the accumulator's dtype."""
+    # A trailing axis of 1 makes XLA's loop slower, so K is left out where it is.
+    y = _sum(problem, x, w if problem.K > 1 else w[..., 0])
+    return y.reshape(problem.N, *problem.output, problem.G, problem.K)
 
 
 def multiply_add_cost(problem: ConvSpec) -> Cost:
@@ -68,41 +67,41 @@ def multiply_add_cost(problem: ConvSpec) -> Cost:
 
 
 def _sum(problem: ConvSpec, x: jax.Array, w: jax.Array) -> jax.Array:
-    """Unpadded N S G (C) by S C G (K): N S G (K)."""
+    """Unpadded C N S G by S C G (K): 1 N S G (K)."""
     outer = _rolled_axes(problem)
     if outer:
-        return _rolled(problem, layout.pad_spatial(problem, x, first=1), w, outer)
+        return _rolled(problem, layout.pad_spatial(problem, x, first=2), w, outer)
 
     def compute(x: jax.Array, padding: Pads, w: jax.Array = w) -> jax.Array:
-        return _sum_of_taps(problem, layout.pad_spatial(problem, x, first=1, padding=padding), w)
+        return _sum_of_taps(problem, layout.pad_spatial(problem, x, first=2, padding=padding), w)
 
     if _edges_are_apart(problem):
-        return edges_apart(compute, x, problem.padding, first=1, reach=_reach(problem), strides=problem.strides)
+        return edges_apart(compute, x, problem.padding, first=2, reach=_reach(problem), strides=problem.strides)
 
-    axis = 1 + problem.ndim  # of G, in x and w alike
     bounds = [problem.G * i // _blocks(problem) for i in range(_blocks(problem) + 1)]
     blocks = []
     for begin, end in itertools.pairwise(bounds):
-        x_block, w_block = (lax.slice_in_dim(a, begin, end, axis=axis) for a in (x, w))
+        x_block = lax.slice_in_dim(x, begin, end, axis=2 + problem.ndim)
+        w_block = lax.slice_in_dim(w, begin, end, axis=1 + problem.ndim)
         blocks.append(compute(x_block, problem.padding, w_block))
-    return lax.concatenate(blocks, axis)
+    return lax.concatenate(blocks, 2 + problem.ndim)
 
 
 def _sum_of_taps(problem: ConvSpec, x: jax.Array, w: jax.Array, outer: int = 0) -> jax.Array:
     """As many outputs as padded x has windows; with `outer`, x and w are those of one tap of as many leading axes."""
     dtype = accumulator(problem)
     kernel, dilation, strides = problem.kernel[outer:], problem.rhs_dilation[outer:], problem.strides[outer:]
-    sizes_left = zip(x.shape[1 + outer :], _reach(problem)[outer:], strides, strict=False)
+    sizes_left = zip(x.shape[2 + outer :], _reach(problem)[outer:], strides, strict=False)
     count = [sizes.windows(n, reach, s) for n, reach, s in sizes_left]
     # The axes N S of x, before G. This also keeps XLA from merging the slice that cut a block's weights with those
     # that cut its taps: the block is copied and lies together, where its rows do not collide in the cache.
-    w = lax.expand_dims(w.astype(dtype), range(len(kernel) + 1, len(kernel) + 2 + problem.ndim))
+    w = lax.expand_dims(w.astype(dtype), range(len(kernel) + 1, len(kernel) + 3 + problem.ndim))
     terms = []
     for tap in np.ndindex(*kernel):
         offset = [t * d for t, d in zip(tap, dilation, strict=True)]
-        shifted = layout.window_slice(x.astype(dtype), 1 + outer, offset, count, strides)
+        shifted = layout.window_slice(x.astype(dtype), 2 + outer, offset, count, strides)
         for c in range(problem.C):
-            x_c = shifted[..., c] if problem.C > 1 else shifted
+            x_c = shifted[c : c + 1]
             terms.append((x_c[..., None] if problem.K > 1 else x_c) * w[(*tap, c)])
     return functools.reduce(jnp.add, terms)
 
@@ -116,13 +115,13 @@ def _rolled(problem: ConvSpec, x: jax.Array, w: jax.Array, outer: int) -> jax.Ar
 
     def body(flat: jax.Array, total: jax.Array) -> jax.Array:
         tap = jnp.unravel_index(flat, kernel)
-        start = [0] + [t * d for t, d in zip(tap, dilation, strict=True)] + [0] * (x.ndim - 1 - outer)
-        block = lax.dynamic_slice(x, start, [x.shape[0], *extent, *x.shape[1 + outer :]])
-        block = layout.window_slice(block, 1, [0] * outer, rows, strides)
+        start = [0, 0] + [t * d for t, d in zip(tap, dilation, strict=True)] + [0] * (x.ndim - 2 - outer)
+        block = lax.dynamic_slice(x, start, [*x.shape[:2], *extent, *x.shape[2 + outer :]])
+        block = layout.window_slice(block, 2, [0] * outer, rows, strides)
         return total + _sum_of_taps(problem, block, lax.dynamic_index_in_dim(w, flat, keepdims=False), outer)
 
     trailing = (problem.G, problem.K) if problem.K > 1 else (problem.G,)
-    zero = jnp.zeros((problem.N, *problem.output, *trailing), accumulator(problem))
+    zero = jnp.zeros((1, problem.N, *problem.output, *trailing), accumulator(problem))
     return lax.fori_loop(0, math.prod(kernel), body, zero)
 
 

@@ -53,7 +53,7 @@ class Shift:
 
     def __call__(self, problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
         if self.by == "multiply":
-            compute, x_order, w_order, y_order = multiply_add, "NSGC", "SCGK", "NSGK"
+            compute, x_order, w_order, y_order = multiply_add, "CNSG", "SCGK", "NSGK"
         else:
             compute, x_order, w_order, y_order = _dots, "GNSC", "SGCK", "GNSK"
         x, w = layout.arrange_lhs(problem, lhs, x_order), layout.arrange_rhs(problem, rhs, w_order)
