@@ -66,7 +66,7 @@ class Winograd:
     tile: int = 4
 
     name: ClassVar[str] = "winograd"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     exact: ClassVar[bool] = False
     __str__ = describe
 
@@ -113,40 +113,42 @@ class Winograd:
         )
         x = layout.arrange_lhs(problem, lhs, "GNSC").astype(dtype)
         v = layout.pad_spatial(problem, x, first=2, padding=padding)  # G N S C
-        for i, a in enumerate(axes):
+        for i, a in enumerate(reversed(axes)):
             axis = 2 + i + a  # i point axes stand in front by now
             points = [_every(v, axis, p, m, tiles[a]) for p in range(m + 2)]
             v = jnp.stack([_combine(row, points) for row in B])  # P .. G N S C
 
-        u = self._filters(problem, rhs, dtype, axes)  # R P.. and G C K in rhs's own order, with P as v has them
+        u = self._filters(problem, rhs, dtype, axes)  # P.. and G C K in rhs's own order, with P as v has them
         product = self._products(problem, v, u, axes)  # P.. G N S K
 
         y = product
-        for i, a in reversed(list(enumerate(axes))):
+        for a in axes:
             rows = [_combine(row, list(y)) for row in A]  # m of P.. G N S K
-            y = jnp.stack(rows, axis=i + 2 + a + 1)
-            y = lax.collapse(y, i + 2 + a, i + 2 + a + 2)  # tiles and rows interleave into the axis
-            y = lax.slice_in_dim(y, 0, problem.output[a], axis=i + 2 + a)
+            y = jnp.stack(rows, axis=len(axes) + 2 + a)  # behind the tiles of its axis
+        for a in axes:  # tiles and rows interleave into each axis, only now: in between, XLA would compute rows twice
+            y = lax.slice_in_dim(lax.collapse(y, 2 + a, 4 + a), 0, problem.output[a], axis=2 + a)
         return layout.restore_out(problem, y, "GNSK").astype(dtype_of(problem.output_dtype))
 
-    def _filters(self, problem: ConvSpec, rhs: jax.Array, dtype: np.dtype, axes: tuple[int, ...]) -> jax.Array:
-        """G g for every filter, as one product with the Kronecker power of G: rest P.. G C K, or G K C as rhs has them.
+    def _filters(self, problem: ConvSpec, rhs: jax.Array, dtype: np.dtype, axes: tuple[int, ...]) -> list[jax.Array]:
+        """G g for every filter and tap of the other axes, as one product with the Kronecker power of G: P.. G C K, or
+        G K C as rhs has them.
 
         Transposing the channels of a large kernel would cost more than the products it serves.
         """
         w = layout.arrange_rhs(problem, rhs, "S" + _channel_order(problem)).astype(dtype)
         rest = [a for a in range(problem.ndim) if a not in axes]
         channels = w.shape[problem.ndim :]
-        w = lax.transpose(w, [*rest, *reversed(axes), *range(problem.ndim, w.ndim)])
+        w = lax.transpose(w, [*rest, *axes, *range(problem.ndim, w.ndim)])
         w = w.reshape(math.prod(problem.kernel[a] for a in rest), 3 ** len(axes), math.prod(channels))
         G = np.asarray(_TRANSFORMS[self.tile]["G"], np.float64)
         kron: np.ndarray = np.ones((1, 1))
         for _ in axes:
             kron = np.kron(kron, G)
-        u = jnp.einsum("pt,rtc->rpc", kron.astype(dtype), w, precision="highest")
-        return u.reshape(-1, *[self.tile + 2] * len(axes), *channels)
+        # One plain product a tap: batched, XLA would turn it round and transpose the result.
+        u = [jnp.dot(kron.astype(dtype), taps, precision="highest") for taps in w]
+        return [filters.reshape(*[self.tile + 2] * len(axes), *channels) for filters in u]
 
-    def _products(self, problem: ConvSpec, v: jax.Array, u: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+    def _products(self, problem: ConvSpec, v: jax.Array, u: list[jax.Array], axes: tuple[int, ...]) -> jax.Array:
         """Sum over the taps of untransformed axes of one batched product each."""
         n = len(axes)
         rest = [range(k) if a not in axes else (0,) for a, k in enumerate(problem.kernel)]
