@@ -27,3 +27,8 @@ def same_padding(size: int, kernel_extent: int, stride: int, odd_at_end: bool = 
     total = max(0, (-(-size // stride) - 1) * stride + kernel_extent - size)
     small, large = total // 2, total - total // 2
     return (small, large) if odd_at_end else (large, small)
+
+
+def transposed(count: int, kernel_extent: int, stride: int, lo: int, hi: int) -> int:
+    """The least size that, padded by (lo, hi), has `count` windows; may be negative where padding is large."""
+    return (count - 1) * stride + kernel_extent - lo - hi

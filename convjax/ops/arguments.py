@@ -76,6 +76,15 @@ def channels_first(layout: str | None, ndim: int) -> bool:
     raise ValueError(f"layout must be None or one of {', '.join(valid)} for {ndim} spatial axes, got {layout!r}")
 
 
+def spatial_axes(x: jax.Array, per_axis: object, layout: str | None) -> int:
+    """As many as an argument has entries or the layout letters; else all of x but channels and, from rank 3, batch."""
+    if isinstance(per_axis, Sequence) and not isinstance(per_axis, str):
+        return len(per_axis)
+    if layout is not None:
+        return len(layout) - 2
+    return x.ndim - 2 if x.ndim > 2 else x.ndim - 1
+
+
 def with_batch(x: jax.Array, ndim: int) -> tuple[jax.Array, bool]:
     """x with a batch axis, and whether one was added."""
     if x.ndim == ndim + 2:

@@ -4,17 +4,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax import lax
 
 from convjax import primitive, sizes
 from convjax.ops.arguments import Padding, channels_first, padding_pairs, positive_per_axis, with_batch
+from convjax.ops.operands import add_bias, check_bias, check_dtypes, check_groups, check_sizes
 from convjax.ops.pad import PaddingMode, pad_by_mode, padding_modes
 from convjax.problem import require_positive
 from convjax.request import AlgorithmLike, request
 
 PrecisionLike = str | lax.Precision | tuple[Any, Any] | None
-_SPATIAL = {1: "W", 2: "HW", 3: "DHW"}
+SPATIAL_LETTERS = {1: "W", 2: "HW", 3: "DHW"}
 
 
 def conv_general_dilated(
@@ -136,7 +136,7 @@ def conv(
         Dumoulin and Visin, A guide to convolution arithmetic for deep learning, arXiv:1603.07285.
     """
     ndim = w.ndim - 2
-    if ndim not in _SPATIAL:
+    if ndim not in SPATIAL_LETTERS:
         raise ValueError(f"w of shape {w.shape} must have 3, 4 or 5 axes: 1 to 3 spatial axes, C // groups and K")
     x, added = with_batch(x, ndim)
     strides, dilation = positive_per_axis("strides", strides, ndim), positive_per_axis("dilation", dilation, ndim)
@@ -146,11 +146,11 @@ def conv(
     size = x.shape[2:] if first else x.shape[1:-1]
     extent = tuple(sizes.dilated(k, d) for k, d in zip(w.shape, dilation))  # noqa: B905  the kernel's axes lead
     widths = padding_pairs(padding, size, extent, strides)
-    _check_sizes(size, widths, extent)
+    check_sizes(size, widths, extent)
     modes = padding_modes(padding_mode, ndim)
-    x, widths = pad_by_mode(x, widths, modes, layout)
+    x, widths = pad_by_mode(x, widths, modes, 2 if first else 1)
 
-    letters = _SPATIAL[ndim]
+    letters = SPATIAL_LETTERS[ndim]
     x_order = f"NC{letters}" if first else f"N{letters}C"
     y = conv_general_dilated(
         x,
@@ -165,7 +165,7 @@ def conv(
         algorithm=algorithm,
     )
     if bias is not None:
-        y = _add_bias(y, bias, axis=1 if first else ndim + 1)
+        y = add_bias(y, bias, axis=1 if first else ndim + 1)
     return y[0] if added else y
 
 
@@ -202,31 +202,32 @@ def conv3d(x: jax.Array, w: jax.Array, **options: Any) -> jax.Array:
     return _conv_of_rank(3, x, w, options)
 
 
-def depthwise_conv(x: jax.Array, w: jax.Array, **options: Any) -> jax.Array:
-    """Convolves every channel by filters of its own.
+def convolve(x: jax.Array, w: jax.Array, **options: Any) -> jax.Array:
+    """True convolution: `conv` with w flipped along every spatial axis.
 
-    y[n, o, c M + m] = sum over taps t of x[n, o s + t d - lo, c] w[t, c, m]
+    y[n, o, k] = sum over taps t and channels c of x[n, o s - t d + (r - 1) d - lo, c] w[t, c, k], r taps an axis
+
+    `scipy.signal.convolve`'s modes "full", "valid" and "same" are the paddings "FULL", "VALID" and "SAME_LOWER".
 
     Args:
-        x: (N, *spatial, C), or as `conv`.
-        w: (*kernel, C, M) with M the channel multiplier.
-        **options: as `conv`, without groups.
+        x, w, **options: as `conv`; padding is that of `conv` with the flipped kernel.
 
     Returns:
-        (N, *output, C M).
+        (N, *output, K), as `conv`.
 
     Raises:
         ValueError: as `conv`.
+        TypeError: as `conv`.
 
     Example:
         >>> import jax.numpy as jnp
-        >>> depthwise_conv(jnp.ones((1, 8, 8, 16)), jnp.ones((3, 3, 16, 2)), padding="SAME").shape
-        (1, 8, 8, 32)
+        >>> x = jnp.arange(1.0, 10.0).reshape(3, 3, 1)
+        >>> w = jnp.array([[1.0, 2.0], [3.0, 4.0]]).reshape(2, 2, 1, 1)
+        >>> convolve(x, w)[..., 0]
+        Array([[23., 33.],
+               [53., 63.]], dtype=float32)
     """
-    if "groups" in options:
-        raise ValueError("depthwise_conv has one group a channel: leave groups out")
-    *kernel, channels, multiplier = w.shape
-    return conv(x, w.reshape(*kernel, 1, channels * multiplier), groups=channels, **options)
+    return conv(x, lax.rev(w, range(w.ndim - 2)), **options)
 
 
 def _conv_of_rank(ndim: int, x: jax.Array, w: jax.Array, options: dict[str, Any]) -> jax.Array:
@@ -237,40 +238,15 @@ def _conv_of_rank(ndim: int, x: jax.Array, w: jax.Array, options: dict[str, Any]
     return conv(x, w, **options)
 
 
-def _add_bias(y: jax.Array, bias: jax.Array, axis: int) -> jax.Array:
-    """Broadcast in float32, so that the bias gradient of a half-precision model is summed in float32."""
-    wide = jnp.promote_types(y.dtype, jnp.float32) if jnp.issubdtype(y.dtype, jnp.floating) else y.dtype
-    broadcast = lax.broadcast_in_dim(bias.astype(wide), y.shape, (axis,))
-    return y + broadcast.astype(y.dtype)
-
-
 def _check_operands(
     x: jax.Array, w: jax.Array, bias: jax.Array | None, groups: int, channels: int, preferred: Any
 ) -> None:
     inputs, outputs = w.shape[-2:]
-    if groups < 1:
-        raise ValueError(f"groups must be at least 1, got {groups}")
-    if channels % groups or outputs % groups:
-        raise ValueError(f"groups={groups} must divide the {channels} channels of x and the {outputs} outputs of w")
+    check_groups(groups, channels, outputs)
     if inputs != channels // groups:
         raise ValueError(
             f"w of shape {w.shape} takes {inputs} channels a group, but x has {channels} in {groups} groups: "
             f"w needs {channels // groups}"
         )
-    if x.dtype != w.dtype:
-        raise TypeError(f"x is {x.dtype} and w is {w.dtype}: cast one to the other's dtype")
-    if jnp.issubdtype(x.dtype, jnp.integer) and x.dtype.itemsize < 4 and preferred is None:
-        raise TypeError(f"sums of {x.dtype} products overflow {x.dtype}: pass preferred_element_type=jnp.int32")
-    if bias is not None and bias.shape != (outputs,):
-        raise ValueError(f"bias of shape {bias.shape} must be ({outputs},), one for each output channel of w")
-
-
-def _check_sizes(size: Sequence[int], widths: Sequence[tuple[int, int]], extent: Sequence[int]) -> None:
-    for axis, (n, (lo, hi), e) in enumerate(zip(size, widths, extent, strict=True)):
-        if n + min(lo, 0) + min(hi, 0) < 0:
-            raise ValueError(f"padding ({lo}, {hi}) crops more than the {n} elements of spatial axis {axis}")
-        if n > 0 and n + lo + hi < e:
-            raise ValueError(
-                f"spatial axis {axis} has {n} elements, {n + lo + hi} with padding ({lo}, {hi}), fewer than the "
-                f"dilated kernel's {e}: the output would be empty; pad by {e - n} or more in all"
-            )
+    check_dtypes(x, w, preferred)
+    check_bias(bias, outputs)

@@ -9,7 +9,7 @@ import numpy as np
 from jax import lax
 
 from convjax import sizes, window_primitive
-from convjax.ops.arguments import Padding, channels_first, padding_pairs, positive_per_axis, with_batch
+from convjax.ops.arguments import Padding, channels_first, padding_pairs, positive_per_axis, spatial_axes, with_batch
 from convjax.problem import Ints, WindowSpec
 from convjax.request import AlgorithmLike, request
 
@@ -236,7 +236,7 @@ def _read(
     ceil_mode: bool,
     layout: str | None,
 ) -> _Pool:
-    ndim = _spatial_axes(x, window, layout)
+    ndim = spatial_axes(x, window, layout)
     x, unbatched = with_batch(x, ndim)
     taps = positive_per_axis("window", window, ndim)
     steps = positive_per_axis("strides", window if strides is None else strides, ndim)
@@ -272,12 +272,3 @@ def _read(
             "holds no element of x: use less padding or dilation"
         )
     return pool
-
-
-def _spatial_axes(x: jax.Array, window: int | Sequence[int], layout: str | None) -> int:
-    """As many as the window has entries or the layout letters; else all of x but channels and, from rank 3, batch."""
-    if isinstance(window, Sequence):
-        return len(window)
-    if layout is not None:
-        return len(layout) - 2
-    return x.ndim - 2 if x.ndim > 2 else x.ndim - 1

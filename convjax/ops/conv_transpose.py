@@ -1,0 +1,243 @@
+"""Transposed convolution: the adjoint of `conv`, stated as one convolution over a dilated input."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from convjax import sizes
+from convjax.ops.arguments import Padding, channels_first, padding_pairs, per_axis, positive_per_axis, with_batch
+from convjax.ops.conv import SPATIAL_LETTERS, PrecisionLike, conv_general_dilated
+from convjax.ops.operands import add_bias, check_bias, check_dtypes, check_groups
+from convjax.ops.pad import PaddingMode, pad_by_mode, padding_modes
+from convjax.problem import Ints, Pads
+from convjax.request import AlgorithmLike
+
+
+def conv_transpose(
+    x: jax.Array,
+    w: jax.Array,
+    *,
+    bias: jax.Array | None = None,
+    strides: int | Sequence[int] = 1,
+    padding: Padding = "VALID",
+    padding_mode: PaddingMode | Sequence[PaddingMode] = "zeros",
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+    output_padding: int | Sequence[int] = 0,
+    output_size: int | Sequence[int] | None = None,
+    layout: str | None = None,
+    precision: PrecisionLike = None,
+    preferred_element_type: Any = None,
+    algorithm: AlgorithmLike = None,
+) -> jax.Array:
+    """The transpose of `conv` with the same w: what `conv` reads from an element, it adds to it.
+
+    y[n, o s + t d - lo, k] = bias[k] + sum over positions o, taps t and channels c of x[n, o, c] w[t, c, k]
+
+    for every o and t whose target lies inside y. N batch, C input and K output channels, G groups; group g of the
+    output reads group g of the input, and the groups' outputs stand one after another.
+
+    Args:
+        x: (N, *spatial, C), or (*spatial, C) without a batch; channels first under `layout`.
+        w: (*kernel, C, K // G), in every layout. PyTorch's (C, K // G, *kernel) needs only its axes moved.
+        bias: (K,).
+        strides: elements of y between the targets of neighbouring elements of x, at least 1.
+        padding: the padding of the convolution that is transposed, in all forms of `conv`: numbers crop y at the ends
+            of each axis (negative: extend it), as PyTorch's do.
+        padding_mode: of the convolution that is transposed: what was cropped is added back where the padding came
+            from; "zeros" drops it.
+        dilation: elements of y between the targets of neighbouring taps, at least 1.
+        groups: G.
+        output_padding: how much longer than the least possible y is at the end of each axis, computed like the rest;
+            below the larger of stride and dilation. Several sizes convolve to the same one; this tells them apart.
+        output_size: the spatial sizes of y instead, e.g. of what was convolved.
+        layout: None for channels last, or "NCW", "NCHW", "NCDHW".
+        precision, preferred_element_type, algorithm: as `conv`.
+
+    Returns:
+        (N, *output, K) in x's layout, where output = (n - 1) s - lo - hi + d (k - 1) + 1 + output_padding, and for
+        "SAME" and "SAME_LOWER" output = n s.
+
+    Raises:
+        ValueError: shapes, groups or sizes that do not fit together, naming both numbers.
+        TypeError: x and w differ in dtype.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> x, w = jnp.array([1.0, 2.0]).reshape(2, 1), jnp.array([1.0, 2.0, 3.0]).reshape(3, 1, 1)
+        >>> conv_transpose(x, w, strides=2)[:, 0]
+        Array([1., 2., 5., 4., 6.], dtype=float32)
+        >>> conv_transpose(x, w, strides=2, padding="SAME")[:, 0]
+        Array([1., 2., 5., 4.], dtype=float32)
+
+    Source:
+        Dumoulin and Visin, A guide to convolution arithmetic for deep learning, arXiv:1603.07285, section 4.
+    """
+    ndim = w.ndim - 2
+    if ndim not in SPATIAL_LETTERS:
+        raise ValueError(f"w of shape {w.shape} must have 3, 4 or 5 axes: 1 to 3 spatial axes, C and K // groups")
+    x, added = with_batch(x, ndim)
+    strides, dilation = positive_per_axis("strides", strides, ndim), positive_per_axis("dilation", dilation, ndim)
+    first = channels_first(layout, ndim)
+    outputs = _check_operands(x, w, bias, groups, x.shape[1 if first else -1], preferred_element_type)
+
+    size = x.shape[2:] if first else x.shape[1:-1]
+    extent = tuple(sizes.dilated(k, d) for k, d in zip(w.shape[:ndim], dilation, strict=True))
+    output, widths = _output(size, extent, strides, dilation, padding, output_padding, output_size)
+    modes = padding_modes(padding_mode, ndim)
+    # Along the axes of other modes the margins are computed too, and added back afterwards.
+    cropped = tuple(pair if mode == "zeros" else (0, 0) for pair, mode in zip(widths, modes, strict=True))
+    computed = tuple(n + sum(pair) - sum(crop) for n, pair, crop in zip(output, widths, cropped, strict=True))
+
+    letters = SPATIAL_LETTERS[ndim]
+    x_order = f"NC{letters}" if first else f"N{letters}C"
+    y = conv_general_dilated(
+        x,
+        _kernel_of_adjoint(w, groups),
+        (1,) * ndim,
+        _padding_of_adjoint(size, computed, extent, strides, cropped),
+        lhs_dilation=strides,
+        rhs_dilation=dilation,
+        dimension_numbers=(x_order, f"{letters}IO", x_order),
+        feature_group_count=groups,
+        precision=precision,
+        preferred_element_type=preferred_element_type,
+        algorithm=algorithm,
+    )
+    if any(mode != "zeros" for mode in modes):
+        y = _add_margins(y, output, widths, modes, 2 if first else 1)
+    if bias is not None:
+        check_bias(bias, outputs)
+        y = add_bias(y, bias, axis=1 if first else ndim + 1)
+    return y[0] if added else y
+
+
+def conv_transpose1d(x: jax.Array, w: jax.Array, **options: Any) -> jax.Array:
+    """`conv_transpose` over one spatial axis: x (N, W, C), w (R, C, K // G).
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> conv_transpose1d(jnp.ones((2, 5, 4)), jnp.ones((4, 4, 6)), strides=2, padding=1).shape
+        (2, 10, 6)
+    """
+    return _of_rank(1, x, w, options)
+
+
+def conv_transpose2d(x: jax.Array, w: jax.Array, **options: Any) -> jax.Array:
+    """`conv_transpose` over two spatial axes: x (N, H, W, C), w (R, S, C, K // G).
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> conv_transpose2d(jnp.ones((1, 50, 50, 2)), jnp.ones((3, 5, 2, 1)), strides=(2, 1), padding=(4, 2),
+        ...                  dilation=(3, 1)).shape
+        (1, 97, 50, 1)
+    """
+    return _of_rank(2, x, w, options)
+
+
+def conv_transpose3d(x: jax.Array, w: jax.Array, **options: Any) -> jax.Array:
+    """`conv_transpose` over three spatial axes: x (N, D, H, W, C), w (Q, R, S, C, K // G).
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> conv_transpose3d(jnp.ones((1, 4, 6, 6, 8)), jnp.ones((2, 2, 2, 8, 4)), strides=2).shape
+        (1, 8, 12, 12, 4)
+    """
+    return _of_rank(3, x, w, options)
+
+
+def _of_rank(ndim: int, x: jax.Array, w: jax.Array, options: dict[str, Any]) -> jax.Array:
+    if w.ndim != ndim + 2:
+        raise ValueError(
+            f"w of shape {w.shape} must have {ndim + 2} axes for conv_transpose{ndim}d: {ndim} spatial, C, K // groups"
+        )
+    return conv_transpose(x, w, **options)
+
+
+def _check_operands(
+    x: jax.Array, w: jax.Array, bias: jax.Array | None, groups: int, channels: int, preferred: Any
+) -> int:
+    """The number of output channels, K."""
+    inputs, outputs = w.shape[-2], w.shape[-1] * max(groups, 1)
+    check_groups(groups, channels, outputs)
+    if inputs != channels:
+        raise ValueError(f"w of shape {w.shape} takes {inputs} channels, but x has {channels}: w needs {channels}")
+    check_dtypes(x, w, preferred)
+    check_bias(bias, outputs)
+    return outputs
+
+
+def _output(
+    size: Ints,
+    extent: Ints,
+    strides: Ints,
+    dilation: Ints,
+    padding: Padding,
+    output_padding: int | Sequence[int],
+    output_size: int | Sequence[int] | None,
+) -> tuple[Ints, Pads]:
+    """The spatial sizes of y, and the padding of the convolution from there to x."""
+    ndim = len(size)
+    extra = per_axis("output_padding", output_padding, ndim)
+    wanted = None if output_size is None else per_axis("output_size", output_size, ndim)
+    if wanted is not None and any(extra):
+        raise ValueError(f"output_size {wanted} and output_padding {extra} say the same thing: give one of them")
+    for e, s, d in zip(extra, strides, dilation, strict=True):
+        if not 0 <= e < max(s, d):
+            raise ValueError(
+                f"output_padding {e} must be at least 0 and below the larger of stride {s} and dilation {d}"
+            )
+
+    if padding in ("SAME", "SAME_LOWER"):
+        if any(extra):
+            raise ValueError(
+                f"padding {padding!r} makes n s elements: leave output_padding {extra} out or pad by numbers"
+            )
+        longest = tuple(n * s for n, s in zip(size, strides, strict=True))
+        output = longest if wanted is None else wanted
+        ranges = [(most - s + 1, most) for most, s in zip(longest, strides, strict=True)]
+        widths = padding_pairs(padding, output, extent, strides)
+    else:
+        widths = padding_pairs(padding, size, extent, strides)
+        least = [sizes.transposed(n, e, s, *pair) for n, e, s, pair in zip(size, extent, strides, widths, strict=True)]
+        output = tuple(n + e for n, e in zip(least, extra, strict=True)) if wanted is None else wanted
+        ranges = [(n, n + s - 1) for n, s in zip(least, strides, strict=True)]
+
+    for axis, (n, pair, (low, high)) in enumerate(zip(output, widths, ranges, strict=True)):
+        if wanted is not None and not low <= n <= high:
+            raise ValueError(
+                f"output_size {n} of spatial axis {axis} must be {low} to {high}: "
+                f"no other size convolves to the {size[axis]} elements of x"
+            )
+        if n < 1:
+            raise ValueError(
+                f"padding {pair} leaves {n} elements of spatial axis {axis}: crop {1 - n} fewer of the {n + sum(pair)}"
+            )
+    return output, widths
+
+
+def _padding_of_adjoint(size: Ints, output: Ints, extent: Ints, strides: Ints, widths: Pads) -> Pads:
+    """The padding of x, dilated by the strides, under which windows stand where y's elements are."""
+    pads = []
+    for n, m, e, s, (lo, _) in zip(size, output, extent, strides, widths, strict=True):
+        before = e - 1 - lo
+        pads.append((before, m + e - 1 - before - sizes.dilated(n, s)))
+    return tuple(pads)
+
+
+def _kernel_of_adjoint(w: jax.Array, groups: int) -> jax.Array:
+    """(*kernel, C, K // G) to (*kernel, C // G, K), the taps reversed."""
+    *kernel, channels, outputs = w.shape
+    w = lax.rev(w, range(len(kernel))).reshape(*kernel, groups, channels // groups, outputs)
+    return jnp.moveaxis(w, -3, -2).reshape(*kernel, channels // groups, groups * outputs)
+
+
+def _add_margins(y: jax.Array, size: Ints, widths: Pads, modes: Sequence[str], first: int) -> jax.Array:
+    """y with its margins added to the elements that `pad_by_mode` copies there: that padding's transpose."""
+    shape = (*y.shape[:first], *size, *y.shape[first + len(size) :])
+    kept = tuple(pair if mode != "zeros" else (0, 0) for pair, mode in zip(widths, modes, strict=True))
+    unpadded = jax.typeof(y).update(shape=shape)  # y's own type, which carries the axes that shard_map varies it over
+    return jax.linear_transpose(lambda x: pad_by_mode(x, kept, modes, first)[0], unpadded)(y)[0]
