@@ -321,3 +321,15 @@ def test_a_batch_sharded_grouped_convolution_gathers_no_activations() -> None:
     # What is gathered to be summed is never larger than the weights.
     for shape in re.findall(r"= f32\[([\d,]*)\]\S* all-gather\(", compiled(gradient, x, w)):
         assert np.prod([int(n) for n in shape.split(",")]) <= w.size
+
+
+@pytest.mark.parametrize("members", [PartitionSpec(), PartitionSpec("batch")], ids=["on each", "divided"])
+def test_a_vmapped_pointwise_convolution_is_right_when_its_members_are_divided(members: PartitionSpec) -> None:
+    """XLA 0.10 and 0.12 divide the grouped convolution of one tap that this becomes wrongly."""
+    rng = np.random.default_rng(0)
+    x, w = (rng.standard_normal(shape).astype(np.float32) for shape in ((2, 3, 5, 5, 6), (2, 1, 1, 6, 4)))
+    placed = [
+        jax.device_put(a, NamedSharding(two_devices(), s)) for a, s in ((x, members), (w, PartitionSpec("batch")))
+    ]
+    got = jax.jit(jax.vmap(convjax.conv))(*placed)
+    np.testing.assert_allclose(got, np.einsum("mnhwc,mck->mnhwk", x, w[:, 0, 0]), rtol=1e-4, atol=1e-5)

@@ -36,7 +36,7 @@ from convjax.testing import (
 )
 
 # Programs with more kernels than this, or derivatives with more taps in all, take many seconds to compile.
-_MOST_CALLS, _MOST_TAPS = 30, 200
+_MOST_CALLS, _MOST_TAPS = 20, 60
 
 Pair = tuple[Algorithm, ConvSpec]
 

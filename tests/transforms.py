@@ -24,8 +24,13 @@ Results = dict[str, Any]
 
 
 def loss_of(f: Function) -> Callable[..., jax.Array]:
-    """Sum of c f^2 / 2: bilinear f would have no second derivative by one operand otherwise."""
-    return lambda c, *operands: jnp.sum(c * jnp.square(f(*operands))) / 2
+    """Sum of c f for bilinear f, whose second derivatives mix its operands; of c f^2 / 2 for f of one operand."""
+
+    def loss(c: jax.Array, *operands: jax.Array) -> jax.Array:
+        value = f(*operands)
+        return jnp.sum(c * (value if len(operands) > 1 else jnp.square(value) / 2))
+
+    return loss
 
 
 def differentiated(f: Function, c: jax.Array, *operands: jax.Array) -> Results:

@@ -6,6 +6,7 @@ To add one, write its file and name it here; the conformance suite then tests it
 from convjax.algorithms.conv.fft import FFT
 from convjax.algorithms.conv.im2col import Im2col
 from convjax.algorithms.conv.lax_conv import Lax
+from convjax.algorithms.conv.polyphase import Polyphase
 from convjax.algorithms.conv.positions import Positions
 from convjax.algorithms.conv.shift import Shift
 from convjax.algorithms.conv.vmapped import Vmap
@@ -26,6 +27,9 @@ _CONV: tuple[Algorithm, ...] = (
     FFT(),
     Positions("reduce"),
     Positions("dot"),
+    Polyphase(Lax()),
+    Polyphase(Shift("multiply")),
+    Polyphase(Shift("dot")),
     Vmap(),
 )
 _WINDOW: tuple[Algorithm, ...] = (LaxWindow(), ShiftWindow(), ReshapeWindow())
