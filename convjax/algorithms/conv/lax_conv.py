@@ -8,7 +8,8 @@ import jax
 from jax import lax
 
 from convjax import layout, sizes
-from convjax.algorithms.numerics import direct_error
+from convjax.algorithms.numerics import accumulator, direct_error
+from convjax.algorithms.products import rows_by_columns
 from convjax.algorithms.protocol import Cost, Reasons, describe
 from convjax.dtypes import dtype_of
 from convjax.problem import ConvSpec
@@ -19,13 +20,11 @@ class Lax:
     """One `convolution` instruction; XLA decides how to run it."""
 
     name: ClassVar[str] = "lax"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     exact: ClassVar[bool] = True
     __str__ = describe
 
     def unsupported(self, problem: ConvSpec, platform: str) -> Reasons:
-        if problem.groups > 1 and problem.taps == 1 and set(problem.strides) <= {1}:
-            return ("XLA, 0.10 and 0.12, divides a grouped convolution of one tap wrongly among devices",)
         return ()
 
     def cost(self, problem: ConvSpec) -> Cost:
@@ -55,6 +54,9 @@ class Lax:
         return direct_error(problem)
 
     def __call__(self, problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
+        if problem.groups > 1 and problem.taps == 1 and set(problem.strides) <= {1}:
+            # As a convolution XLA, 0.10 and 0.12, divides it wrongly among devices.
+            return _product_of_groups(problem, lhs, rhs)
         padding, lhs_dilation = problem.padding, problem.lhs_dilation
         if _misread(problem):
             spatial = problem.dimension_numbers[0][2:]
@@ -76,6 +78,14 @@ class Lax:
             problem.precision,
             None if problem.preferred_element_type is None else dtype_of(problem.preferred_element_type),
         )
+
+
+def _product_of_groups(problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
+    """A grouped convolution of one tap as one batched product."""
+    x = layout.pad_spatial(problem, layout.arrange_lhs(problem, lhs, "GNSC"), first=2)
+    w = layout.arrange_rhs(problem, rhs, "SGCK")[(0,) * problem.ndim]
+    y = rows_by_columns(problem, x, w, accumulator(problem))
+    return layout.restore_out(problem, y, "GNSK").astype(dtype_of(problem.output_dtype))
 
 
 def _misread(problem: ConvSpec) -> bool:
