@@ -13,7 +13,10 @@ from convjax.ops.conv_transpose import conv_transpose as conv_transpose
 from convjax.ops.conv_transpose import conv_transpose1d as conv_transpose1d
 from convjax.ops.conv_transpose import conv_transpose2d as conv_transpose2d
 from convjax.ops.conv_transpose import conv_transpose3d as conv_transpose3d
+from convjax.ops.deform import deform_conv2d as deform_conv2d
 from convjax.ops.local import conv_local as conv_local
+from convjax.ops.morphology import dilation2d as dilation2d
+from convjax.ops.morphology import erosion2d as erosion2d
 from convjax.ops.pad import pad as pad
 from convjax.ops.patches import fold as fold
 from convjax.ops.patches import unfold as unfold

@@ -56,7 +56,7 @@ def max_pool(
         >>> y[:, 0], i[:, 0]
         (Array([5., 2.], dtype=float32), Array([1, 2], dtype=int32))
     """
-    pool = _read(x, window, strides, padding, dilation, ceil_mode, layout)
+    pool = read_windows(x, window, strides, padding, dilation, ceil_mode, layout)
     y, indices = _extremum("max", pool, return_indices, algorithm)
     return (y, indices) if indices is not None else y
 
@@ -79,7 +79,7 @@ def min_pool(
         >>> min_pool(jnp.array([1.0, 5.0, 2.0, 2.0])[:, None], 2)[:, 0]
         Array([1., 2.], dtype=float32)
     """
-    pool = _read(x, window, strides, padding, dilation, ceil_mode, layout)
+    pool = read_windows(x, window, strides, padding, dilation, ceil_mode, layout)
     return _extremum("min", pool, False, algorithm)[0]
 
 
@@ -101,7 +101,7 @@ def sum_pool(
         >>> sum_pool(jnp.array([1.0, 5.0, 2.0, 2.0])[:, None], 2)[:, 0]
         Array([6., 4.], dtype=float32)
     """
-    pool = _read(x, window, strides, padding, dilation, ceil_mode, layout)
+    pool = read_windows(x, window, strides, padding, dilation, ceil_mode, layout)
     return pool.finish(window_primitive.reduce(pool.x, pool.problem("sum"), request(algorithm, "sum")))
 
 
@@ -145,7 +145,7 @@ def avg_pool(
         raise TypeError(f"x is {x.dtype}, whose averages are fractions: cast it to a floating dtype first")
     if divisor_override is not None and divisor_override < 1:
         raise ValueError(f"divisor_override must be at least 1, got {divisor_override}")
-    pool = _read(x, window, strides, padding, dilation, ceil_mode, layout)
+    pool = read_windows(x, window, strides, padding, dilation, ceil_mode, layout)
     sums = window_primitive.reduce(pool.x, pool.problem("sum"), request(algorithm, "sum"))
     if divisor_override is not None:
         return pool.finish(sums / divisor_override)
@@ -154,7 +154,7 @@ def avg_pool(
 
 
 @dataclasses.dataclass(frozen=True)
-class _Pool:
+class Windows:
     """A pooling's arguments, read: x with a batch, and per spatial axis the numbers of its windows."""
 
     x: jax.Array
@@ -217,7 +217,7 @@ class _Pool:
 
 
 def _extremum(
-    operation: str, pool: _Pool, return_indices: bool, algorithm: AlgorithmLike
+    operation: str, pool: Windows, return_indices: bool, algorithm: AlgorithmLike
 ) -> tuple[jax.Array, jax.Array | None]:
     problem, asked = pool.problem(operation), request(algorithm, operation)
     y = pool.finish(window_primitive.reduce(pool.x, problem, asked))
@@ -227,7 +227,7 @@ def _extremum(
     return y, pool.finish(pool.flat_positions(taps))
 
 
-def _read(
+def read_windows(
     x: jax.Array,
     window: int | Sequence[int],
     strides: int | Sequence[int] | None,
@@ -235,7 +235,7 @@ def _read(
     dilation: int | Sequence[int],
     ceil_mode: bool,
     layout: str | None,
-) -> _Pool:
+) -> Windows:
     ndim = spatial_axes(x, window, layout)
     x, unbatched = with_batch(x, ndim)
     taps = positive_per_axis("window", window, ndim)
@@ -261,7 +261,7 @@ def _read(
             (lo, (sizes.ceil_windows(n, e, s, lo, hi) - 1) * s + e - n - lo)
             for n, e, s, (lo, hi) in zip(size, extent, steps, asked, strict=True)
         )
-    pool = _Pool(x, unbatched, first, taps, steps, gaps, asked, pads)
+    pool = Windows(x, unbatched, first, taps, steps, gaps, asked, pads)
     if x.size and 0 in pool.problem("max").windows_shape:
         raise ValueError(
             f"windows of extent {extent} do not fit into {size} with padding {asked}: the output would be empty"

@@ -17,7 +17,7 @@ from convjax.problem import ConvSpec
 
 @dataclasses.dataclass(frozen=True)
 class Lax:
-    """One `convolution` instruction; XLA decides how to run it."""
+    """One `convolution` instruction, or a product for groups of one tap; XLA decides how to run it."""
 
     name: ClassVar[str] = "lax"
     version: ClassVar[int] = 2
@@ -30,25 +30,27 @@ class Lax:
     def cost(self, problem: ConvSpec) -> Cost:
         """As XLA's CPU compiler runs it: a library for dense problems of 1 and 2 axes, loops for groups and more axes.
 
-        The library skips the zeros of a dilated input. It spreads over rows of output, of which the
-        weight-gradient shape, a kernel larger than the output, has few.
+        The library skips the zeros of a dilated input, the loops do not. It spreads over rows of output, of which
+        the weight-gradient shape, a kernel larger than the output, has few.
         """
-        needed = problem.macs / math.prod(problem.lhs_dilation)
+        needed, dilated = problem.macs / math.prod(problem.lhs_dilation), max(problem.lhs_dilation, default=1) > 1
         outputs = math.prod(problem.output)
         if problem.batch_groups > 1:
             return Cost(scalar=8 * problem.macs, bytes=problem.bytes)
         if problem.groups > 1:
-            return Cost(library=4 * problem.macs, scalar=problem.macs / (problem.C * problem.K), bytes=problem.bytes)
+            slower = 5 if dilated else 1
+            scalar = slower * problem.macs / (problem.C * problem.K)
+            return Cost(library=4 * slower * problem.macs, scalar=scalar, bytes=problem.bytes)
         if problem.ndim > 2:
-            return Cost(library=4 * needed, bytes=problem.bytes)
+            return Cost(library=17 * problem.macs if dilated else 4 * problem.macs, bytes=problem.bytes)
         if problem.taps == 1:
             return Cost(gemm=1.15 * needed, bytes=problem.bytes)
         if problem.taps > outputs:
             # A weight gradient. The zeros of a dilated input are not skipped here, and rows are few.
             few_rows = 1 + 1000 / (problem.N * outputs) if problem.ndim == 2 else 2
-            zeros = 4 if set(problem.lhs_dilation) != {1} else 1
+            zeros = 4 if dilated else 1
             return Cost(library=few_rows * zeros * problem.macs, bytes=problem.bytes)
-        return Cost(library=needed, bytes=problem.bytes)
+        return Cost(library=1.5 * needed if dilated else needed, bytes=problem.bytes)
 
     def error(self, problem: ConvSpec) -> float:
         return direct_error(problem)

@@ -55,11 +55,19 @@ class Polyphase:
         return tuple(dict.fromkeys(itertools.chain.from_iterable(reasons)))
 
     def cost(self, problem: ConvSpec) -> Cost:
+        """That of all phases, of which only the first reads x from memory, and of interleaving them."""
         out = math.prod(problem.output_shape) * itemsize(problem.output_dtype)
-        cost = Cost(bytes=2 * out, workspace=out, calls=1)
-        for phase in _phases(problem):
-            cost = _after(cost, self.by.cost(phase.problem))
-        return cost
+        lhs = math.prod(problem.lhs_shape) * itemsize(problem.lhs_dtype)
+        costs = [self.by.cost(phase.problem) for phase in _phases(problem)]
+        total = {f.name: sum(getattr(cost, f.name) for cost in costs) for f in dataclasses.fields(Cost)}
+        return Cost(
+            **total
+            | {
+                "bytes": total["bytes"] - max(len(costs) - 1, 0) * lhs + out,
+                "workspace": out + max((cost.workspace for cost in costs), default=0.0),
+                "calls": total["calls"] + 1,
+            }
+        )
 
     def error(self, problem: ConvSpec) -> float:
         return max((self.by.error(phase.problem) for phase in _phases(problem)), default=direct_error(problem))
@@ -168,9 +176,3 @@ def _phases(problem: ConvSpec) -> Iterator[_Phase]:
             rhs_dilation=tuple(axis.dilation for axis in axes),
         )
         yield _Phase(index, phase_problem, tuple(start), tuple(step))
-
-
-def _after(first: Cost, second: Cost) -> Cost:
-    """The cost of one after the other; the results of both stay."""
-    total = {f.name: getattr(first, f.name) + getattr(second, f.name) for f in dataclasses.fields(Cost)}
-    return Cost(**total | {"workspace": max(first.workspace, second.workspace)})

@@ -1,0 +1,15 @@
+"""PyTorch's `torch.nn.functional`: its names, argument names, order, defaults, layouts and refusals.
+
+A program that calls PyTorch's function gets the same numbers from this one. Errors are `ValueError` and `TypeError`
+that speak of PyTorch's arguments. The functions of `convjax` itself take more: other dtypes, paddings and ranks.
+"""
+
+from convjax.functional.conv import conv1d as conv1d
+from convjax.functional.conv import conv2d as conv2d
+from convjax.functional.conv import conv3d as conv3d
+from convjax.functional.conv import conv_transpose1d as conv_transpose1d
+from convjax.functional.conv import conv_transpose2d as conv_transpose2d
+from convjax.functional.conv import conv_transpose3d as conv_transpose3d
+from convjax.functional.fold import fold as fold
+from convjax.functional.fold import unfold as unfold
+from convjax.functional.pad import pad as pad
