@@ -30,7 +30,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--thorough",
         action="store_true",
-        help="try every sampled convolution by every algorithm, instead of by some in turn",
+        help="try every sampled convolution by every algorithm, and every sampled call of functional, instead of some",
     )
 
 
