@@ -65,9 +65,9 @@ OTHER_DTYPES = sample_conv_problems(seed=2, count=48, dtypes=("float64", "bfloat
 SAMPLES = {
     "value_pair": (in_turn(pairs_of(PROBLEMS), each=2), pairs_of(PROBLEMS)),
     "derivative_pair": (in_turn(pairs_of(SMALL[:96])), pairs_of(SMALL)),
-    "sharded_pair": (in_turn(pairs_of(SMALL[96:128])), pairs_of(SMALL)),
-    "scanned_pair": (in_turn(pairs_of(SMALL[128:160])), pairs_of(SMALL[:64])),
-    "eager_pair": (in_turn(pairs_of(SMALL[160:192])), pairs_of(SMALL[:64])),
+    "sharded_pair": (in_turn(pairs_of(SMALL[96:144])), pairs_of(SMALL)),
+    "scanned_pair": (in_turn(pairs_of(SMALL[144:192])), pairs_of(SMALL[:64])),
+    "eager_pair": (in_turn(pairs_of(SMALL[192:240])), pairs_of(SMALL[:64])),
 }
 
 
