@@ -82,7 +82,7 @@ def conv_transpose(
     x, added = with_batch(x, ndim)
     strides, dilation = positive_per_axis("strides", strides, ndim), positive_per_axis("dilation", dilation, ndim)
     first = channels_first(layout, ndim)
-    outputs = _check_operands(x, w, bias, groups, x.shape[1 if first else -1], preferred_element_type)
+    _check_operands(x, w, bias, groups, x.shape[1 if first else -1], preferred_element_type)
 
     size = x.shape[2:] if first else x.shape[1:-1]
     extent = tuple(sizes.dilated(k, d) for k, d in zip(w.shape[:ndim], dilation, strict=True))
@@ -110,7 +110,6 @@ def conv_transpose(
     if any(mode != "zeros" for mode in modes):
         y = _add_margins(y, output, widths, modes, 2 if first else 1)
     if bias is not None:
-        check_bias(bias, outputs)
         y = add_bias(y, bias, axis=1 if first else ndim + 1)
     return y[0] if added else y
 
@@ -159,15 +158,13 @@ def _of_rank(ndim: int, x: jax.Array, w: jax.Array, options: dict[str, Any]) -> 
 
 def _check_operands(
     x: jax.Array, w: jax.Array, bias: jax.Array | None, groups: int, channels: int, preferred: Any
-) -> int:
-    """The number of output channels, K."""
+) -> None:
     inputs, outputs = w.shape[-2], w.shape[-1] * max(groups, 1)
     check_groups(groups, channels, outputs)
     if inputs != channels:
         raise ValueError(f"w of shape {w.shape} takes {inputs} channels, but x has {channels}: w needs {channels}")
     check_dtypes(x, w, preferred)
     check_bias(bias, outputs)
-    return outputs
 
 
 def _output(

@@ -91,8 +91,8 @@ def _sum_of_taps(problem: ConvSpec, x: jax.Array, w: jax.Array, outer: int = 0) 
     """As many outputs as padded x has windows; with `outer`, x and w are those of one tap of as many leading axes."""
     dtype = accumulator(problem)
     kernel, dilation, strides = problem.kernel[outer:], problem.rhs_dilation[outer:], problem.strides[outer:]
-    sizes_left = zip(x.shape[2 + outer :], _reach(problem)[outer:], strides, strict=False)
-    count = [sizes.windows(n, reach, s) for n, reach, s in sizes_left]
+    spatial = x.shape[2 + outer : 2 + problem.ndim]
+    count = list(map(sizes.windows, spatial, _reach(problem)[outer:], strides))
     # The axes N S of x, before G. This also keeps XLA from merging the slice that cut a block's weights with those
     # that cut its taps: the block is copied and lies together, where its rows do not collide in the cache.
     w = lax.expand_dims(w.astype(dtype), range(len(kernel) + 1, len(kernel) + 3 + problem.ndim))
