@@ -63,11 +63,11 @@ OTHER_DTYPES = sample_conv_problems(seed=2, count=48, dtypes=("float64", "bfloat
 
 # What each test meets by default, and with --thorough.
 SAMPLES = {
-    "value_pair": (in_turn(pairs_of(PROBLEMS), each=2), pairs_of(PROBLEMS)),
-    "derivative_pair": (in_turn(pairs_of(SMALL[:96])), pairs_of(SMALL)),
-    "sharded_pair": (in_turn(pairs_of(SMALL[96:144])), pairs_of(SMALL)),
-    "scanned_pair": (in_turn(pairs_of(SMALL[144:192])), pairs_of(SMALL[:64])),
-    "eager_pair": (in_turn(pairs_of(SMALL[192:240])), pairs_of(SMALL[:64])),
+    "value_pair": (in_turn(pairs_of(PROBLEMS)), pairs_of(PROBLEMS)),
+    "derivative_pair": (in_turn(pairs_of(SMALL), most=2), pairs_of(SMALL)),
+    "sharded_pair": (in_turn(pairs_of(SMALL[100:]), most=1), pairs_of(SMALL)),
+    "scanned_pair": (in_turn(pairs_of(SMALL[150:]), most=1), pairs_of(SMALL[:64])),
+    "eager_pair": (in_turn(pairs_of(SMALL[200:]), most=1), pairs_of(SMALL[:64])),
 }
 
 
@@ -129,7 +129,7 @@ def by_lax(problem: ConvSpec, transform: Any) -> Results:
 def test_at_least_300_problems_are_sampled_and_every_algorithm_meets_many() -> None:
     for name, (usual, _) in SAMPLES.items():
         met = collections.Counter(str(a) for a, _ in usual)
-        least = {"value_pair": 30, "derivative_pair": 3}.get(name, 1)
+        least = {"value_pair": 15, "derivative_pair": 2}.get(name, 1)
         assert all(met[str(a)] >= least for a in convjax.algorithms("conv")), (name, met)
     assert len({problem for _, problem in SAMPLES["value_pair"][0]}) >= 300
     assert len({problem for _, problem in SAMPLES["derivative_pair"][1]}) >= 300
@@ -140,7 +140,7 @@ def test_values_are_as_exact_as_stated(value_pair: Pair) -> None:
     check_algorithm(algorithm, [problem], eager=False)
 
 
-@pytest.mark.parametrize("pair", in_turn(pairs_of(OTHER_DTYPES), each=2), ids=pair_id)
+@pytest.mark.parametrize("pair", in_turn(pairs_of(OTHER_DTYPES)), ids=pair_id)
 def test_other_dtypes_are_as_exact_as_stated(pair: Pair) -> None:
     algorithm, problem = pair
     check_algorithm(algorithm, [problem], eager=False)
@@ -185,11 +185,9 @@ def test_sizes_past_known_thresholds(pair: Pair) -> None:
     check_algorithm(algorithm, [problem], eager=False)
 
 
-@pytest.mark.parametrize("algorithm", [str(a) for a in convjax.algorithms("conv")])
-@pytest.mark.parametrize("problem", LARGE[:2], ids=str)
-def test_gradients_past_known_thresholds(problem: ConvSpec, algorithm: str) -> None:
-    if algorithm not in map(str, applicable(problem)):
-        algorithm = "lax"
+@pytest.mark.parametrize("pair", [(a, p) for p in LARGE[:2] for a in applicable(p)], ids=pair_id)
+def test_gradients_past_known_thresholds(pair: Pair) -> None:
+    algorithm, problem = str(pair[0]), pair[1]
     cotangent, lhs, rhs = (x[0] for x in pairs_of_operands(problem))
     pullback = jax.jit(lambda lhs, rhs, c: jax.vjp(function(problem, algorithm), lhs, rhs)[1](c))
     want = reference_conv_vjp(problem, lhs, rhs, cotangent)

@@ -173,8 +173,8 @@ class Padding:
 # What is sampled, how many by default and how many with --thorough.
 SAMPLES: dict[str, tuple[Any, int, int]] = {
     "conv": (Conv, 90, 2100),
-    "patches": (Patches, 20, 100),
-    "padding": (Padding, 40, 200),
+    "patches": (Patches, 12, 100),
+    "padding": (Padding, 30, 200),
 }
 
 

@@ -71,7 +71,7 @@ def test_ct_08_same_is_the_adjoint_of_the_same_convolution() -> None:
 def test_ct_08_every_padding_is_that_of_the_convolution_transposed(padding: object, mode: str) -> None:
     rng = np.random.default_rng(0)
     w = jnp.asarray(rng.standard_normal((4, 2, 3)), jnp.float32)
-    cases = [(1, 7), (2, 7), (2, 8), (3, 9)]
+    cases = [(2, 7), (3, 9)]
 
     @jax.jit
     def both(cotangents: list[jax.Array]) -> list[tuple[jax.Array, jax.Array]]:

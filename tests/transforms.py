@@ -108,15 +108,18 @@ def applicable(problem: Problem) -> list[Algorithm]:
     return [a for a in convjax.algorithms(problem.operation) if not a.unsupported(problem, "cpu")]
 
 
-def in_turn(pairs: Iterable[tuple[Algorithm, Any]], each: int = 1) -> list[tuple[Algorithm, Any]]:
-    """For every problem the `each` algorithms, of those that `pairs` has for it, that have had the fewest so far."""
+def in_turn(pairs: Iterable[tuple[Algorithm, Any]], most: int | None = None) -> list[tuple[Algorithm, Any]]:
+    """For every problem the one algorithm, of those that `pairs` has for it, that has had the fewest so far; or the
+    first problems of those, until every algorithm has had as many as `most`.
+    """
     candidates: dict[Any, list[Algorithm]] = {}
     for algorithm, problem in pairs:
         candidates.setdefault(problem, []).append(algorithm)
     had: collections.Counter[Algorithm] = collections.Counter()
     taken = []
     for problem, algorithms in candidates.items():
-        for algorithm in sorted(algorithms, key=lambda a: (had[a], str(a)))[:each]:
+        algorithm = min(algorithms, key=lambda a: (had[a], str(a)))
+        if most is None or had[algorithm] < most:
             had[algorithm] += 1
             taken.append((algorithm, problem))
     return taken
