@@ -1,5 +1,6 @@
 """Strict by default: two CPU devices, no rank promotion, warnings are errors, fixed seeds."""
 
+import gc
 import importlib.metadata
 import importlib.util
 import os
@@ -22,6 +23,8 @@ import jax
 import numpy as np
 import pytest
 
+# Programs traced leave many objects and few cycles: collected at jax's own pace, they take a tenth of the tests' time.
+gc.set_threshold(200_000, 50, 1000)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, print_blob=False)
 hypothesis.settings.load_profile("repeatable")

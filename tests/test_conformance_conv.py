@@ -45,7 +45,7 @@ def small_problems(count: int) -> list[ConvSpec]:
     """Problems of every family in turn whose derivatives have few taps: those of a weight gradient are the outputs."""
 
     def small(family: str) -> Iterator[ConvSpec]:
-        problems = dict.fromkeys(sample_conv_problems(seed=1, count=160, families=(family,)))
+        problems = dict.fromkeys(sample_conv_problems(seed=1, count=80, families=(family,)))
         return (p for p in problems if 0 < p.taps * math.prod(p.output) <= _MOST_TAPS and p.macs)
 
     families = itertools.zip_longest(*map(small, CONV_FAMILIES))

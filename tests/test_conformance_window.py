@@ -169,13 +169,14 @@ def operands_of(name: str) -> tuple[np.ndarray, np.ndarray]:
 
 ALL_WAYS = ("max tiling", "max dilated", "min overlapping", "sum strided", "avg real elements")
 CASES = [(name, str(a)) for name in POOLINGS for a in applicable(problem_of(name))]
+TRANSFORMED = [(name, algorithm) for algorithm, name in in_turn((a, name) for name, a in CASES)]
 
 
 @pytest.mark.parametrize(
     ("name", "algorithm", "transform"),
     [
-        *((name, algorithm, differentiated) for algorithm, name in in_turn((a, name) for name, a in CASES)),
-        *((*case, transform) for case in CASES if case[0] in ALL_WAYS for transform in (rematerialized, sharded)),
+        *((*case, differentiated) for case in TRANSFORMED),
+        *((*case, transform) for case in TRANSFORMED if case[0] in ALL_WAYS for transform in (rematerialized, sharded)),
     ],
 )
 def test_poolings_transform_as_stock_ones_do(name: str, algorithm: str, transform: Any) -> None:
