@@ -6,7 +6,9 @@ moves. Feature groups and batch groups differ only in which axis of lhs the grou
 algorithms need not tell them apart.
 """
 
+import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -37,6 +39,27 @@ def restore_out(problem: ConvSpec, y: jax.Array, order: str) -> jax.Array:
     source = _expand(order, problem.ndim)
     y = lax.transpose(y, [source.index(letter) for letter in letters])
     return lax.reshape(y, problem.output_shape)
+
+
+def channels_last(problem: ConvSpec, N: int, input: Ints, kernel: Ints, C: int, **changes: Any) -> ConvSpec:
+    """A problem of `problem`'s groups, output channels and dtypes on operands in the orders NSGC, SGCK and NSGK.
+
+    It has stride 1, no padding and no dilation, unless `changes` says otherwise.
+    """
+    n = len(input)
+    spatial, ones = tuple(range(1, n + 1)), (1,) * n
+    given: dict[str, Any] = {
+        "lhs_shape": (N, *input, problem.G * C),
+        "rhs_shape": (*kernel, C, problem.G * problem.K),
+        "dimension_numbers": ((0, n + 1, *spatial), (n + 1, n, *range(n)), (0, n + 1, *spatial)),
+        "feature_groups": problem.G,
+        "batch_groups": 1,
+        "strides": ones,
+        "padding": ((0, 0),) * n,
+        "lhs_dilation": ones,
+        "rhs_dilation": ones,
+    }
+    return dataclasses.replace(problem, **(given | changes))
 
 
 def pad(x: jax.Array, padding: Sequence[tuple[int, int]], interior: Sequence[int], value: object = 0) -> jax.Array:

@@ -24,7 +24,8 @@ STATED = [
     "AV-01", "AV-02", "AV-06", "AV-09", "AV-12", "CV-02", "CV-03", "CV-06", "GR-05", "JX-06", "MX-01", "MX-03",
     "MX-04", "MX-07", "MX-09", "PD-02", "PD-03", "PD-05", "SH-05", "SH-07", "SH-08",
 ]  # fmt: skip
-CONV_ALGORITHMS = [None, *(str(a) for a in convjax.algorithms("conv") if a.name != "polyphase")]  # for dilated inputs
+PLAIN = ConvSpec.parse("conv float32[1,6,5,2] float32[3,3,2,2] b01f_01io->b01f")
+CONV_ALGORITHMS = [None, *map(str, applicable(PLAIN))]
 POOL_ALGORITHMS = [None, *map(str, convjax.algorithms("max"))]
 
 

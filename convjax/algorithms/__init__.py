@@ -4,11 +4,16 @@ To add one, write its file and name it here; the conformance suite then tests it
 """
 
 from convjax.algorithms.conv.fft import FFT
+from convjax.algorithms.conv.fold_depth import FoldDepth
 from convjax.algorithms.conv.im2col import Im2col
 from convjax.algorithms.conv.lax_conv import Lax
+from convjax.algorithms.conv.overlap_save import OverlapSave
 from convjax.algorithms.conv.polyphase import Polyphase
 from convjax.algorithms.conv.positions import Positions
 from convjax.algorithms.conv.shift import Shift
+from convjax.algorithms.conv.space_to_batch import SpaceToBatch
+from convjax.algorithms.conv.space_to_depth import SpaceToDepth
+from convjax.algorithms.conv.split import Split
 from convjax.algorithms.conv.vmapped import Vmap
 from convjax.algorithms.conv.winograd import Winograd
 from convjax.algorithms.protocol import Algorithm, describe
@@ -30,6 +35,14 @@ _CONV: tuple[Algorithm, ...] = (
     Polyphase(Lax()),
     Polyphase(Shift("multiply")),
     Polyphase(Shift("dot")),
+    Polyphase(Winograd(4)),
+    SpaceToDepth(Lax()),
+    SpaceToDepth(Shift("dot")),
+    SpaceToDepth(Winograd(4)),
+    SpaceToBatch(Winograd(4)),
+    Split(Winograd(4)),
+    FoldDepth(Lax()),
+    OverlapSave(FFT()),
     Vmap(),
 )
 _WINDOW: tuple[Algorithm, ...] = (LaxWindow(), ShiftWindow(), ReshapeWindow())

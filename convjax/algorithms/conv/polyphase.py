@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from convjax.algorithms.conv.shift import Shift
 from convjax.algorithms.numerics import direct_error
 from convjax.algorithms.protocol import Algorithm, Cost, Reasons, describe
 from convjax.dtypes import itemsize
@@ -30,7 +31,7 @@ class Polyphase:
     """One convolution a phase, interleaved.
 
     Attributes:
-        by: the algorithm of the phases.
+        by: the algorithm of the phases; one that has a single tap where `by` needs more is a matrix product.
     """
 
     by: Algorithm
@@ -51,14 +52,14 @@ class Polyphase:
         phases = math.prod(axis.count for axis in _axes(problem))
         if phases > _MOST_PHASES:
             return (f"{phases} phases, more than {_MOST_PHASES}: it writes out one convolution each",)
-        reasons = (self.by.unsupported(phase.problem, platform) for phase in _phases(problem))
+        reasons = (self._of(phase).unsupported(phase.problem, platform) for phase in _phases(problem))
         return tuple(dict.fromkeys(itertools.chain.from_iterable(reasons)))
 
     def cost(self, problem: ConvSpec) -> Cost:
         """That of all phases, of which only the first reads x from memory, and of interleaving them."""
         out = math.prod(problem.output_shape) * itemsize(problem.output_dtype)
         lhs = math.prod(problem.lhs_shape) * itemsize(problem.lhs_dtype)
-        costs = [self.by.cost(phase.problem) for phase in _phases(problem)]
+        costs = [self._of(phase).cost(phase.problem) for phase in _phases(problem)]
         total = {f.name: sum(getattr(cost, f.name) for cost in costs) for f in dataclasses.fields(Cost)}
         return Cost(
             **total
@@ -70,11 +71,12 @@ class Polyphase:
         )
 
     def error(self, problem: ConvSpec) -> float:
-        return max((self.by.error(phase.problem) for phase in _phases(problem)), default=direct_error(problem))
+        errors = (self._of(phase).error(phase.problem) for phase in _phases(problem))
+        return max(errors, default=direct_error(problem))
 
     def __call__(self, problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
         axes = _axes(problem)
-        results = {phase.index: self.by(phase.problem, lhs, phase.kernel(rhs)) for phase in _phases(problem)}
+        results = {phase.index: self._of(phase)(phase.problem, lhs, phase.kernel(rhs)) for phase in _phases(problem)}
         shape = dict(zip(problem.dimension_numbers[2][2:], (axis.outputs for axis in axes), strict=True))
         zeros = jnp.zeros([shape.get(i, n) for i, n in enumerate(problem.output_shape)], problem.output_dtype)
 
@@ -88,6 +90,11 @@ class Polyphase:
             return lax.slice_in_dim(y, 0, problem.output[len(index)], axis=along)
 
         return interleaved(())
+
+    def _of(self, phase: "_Phase") -> Algorithm:
+        """`by`, or a matrix product where the phase has a single tap and `by` does not take it."""
+        single = phase.problem.taps == 1 and self.by.unsupported(phase.problem, "cpu")
+        return Shift("dot") if single else self.by
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Winograd's minimal filtering F(m, 3): m outputs of a 3-tap kernel from m + 2 products instead of 3m.
+"""Winograd's minimal filtering F(m, r): m outputs of an r-tap kernel from m + r - 1 products instead of m r.
 
 S. Winograd, Arithmetic Complexity of Computations, 1980; A. Lavin and S. Gray, Fast Algorithms for
 Convolutional Neural Networks, arXiv:1509.09308, equation 8: Y = A^T [(G g) * (B^T d)] for each tile d.
@@ -22,15 +22,14 @@ from convjax.algorithms.protocol import Cost, Reasons, describe
 from convjax.dtypes import dtype_of
 from convjax.problem import ConvSpec
 
-# The transforms of Lavin and Gray, section 4. Points 0, 1, -1, infinity; for F(4) also 2, -2.
-_TRANSFORMS = {
-    2: {
-        "B": [[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]],
-        "G": [[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]],
-        "A": [[1, 1, 1, 0], [0, 1, -1, -1]],
-    },
-    4: {
-        "B": [
+# Toom and Cook's interpolation by tile: m outputs of r taps are products of polynomials at tile + 2 = m + r - 1 points,
+# the last of which is infinity. B depends on the points alone; G and A hold their powers, so every r shares B.
+_POINTS = {2: (0, 1, -1), 4: (0, 1, -1, 2, -2)}
+_SCALES = {2: (1, 1 / 2, 1 / 2), 4: (1 / 4, -1 / 6, -1 / 6, 1 / 24, 1 / 24)}
+_B = {
+    2: np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, -1, 0, 1]], np.float64),
+    4: np.array(
+        [
             [4, 0, -5, 0, 1, 0],
             [0, -4, -4, 1, 1, 0],
             [0, 4, -4, -1, 1, 0],
@@ -38,16 +37,8 @@ _TRANSFORMS = {
             [0, 2, -1, -2, 1, 0],
             [0, 4, 0, -5, 0, 1],
         ],
-        "G": [
-            [1 / 4, 0, 0],
-            [-1 / 6, -1 / 6, -1 / 6],
-            [-1 / 6, 1 / 6, -1 / 6],
-            [1 / 24, 1 / 12, 1 / 6],
-            [1 / 24, -1 / 12, 1 / 6],
-            [0, 0, 1],
-        ],
-        "A": [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]],
-    },
+        np.float64,
+    ),
 }
 
 # Rounding error by tile and number of transformed axes, in spacings of the accumulator's floats: a part from the
@@ -57,30 +48,32 @@ _ERROR = {(2, 1): (6.0, 0.6), (2, 2): (8.0, 0.7), (4, 1): (24.0, 1.2), (4, 2): (
 
 @dataclasses.dataclass(frozen=True)
 class Winograd:
-    """F(tile, 3) along the last one or two axes that have 3 taps; taps of other axes are summed.
+    """F(m, r) along the last one or two axes of 2 to `tile` + 1 taps; taps of other axes are summed.
 
     Attributes:
-        tile: outputs per tile and axis, 2 or 4. Larger tiles save more products and lose more digits.
+        tile: outputs per tile along an axis of 3 taps, 2 or 4; an axis of r taps has m = tile + 3 - r, so that all
+            take tile + 2 points. More points save more products and lose more digits.
     """
 
     tile: int = 4
 
     name: ClassVar[str] = "winograd"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     exact: ClassVar[bool] = False
     __str__ = describe
 
     def unsupported(self, problem: ConvSpec, platform: str) -> Reasons:
         reasons = []
-        if not _axes(problem):
-            reasons.append(f"no axis has 3 taps with stride 1 and no dilation (kernel {_by(problem.kernel)})")
+        if not self._axes(problem):
+            taps = f"2 to {self.tile + 1} taps with stride 1 and no dilation"
+            reasons.append(f"no axis has {taps} (kernel {_by(problem.kernel)})")
         if not jnp.issubdtype(accumulator(problem), jnp.inexact):
             reasons.append(f"the transforms hold fractions, which {problem.lhs_dtype} has not")
         return tuple(reasons)
 
     def cost(self, problem: ConvSpec) -> Cost:
-        axes, points = _axes(problem), self.tile + 2
-        tiles = [-(-o // self.tile) if a in axes else o for a, o in enumerate(problem.output)]
+        axes, points = self._axes(problem), self.tile + 2
+        tiles = [-(-o // self._outputs(problem, a)) if a in axes else o for a, o in enumerate(problem.output)]
         rows = problem.N * math.prod(tiles) * points ** len(axes)
         rest = math.prod(k for a, k in enumerate(problem.kernel) if a not in axes)
         entering, leaving = rows * problem.G * problem.C, rows * problem.G * problem.K
@@ -88,42 +81,45 @@ class Winograd:
         filters = points ** len(axes) * rest * problem.G * problem.C * problem.K
         size = accumulator(problem).itemsize
         passes = len(axes)
+        summed = 2 * rest * entering + 3 * (rest - 1) * leaving if rest > 1 else 0.0  # slices copied, products added
         return Cost(
             gemm=product_work(rows * rest * problem.G * problem.C * problem.K, problem.C, problem.K),
             vector=passes * points * moved / 2 + 6 * filters,
-            bytes=problem.bytes + 2 * passes * size * moved,
+            bytes=problem.bytes + size * (2 * passes * moved + summed),
             workspace=size * (entering + leaving + filters),
             calls=2 * passes + 3,
         )
 
     def error(self, problem: ConvSpec) -> float:
-        fixed, growing = _ERROR[self.tile, max(1, len(_axes(problem)))]
-        return rounding_error(problem, fixed, growing)
+        """Grows with the channels summed as for 3 taps, however many a transformed axis has."""
+        axes = self._axes(problem)
+        fixed, growing = _ERROR[self.tile, max(1, len(axes))]
+        taps = math.prod(problem.kernel[a] for a in axes)
+        return rounding_error(problem, fixed, growing * (3 ** len(axes) / taps) ** 0.5)
 
     def __call__(self, problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
-        dtype, m = accumulator(problem), self.tile
-        axes = _axes(problem)
-        B, A = (np.asarray(_TRANSFORMS[m][name], np.float64) for name in "BA")
-        tiles = {a: -(-problem.output[a] // m) for a in axes}
+        dtype, axes = accumulator(problem), self._axes(problem)
+        m = {a: self._outputs(problem, a) for a in axes}
+        tiles = {a: -(-problem.output[a] // m[a]) for a in axes}
 
-        # Whole tiles: pad the end of each transformed axis up to m T + 2.
+        # Whole tiles: pad the end of each transformed axis up to m T + r - 1.
         padding = tuple(
-            (lo, hi + (m * tiles[a] - problem.output[a] if a in axes else 0))
+            (lo, hi + (m[a] * tiles[a] - problem.output[a] if a in axes else 0))
             for a, (lo, hi) in enumerate(problem.padding)
         )
         x = layout.arrange_lhs(problem, lhs, "GNSC").astype(dtype)
         v = layout.pad_spatial(problem, x, first=2, padding=padding)  # G N S C
         for i, a in enumerate(reversed(axes)):
             axis = 2 + i + a  # i point axes stand in front by now
-            points = [_every(v, axis, p, m, tiles[a]) for p in range(m + 2)]
-            v = jnp.stack([_combine(row, points) for row in B])  # P .. G N S C
+            points = [_every(v, axis, p, m[a], tiles[a]) for p in range(self.tile + 2)]
+            v = jnp.stack([_combine(row, points) for row in _B[self.tile]])  # P .. G N S C
 
         u = self._filters(problem, rhs, dtype, axes)  # P.. and G C K in rhs's own order, with P as v has them
         product = self._products(problem, v, u, axes)  # P.. G N S K
 
         y = product
         for a in axes:
-            rows = [_combine(row, list(y)) for row in A]  # m of P.. G N S K
+            rows = [_combine(row, list(y)) for row in _outputs_from_points(self.tile, m[a])]  # m of P.. G N S K
             y = jnp.stack(rows, axis=len(axes) + 2 + a)  # behind the tiles of its axis
         for a in axes:  # tiles and rows interleave into each axis, only now: in between, XLA would compute rows twice
             y = lax.slice_in_dim(lax.collapse(y, 2 + a, 4 + a), 0, problem.output[a], axis=2 + a)
@@ -139,11 +135,10 @@ class Winograd:
         rest = [a for a in range(problem.ndim) if a not in axes]
         channels = w.shape[problem.ndim :]
         w = lax.transpose(w, [*rest, *axes, *range(problem.ndim, w.ndim)])
-        w = w.reshape(math.prod(problem.kernel[a] for a in rest), 3 ** len(axes), math.prod(channels))
-        G = np.asarray(_TRANSFORMS[self.tile]["G"], np.float64)
+        w = w.reshape(math.prod(problem.kernel[a] for a in rest), -1, math.prod(channels))
         kron: np.ndarray = np.ones((1, 1))
-        for _ in axes:
-            kron = np.kron(kron, G)
+        for a in axes:
+            kron = np.kron(kron, _filter_at_points(self.tile, problem.kernel[a]))
         # One plain product a tap: batched, XLA would turn it round and transpose the result.
         u = [jnp.dot(kron.astype(dtype), taps, precision="highest") for taps in w]
         return [filters.reshape(*[self.tile + 2] * len(axes), *channels) for filters in u]
@@ -165,20 +160,34 @@ class Winograd:
             terms.append(lax.dot_general(shifted, u[r], dims, precision=problem.precision))  # P.. G N S K
         return functools.reduce(jnp.add, terms)
 
+    def _axes(self, problem: ConvSpec) -> tuple[int, ...]:
+        """The axes to transform: the last two, at most, with as few undilated taps at stride 1."""
+        steps = zip(problem.kernel, problem.strides, problem.rhs_dilation, strict=True)
+        return tuple(a for a, (k, s, d) in enumerate(steps) if 2 <= k <= self.tile + 1 and s == d == 1)[-2:]
+
+    def _outputs(self, problem: ConvSpec, axis: int) -> int:
+        """Outputs per tile along a transformed axis."""
+        return self.tile + 3 - problem.kernel[axis]
+
+
+def _filter_at_points(tile: int, taps: int) -> np.ndarray:
+    """G: the filter's polynomial at every point, divided by the point's distances to the others."""
+    finite = [
+        [scale * point**t for t in range(taps)] for point, scale in zip(_POINTS[tile], _SCALES[tile], strict=True)
+    ]
+    return np.array([*finite, [0.0] * (taps - 1) + [1.0]])
+
+
+def _outputs_from_points(tile: int, outputs: int) -> np.ndarray:
+    """A^T: the powers of every point; infinity adds to the last output alone."""
+    last = [0] * (outputs - 1) + [1]
+    return np.array([[*(point**j for point in _POINTS[tile]), last[j]] for j in range(outputs)], np.float64)
+
 
 def _channel_order(problem: ConvSpec) -> str:
     """The order of groups and channels that rhs has already."""
     out_feature, in_feature, *_ = problem.dimension_numbers[1]
     return "GKC" if out_feature < in_feature else "GCK"
-
-
-def _axes(problem: ConvSpec) -> tuple[int, ...]:
-    """The axes to transform: the last two, at most, with 3 undilated taps at stride 1."""
-    return tuple(
-        a
-        for a in range(problem.ndim)
-        if problem.kernel[a] == 3 and problem.strides[a] == 1 and problem.rhs_dilation[a] == 1
-    )[-2:]
 
 
 def _every(x: jax.Array, axis: int, start: int, stride: int, count: int) -> jax.Array:

@@ -1,0 +1,99 @@
+"""Dilated convolution as an undilated one: the phases of x, which never meet, become members of the batch.
+
+y[n, q d + p, g, k] = sum over t, c of x[n, (q + t) d + p - lo, g, c] w[t, g, c, k]
+
+Outputs o = q d + p of one phase p read every d-th element of x. Where the stride divides the dilation, or the other way
+round, elements that no output reads are left out first.
+"""
+
+import dataclasses
+import math
+from typing import ClassVar
+
+import jax
+from jax import lax
+
+from convjax import layout, sizes
+from convjax.algorithms.protocol import Algorithm, Cost, Reasons, describe
+from convjax.dtypes import itemsize
+from convjax.problem import ConvSpec, Ints
+
+
+@dataclasses.dataclass(frozen=True)
+class SpaceToBatch:
+    """One convolution of all phases at once.
+
+    Attributes:
+        by: the algorithm of the undilated convolution.
+    """
+
+    by: Algorithm
+
+    name: ClassVar[str] = "space_to_batch"
+    version: ClassVar[int] = 1
+    __str__ = describe
+
+    @property
+    def exact(self) -> bool:
+        return self.by.exact
+
+    def unsupported(self, problem: ConvSpec, platform: str) -> Reasons:
+        if set(problem.rhs_dilation) <= {1}:
+            return ("the kernel is not dilated: there is one phase",)
+        if problem.empty:
+            return ("an operand or the output is empty: there is nothing to rearrange",)
+        if any(s % d and d % s for s, d in zip(problem.strides, problem.rhs_dilation, strict=True)):
+            return (f"strides {problem.strides} and dilations {problem.rhs_dilation} do not divide one another",)
+        return self.by.unsupported(_undilated(problem), platform)
+
+    def cost(self, problem: ConvSpec) -> Cost:
+        undilated = _undilated(problem)
+        inner = self.by.cost(undilated)
+        moved = math.prod(undilated.lhs_shape) * itemsize(problem.lhs_dtype)
+        moved += math.prod(undilated.output_shape) * itemsize(problem.output_dtype)
+        return dataclasses.replace(
+            inner, bytes=inner.bytes + 2 * moved, workspace=inner.workspace + moved, calls=inner.calls + 2
+        )
+
+    def error(self, problem: ConvSpec) -> float:
+        return self.by.error(_undilated(problem))
+
+    def __call__(self, problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
+        undilated, phases, n = _undilated(problem), _phases(problem), problem.ndim
+        steps = [math.gcd(s, d) for s, d in zip(problem.strides, problem.rhs_dilation, strict=True)]
+        rows = [size * p for size, p in zip(undilated.input, phases, strict=True)]
+        padding = tuple(
+            (lo, (r - 1) * step + 1 - lo - sizes.dilated(size, b))
+            for r, step, (lo, _), size, b in zip(
+                rows, steps, problem.padding, problem.input, problem.lhs_dilation, strict=True
+            )
+        )
+        x = layout.pad_spatial(problem, layout.arrange_lhs(problem, lhs, "NSGC"), 1, padding)
+        x = layout.window_slice(x, 1, [0] * n, rows, steps)
+        split = [m for pair in zip(undilated.input, phases, strict=True) for m in pair]
+        x = x.reshape(problem.N, *split, problem.G, problem.C)
+        x = lax.transpose(x, [0, *range(2, 2 * n + 1, 2), *range(1, 2 * n, 2), 2 * n + 1, 2 * n + 2])  # N d.. Q.. G C
+        w = layout.arrange_rhs(problem, rhs, "SCGK").reshape(undilated.rhs_shape)
+
+        y = self.by(undilated, x.reshape(undilated.lhs_shape), w)
+        y = y.reshape(problem.N, *phases, *undilated.output, problem.G, problem.K)
+        interleaved = [axis for i in range(n) for axis in (1 + n + i, 1 + i)]
+        y = lax.transpose(y, [0, *interleaved, 2 * n + 1, 2 * n + 2])  # N Q d .. G K
+        whole = [size * p for size, p in zip(undilated.output, phases, strict=True)]
+        y = y.reshape(problem.N, *whole, problem.G, problem.K)
+        y = layout.window_slice(y, 1, [0] * n, problem.output, [1] * n)
+        return layout.restore_out(problem, y, "NSGK")
+
+
+def _phases(problem: ConvSpec) -> Ints:
+    """Phases along every axis once the elements that no output reads are left out."""
+    return tuple(d // math.gcd(s, d) for s, d in zip(problem.strides, problem.rhs_dilation, strict=True))
+
+
+def _undilated(problem: ConvSpec) -> ConvSpec:
+    phases = _phases(problem)
+    strides = tuple(s // math.gcd(s, d) for s, d in zip(problem.strides, problem.rhs_dilation, strict=True))
+    outputs = [-(-o // p) for o, p in zip(problem.output, phases, strict=True)]
+    size = tuple((o - 1) * s + k for o, s, k in zip(outputs, strides, problem.kernel, strict=True))
+    N = problem.N * math.prod(phases)
+    return layout.channels_last(problem, N, size, problem.kernel, problem.C, strides=strides)
