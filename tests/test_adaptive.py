@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -42,39 +43,49 @@ def numbers_of(size: tuple[int, ...], kind: str) -> np.ndarray:
     return x.astype(np.float32)
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+@pytest.mark.parametrize(("case", "layout"), list(zip(CASES.values(), itertools.cycle([None, "first"]))), ids=CASES)
 @np.errstate(invalid="ignore")  # inf - inf is NaN, as it is in any sum
-def test_values_indices_and_gradients_equal_the_definition(case: Any) -> None:
+def test_values_indices_and_gradients_equal_the_definition(case: Any, layout: str | None) -> None:
     size, output = case
-    layout = LAYOUTS[len(size)]
+    options = {"layout": layout and LAYOUTS[len(size)]}
+    axis = 1 if layout else -1
 
     @jax.jit
     def ours(x: jax.Array, g: jax.Array) -> Any:
-        first = jnp.moveaxis(x, -1, 1)
-        mean, pull_mean = jax.vjp(lambda x: adaptive_avg_pool(x, output), x)
-        most, pull_most = jax.vjp(lambda x: adaptive_max_pool(x, output), x)
-        y, indices = adaptive_max_pool(first, output, return_indices=True, layout=layout)
-        return {
-            "avg": (mean, pull_mean(g)[0]),
-            "max": (most, pull_most(g)[0]),
-            "first": [jnp.moveaxis(a, 1, -1) for a in (adaptive_avg_pool(first, output, layout=layout), y, indices)],
-            "unbatched": (adaptive_avg_pool(x[0], output), *adaptive_max_pool(x[0], output, return_indices=True)),
-        }
+        x, g = jnp.moveaxis(x, -1, axis), jnp.moveaxis(g, -1, axis)
+        mean, pull_mean = jax.vjp(lambda x: adaptive_avg_pool(x, output, **options), x)
+        most, pull_most, indices = jax.vjp(
+            lambda x: adaptive_max_pool(x, output, return_indices=True, **options), x, has_aux=True
+        )
+        return jax.tree.map(
+            lambda a: jnp.moveaxis(a, axis, -1), {"avg": (mean, *pull_mean(g)), "max": (most, *pull_most(g), indices)}
+        )
 
     for kind in ("normal", "special"):
         x = numbers_of(size, kind)
         g = np.random.default_rng(1).integers(-3, 4, (2, *output, 3)).astype(np.float32)
         got = ours(x, g)
-        indices = None
         for operation, bound in (("avg", 1e-6), ("max", 0.0)):
-            want, indices = reference_bins(operation, x, output, adaptive_regions(x.shape, output))
-            np.testing.assert_allclose(got[operation][0], want, rtol=bound, atol=bound)
+            value, indices = reference_bins(operation, x, output, adaptive_regions(x.shape, output))
             gradient = reference_bins_vjp(operation, x, g, adaptive_regions(x.shape, output))
-            np.testing.assert_allclose(got[operation][1], gradient, rtol=bound, atol=bound)
-        everything = (got["avg"][0], got["max"][0], indices)
-        for a, b, c in zip(got["first"], got["unbatched"], everything, strict=True):
-            np.testing.assert_allclose(a, c, rtol=1e-6)
-            np.testing.assert_allclose(b, c[0], rtol=1e-6)
+            for a, b in zip(got[operation], (value, gradient, indices), strict=False):
+                np.testing.assert_allclose(a, b, rtol=bound, atol=bound)
+
+
+def test_an_input_without_a_batch_is_one_of_a_batch() -> None:
+    @jax.jit
+    def ours(x: jax.Array) -> Any:
+        def pooled(x: jax.Array) -> Any:
+            return adaptive_avg_pool(x, (3, 2)), *adaptive_max_pool(x, (3, 2), return_indices=True)
+
+        return pooled(x), pooled(x[0])
+
+    for batched, single in zip(*ours(numbers_of((5, 4), "normal")), strict=True):
+        np.testing.assert_array_equal(batched[0], single)
+
+
+def both(f: Callable[[jax.Array], jax.Array], c: jax.Array, pair: jax.Array) -> dict[str, Any]:
+    return differentiated(f, c, pair) | sharded(f, c, pair)
 
 
 def by_definition(operation: Operation, x: np.ndarray, output: tuple[int, ...]) -> Callable[[jax.Array], jax.Array]:
@@ -93,28 +104,24 @@ def test_derivatives_equal_those_of_a_matrix(operation: Operation) -> None:
     pair = np.stack([rng.permutation(2 * 5 * 3 * 2).reshape(2, 5, 3, 2)] * 2) + rng.random((2, 2, 5, 3, 2)) / 2
     ours = functools.partial({"avg": adaptive_avg_pool, "max": adaptive_max_pool}[operation], output_size=(3, 2))
     c = jnp.asarray(rng.standard_normal((2, 2, 3, 2, 2)))
-    for transform in (differentiated, sharded):
-        got, want = (
-            jax.jit(functools.partial(transform, f))(c, jnp.asarray(pair))
-            for f in (ours, by_definition(operation, pair[0], (3, 2)))
-        )
-        assert_close(got, want, 1e-12)
+    functions = ours, by_definition(operation, pair[0], (3, 2))
+    got, want = jax.jit(lambda *operands: [both(f, *operands) for f in functions])(c, jnp.asarray(pair))
+    assert_close(got, want, 1e-12)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precisions_are_summed_and_divided_in_float32(dtype: str) -> None:
-    for n, output in ((4096, 2), (4097, 3), (4096, 1)):
-        for value in (1.0, 60000.0):
-            x = jnp.full((n, 1), value, dtype)
-            y = adaptive_avg_pool(x, output)
-            assert y.dtype == dtype
-            np.testing.assert_array_equal(y, jnp.full((output, 1), value, dtype))
+    values = np.array([1, 60000], dtype)
+    for n, output in ((4096, 2), (4097, 3)):
+        y = jax.jit(adaptive_avg_pool, static_argnums=1)(np.tile(values, (n, 1)), output)
+        assert y.dtype == dtype
+        np.testing.assert_array_equal(y, np.tile(values, (output, 1)))
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "bool", "float16"])
 def test_maxima_of_any_real_dtype(dtype: str) -> None:
     x = jnp.array([0, 1, 0, 0, 1], dtype)[:, None]
-    y, indices = adaptive_max_pool(x, 3, return_indices=True)
+    y, indices = jax.jit(lambda x: adaptive_max_pool(x, 3, return_indices=True))(x)
     assert (y.dtype, indices.dtype) == (dtype, "int32")
     np.testing.assert_array_equal(y[:, 0], jnp.array([1, 1, 1], dtype))
     assert indices[:, 0].tolist() == [1, 1, 4]
@@ -132,9 +139,13 @@ def test_sizes_are_kept_where_asked() -> None:
     x = jnp.asarray(numbers_of((5, 4), "normal"))
     np.testing.assert_array_equal(adaptive_max_pool(x, (None, None)), x)
     np.testing.assert_array_equal(adaptive_avg_pool(x, (5, None)), x)
-    assert adaptive_avg_pool(x, (None, 3)).shape == (2, 5, 3, 3)
-    assert adaptive_avg_pool(x, 3).shape == (2, 3, 3, 3)
-    assert adaptive_avg_pool(x[0], 3, layout="NCHW").shape == (5, 3, 3)
+    for output_size, layout, shape in (
+        ((None, 3), None, (2, 5, 3, 3)),
+        (3, None, (2, 3, 3, 3)),
+        (3, "NCHW", (2, 5, 3, 3)),
+    ):
+        pool = functools.partial(adaptive_avg_pool, output_size=output_size, layout=layout)
+        assert jax.eval_shape(pool, x).shape == shape
 
 
 @pytest.mark.parametrize("algorithm", ["lax", "shift", "reshape"])
@@ -148,27 +159,33 @@ def test_empty_batches_and_no_channels() -> None:
     for shape in ((0, 5, 4, 3), (2, 5, 4, 0)):
         x = jnp.ones(shape)
         for pool in (adaptive_avg_pool, adaptive_max_pool):
-            y, pullback = jax.vjp(functools.partial(pool, output_size=(3, 2)), x)
+            f = functools.partial(pool, output_size=(3, 2))
+            y, gradient = jax.jit(lambda x, f=f: (f(x), jax.grad(lambda x: f(x).sum())(x)))(x)
             assert y.shape == (shape[0], 3, 2, shape[-1])
-            assert pullback(y)[0].shape == shape
-        assert adaptive_max_pool(x, (3, 2), return_indices=True)[1].shape == (shape[0], 3, 2, shape[-1])
+            assert gradient.shape == shape
+        _, indices = jax.eval_shape(lambda x: adaptive_max_pool(x, (3, 2), return_indices=True), x)
+        assert indices.shape == (shape[0], 3, 2, shape[-1])
 
 
 def test_ad_01_bins_are_not_windows_of_one_stride() -> None:
-    x = jnp.arange(25.0).reshape(5, 5, 1)
-    y, indices = adaptive_max_pool(x, (3, 3), return_indices=True)
+    pool = jax.jit(functools.partial(adaptive_max_pool, return_indices=True), static_argnames="output_size")
+    y, indices = pool(jnp.arange(25.0).reshape(5, 5, 1), output_size=(3, 3))
     want = [[6, 8, 9], [16, 18, 19], [21, 23, 24]]
     assert y[..., 0].tolist() == want
     assert indices[..., 0].tolist() == want
     small = jnp.array([[1.0, 2], [3, 4]])[..., None]
-    y = adaptive_max_pool(small, (4, 4))[..., 0]
-    np.testing.assert_array_equal(y, np.repeat(np.repeat(small[..., 0], 2, 0), 2, 1))
+    y, _ = pool(small, output_size=(4, 4))
+    np.testing.assert_array_equal(y[..., 0], np.repeat(np.repeat(small[..., 0], 2, 0), 2, 1))
 
 
 def test_ad_04_each_bin_has_its_own_divisor() -> None:
-    y, pullback = jax.vjp(lambda x: adaptive_avg_pool(x, 5), jnp.arange(7.0)[:, None])
+    @jax.jit
+    def value_and_gradient(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        y, pullback = jax.vjp(lambda x: adaptive_avg_pool(x, 5), x)
+        return y, pullback(jnp.ones_like(y))[0]
+
+    y, gradient = value_and_gradient(np.arange(7, dtype=np.float32)[:, None])
     np.testing.assert_allclose(y[:, 0], [0.5, 1.5, 3, 4.5, 5.5])
-    (gradient,) = pullback(jnp.ones_like(y))
     np.testing.assert_allclose(gradient[:, 0], [1 / 2, 1, 5 / 6, 1 / 3, 5 / 6, 1, 1 / 2], rtol=1e-6)
 
 
@@ -179,9 +196,11 @@ def test_ad_05_no_bins_are_refused() -> None:
 
 
 def test_mx_12_indices_are_not_carried_in_half_precision() -> None:
-    x = jnp.zeros((1, 1, 65536), "float16").at[0, 0, -1].set(1)
+    x = np.zeros((1, 1, 65536), "float16")
+    x[..., -1] = 1
+    pool = jax.jit(adaptive_max_pool, static_argnames=("output_size", "return_indices", "layout"))
     for count, want in ((1, [65535]), (3, [0, 21845, 65535])):
-        _, indices = adaptive_max_pool(x, count, return_indices=True, layout="NCW")
+        _, indices = pool(x, output_size=count, return_indices=True, layout="NCW")
         assert indices.ravel().tolist() == want
 
 

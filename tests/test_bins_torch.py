@@ -160,13 +160,17 @@ def test_tied_maxima_have_the_same_index_and_gradient() -> None:
         want, want_indices = call(F, tensor, torch.tensor(samples))
         c = np.random.default_rng(2).integers(-3, 4, want.shape).astype(np.float32)
         want.backward(torch.tensor(c))
-        y, pullback, indices = jax.vjp(
-            lambda x, f=call: f(functional, x, jnp.asarray(samples)), jnp.asarray(x), has_aux=True
-        )
+
+        @jax.jit
+        def ours(x: jax.Array, samples: jax.Array, c: jax.Array, call: Any = call) -> Any:
+            y, pullback, indices = jax.vjp(lambda x: call(functional, x, samples), x, has_aux=True)
+            return y, indices, pullback(c)[0]
+
+        y, indices, gradient = ours(x, samples, c)
         np.testing.assert_array_equal(y, want.detach().numpy())
         np.testing.assert_array_equal(indices, want_indices.numpy())
         assert tensor.grad is not None
-        np.testing.assert_array_equal(pullback(jnp.asarray(c))[0], tensor.grad.numpy())
+        np.testing.assert_array_equal(gradient, tensor.grad.numpy())
 
 
 def test_the_last_of_equal_indices_is_written() -> None:
@@ -233,9 +237,16 @@ def by_torch(call: Call) -> Any:
 
 def by_convjax(call: Call) -> Any:
     function, arguments, options = call
-    given = [jnp.asarray(numbers(a), a[1]) if is_array(a) else a for a in arguments]
-    named = {k: jnp.asarray(numbers(a), a[1]) if is_array(a) else a for k, a in options.items()}
-    return getattr(functional, function)(*given, **named)
+    places = dict(enumerate(arguments)) | options
+    operands = {k: jnp.asarray(numbers(a), a[1]) for k, a in places.items() if is_array(a)}
+
+    @jax.jit
+    def ours(operands: dict[Any, jax.Array]) -> Any:
+        given = [operands.get(place, argument) for place, argument in enumerate(arguments)]
+        named = {name: operands.get(name, value) for name, value in options.items()}
+        return getattr(functional, function)(*given, **named)
+
+    return ours(operands)
 
 
 @pytest.mark.parametrize("name", ACCEPTED)

@@ -129,8 +129,8 @@ def _check_room(shape: Ints, kernel: Ints, size: Ints) -> None:
     for axis, (n, k, o) in enumerate(zip(shape, kernel, size, strict=True)):
         if o + k - 1 >= n:
             raise ValueError(
-                f"output_size {o} on spatial axis {axis} must be at most {n - k}, for a kernel of {k} over {n} elements: "
-                "one more than that is taken by convjax.fractional_max_pool alone"
+                f"output_size {o} on spatial axis {axis} must be at most {n - k}, for a kernel of {k} over {n} "
+                "elements: one more is taken by convjax.fractional_max_pool alone"
             )
 
 

@@ -120,10 +120,10 @@ def _output_size(
 
 def _samples(shape: Ints, unbatched: bool, key: jax.Array | None, samples: jax.Array | None) -> jax.Array:
     """u of every plane and axis, in float32 or wider."""
-    if (key is None) == (samples is None):
-        raise ValueError("key and samples are alternatives: give one of them")
-    if samples is None:
+    if key is not None and samples is None:
         return jax.random.uniform(key, shape, jnp.float32)
+    if samples is None or key is not None:
+        raise ValueError("key and samples are alternatives: give one of them")
     given = shape[1:] if unbatched else shape
     if samples.shape != given:
         raise ValueError(f"samples of shape {samples.shape} must be {given}: a number for every plane and spatial axis")
