@@ -25,7 +25,7 @@ torch.set_num_threads(1)
 Ints = tuple[int, ...]
 KINDS = ("max_unpool", "adaptive_avg_pool", "adaptive_max_pool", "fractional_max_pool")
 # How many are sampled by default and with --thorough.
-USUAL, THOROUGH = 60, 720
+USUAL, THOROUGH = 48, 720
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,13 +208,8 @@ ACCEPTED: dict[str, Call] = {
     for name in ("avg", "max")
     for what, n, x, size in (
         ("plane", 2, PLANE, (6, 5)),
-        ("unbatched", 2, array(3, 6, 5), (2, 5)),
-        ("list", 2, PLANE, [3, 5]),
         ("None", 2, PLANE, (None, 1)),
         ("more than elements", 2, PLANE, 60),
-        ("line", 1, LINE, (3,)),
-        ("line, a number", 1, LINE, 2),
-        ("space", 3, SPACE, (None, None, 3)),
         ("empty batch", 2, array(0, 3, 6, 5), 2),
         ("float16", 2, ints(PLANE, "float16"), 2),
         ("bfloat16", 2, ints(PLANE, "bfloat16"), 2),
@@ -237,12 +232,12 @@ def by_torch(call: Call) -> Any:
 
 def by_convjax(call: Call) -> Any:
     function, arguments, options = call
-    places = dict(enumerate(arguments)) | options
+    places = {str(place): a for place, a in enumerate(arguments)} | options
     operands = {k: jnp.asarray(numbers(a), a[1]) for k, a in places.items() if is_array(a)}
 
     @jax.jit
-    def ours(operands: dict[Any, jax.Array]) -> Any:
-        given = [operands.get(place, argument) for place, argument in enumerate(arguments)]
+    def ours(operands: dict[str, jax.Array]) -> Any:
+        given = [operands.get(str(place), argument) for place, argument in enumerate(arguments)]
         named = {name: operands.get(name, value) for name, value in options.items()}
         return getattr(functional, function)(*given, **named)
 

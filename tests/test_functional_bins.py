@@ -120,7 +120,7 @@ REFUSED: dict[str, tuple[Call, type[Exception], str]] = {
 }
 
 
-@pytest.mark.parametrize("way", ["eager", "jit", "vmap"])
+@pytest.mark.parametrize("way", ["eager", "jit"])
 @pytest.mark.parametrize("name", REFUSED)
 def test_refused_in_one_sentence_that_names_the_argument(name: str, way: str) -> None:
     (function, (x, *rest), options), error, message = REFUSED[name]
