@@ -2,6 +2,9 @@
 
 from collections.abc import Sequence
 
+import jax
+import jax.numpy as jnp
+
 from convjax.ops import arguments
 from convjax.problem import Ints, require_positive
 
@@ -35,3 +38,16 @@ def require_no_bools(name: str, value: object) -> None:
     values = value if isinstance(value, Sequence) else (value,)
     if any(isinstance(v, bool) for v in values):
         raise TypeError(f"{name} must hold integers, got {value!r}")
+
+
+def check_pooled(name: str, input: jax.Array, ndim: int) -> None:
+    """What PyTorch asks of the input of a pooling over `ndim` axes."""
+    if input.ndim not in (ndim + 1, ndim + 2):
+        raise ValueError(
+            f"input of shape {input.shape} must have {ndim + 2} axes for {name}: N, C and {ndim} spatial, "
+            f"or {ndim + 1} without N"
+        )
+    if 0 in input.shape[-ndim - 1 :]:
+        raise ValueError(f"input of shape {input.shape} has an empty axis: only N may be 0")
+    if not jnp.issubdtype(input.dtype, jnp.floating):
+        raise TypeError(f"input is {input.dtype}, for which PyTorch has no {name}: cast it to a floating dtype")
