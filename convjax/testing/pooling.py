@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-Index = tuple[int, ...]
+Index = tuple[Any, ...]
 Reduce = Callable[[np.ndarray], np.ndarray]
 
 
@@ -44,8 +44,9 @@ def reference_first_vjp(reduce: Reduce, x: Any, cotangent: Any, window: Sequence
     """The gradient of x where `reduce` selects: each window's cotangent goes to its first NaN, else the first equal."""
     x, g = np.asarray(x).astype(np.float64), np.asarray(cotangent).astype(np.float64)
     dx = np.zeros_like(x)
-    given = (options.get(name) for name in ("strides", "padding", "dilation"))
-    for position, elements in _windows(x.shape[1:-1], window, *given, options.get("ceil_mode", False)):
+    strides, padding, dilation = (options.get(name) for name in ("strides", "padding", "dilation"))
+    ceil_mode = options.get("ceil_mode", False)
+    for position, elements in _windows(x.shape[1:-1], window, strides, padding, dilation, ceil_mode):
         chosen = reduce(np.stack([x[:, *element] for element in elements]))
         for n, c in np.ndindex(*chosen.shape):
             values = [x[n, *element, c] for element in elements]

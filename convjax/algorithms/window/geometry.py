@@ -13,7 +13,6 @@ from convjax.algorithms.numerics import epsilon
 from convjax.dtypes import dtype_of
 from convjax.problem import WindowSpec
 
-
 # Most slices along one axis that are stacked.
 _MOST_SLICES = 64
 
