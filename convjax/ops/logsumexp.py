@@ -52,7 +52,7 @@ def logsumexp_pool(
     Example:
         >>> import jax.numpy as jnp
         >>> logsumexp_pool(jnp.array([1000.0, 1000.0, -jnp.inf, 3.0])[:, None], 2)[:, 0]
-        Array([1000.6931,    3.    ], dtype=float32)
+        Array([1000.6932,    3.    ], dtype=float32)
 
     Source:
         P. O. Pinheiro, R. Collobert, From Image-level to Pixel-level Labeling with Convolutional Networks,
