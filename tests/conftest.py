@@ -30,9 +30,7 @@ hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=No
 hypothesis.settings.load_profile("repeatable")
 
 TORCH = importlib.util.find_spec("torch") is not None
-collect_ignore = (
-    [] if TORCH else ["test_bins_torch.py", "test_functional_torch.py", "test_parity_torch.py", "test_patches_torch.py"]
-)
+collect_ignore_glob = [] if TORCH else ["test_*_torch.py"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -10,6 +10,7 @@ from jax import lax
 
 from convjax import sizes, window_primitive
 from convjax.ops.arguments import Padding, channels_first, padding_pairs, positive_per_axis, spatial_axes, with_batch
+from convjax.ops.patches import accumulator
 from convjax.problem import Ints, WindowSpec
 from convjax.request import AlgorithmLike, request
 
@@ -146,11 +147,13 @@ def avg_pool(
     if divisor_override is not None and divisor_override < 1:
         raise ValueError(f"divisor_override must be at least 1, got {divisor_override}")
     pool = read_windows(x, window, strides, padding, dilation, ceil_mode, layout)
-    sums = window_primitive.reduce(pool.x, pool.problem("sum"), request(algorithm, "sum"))
-    if divisor_override is not None:
-        return pool.finish(sums / divisor_override)
-    divisor = pool.counts(include_padding=count_include_pad)
-    return pool.finish((sums / divisor.astype(np.float64)).astype(x.dtype))
+    wide = dataclasses.replace(
+        pool, x=pool.x.astype(accumulator(x.dtype))
+    )  # a sum may overflow where the mean does not
+    sums = window_primitive.reduce(wide.x, wide.problem("sum"), request(algorithm, "sum"))
+    counts = pool.counts(include_padding=count_include_pad)
+    divisor = counts.astype(np.float64) if divisor_override is None else divisor_override
+    return pool.finish((sums / divisor).astype(x.dtype))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -262,11 +265,13 @@ def read_windows(
             for n, e, s, (lo, hi) in zip(size, extent, steps, asked, strict=True)
         )
     pool = Windows(x, unbatched, first, taps, steps, gaps, asked, pads)
-    if x.size and 0 in pool.problem("max").windows_shape:
+    windows = pool.problem("max").windows_shape[first : first + ndim]
+    if 0 in windows and 0 not in size:
         raise ValueError(
-            f"windows of extent {extent} do not fit into {size} with padding {asked}: the output would be empty"
+            f"windows of extent {extent} do not fit into {size} with padding {asked}: the output would be empty; "
+            "use a smaller window or more padding"
         )
-    if x.size and not pool.counts(include_padding=False).all():
+    if not pool.counts(include_padding=False).all():
         raise ValueError(
             f"a window of {taps} taps, dilation {gaps}, stride {steps} over {size} with padding {asked} "
             "holds no element of x: use less padding or dilation"
