@@ -3,6 +3,9 @@
 from convjax.algorithms import algorithms as algorithms
 from convjax.explain import Explanation as Explanation
 from convjax.explain import explain as explain
+from convjax.ops.adaptive import adaptive_avg_pool as adaptive_avg_pool
+from convjax.ops.adaptive import adaptive_max_pool as adaptive_max_pool
+from convjax.ops.blur import blur_pool as blur_pool
 from convjax.ops.conv import conv as conv
 from convjax.ops.conv import conv1d as conv1d
 from convjax.ops.conv import conv2d as conv2d
@@ -14,7 +17,13 @@ from convjax.ops.conv_transpose import conv_transpose1d as conv_transpose1d
 from convjax.ops.conv_transpose import conv_transpose2d as conv_transpose2d
 from convjax.ops.conv_transpose import conv_transpose3d as conv_transpose3d
 from convjax.ops.deform import deform_conv2d as deform_conv2d
+from convjax.ops.fractional import fractional_max_pool as fractional_max_pool
+from convjax.ops.global_pool import global_avg_pool as global_avg_pool
+from convjax.ops.global_pool import global_max_pool as global_max_pool
 from convjax.ops.local import conv_local as conv_local
+from convjax.ops.logsumexp import logsumexp_pool as logsumexp_pool
+from convjax.ops.lp import lp_pool as lp_pool
+from convjax.ops.median import median_pool as median_pool
 from convjax.ops.morphology import dilation2d as dilation2d
 from convjax.ops.morphology import erosion2d as erosion2d
 from convjax.ops.pad import pad as pad
@@ -26,6 +35,7 @@ from convjax.ops.pool import min_pool as min_pool
 from convjax.ops.pool import sum_pool as sum_pool
 from convjax.ops.separable import depthwise_conv as depthwise_conv
 from convjax.ops.separable import separable_conv as separable_conv
+from convjax.ops.unpool import max_unpool as max_unpool
 from convjax.problem import ConvSpec as ConvSpec
 from convjax.problem import WindowSpec as WindowSpec
 from convjax.request import using as using

@@ -81,6 +81,7 @@ def named(operation: str, name: str) -> tuple[Algorithm, ...]:
     """
     found = tuple(a for a in algorithms(operation) if name in (a.name, describe(a)))
     if not found:
-        valid = dict.fromkeys(n for a in algorithms(operation) for n in (a.name, describe(a)))
+        family = [describe(a) for a in algorithms(operation) if a.name == name.split("(")[0]]
+        valid = family or dict.fromkeys(a.name for a in algorithms(operation))
         raise ValueError(f"algorithm {name!r} is not one of {', '.join(valid)} (for {operation})")
     return found
