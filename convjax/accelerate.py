@@ -5,7 +5,6 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, TypeVar
 
-import jax
 from jax import lax
 from jax.extend import core
 from jax.extend.core.primitives import conv_general_dilated_p, ge_p, reduce_window_p
@@ -28,7 +27,7 @@ def accelerate(fn: Callable[P, R]) -> Callable[P, R]:
 
     `fn` is traced, lax's primitives are replaced in what was traced, wherever they stand (`jit`, scan, cond, while,
     remat, shard_map, the rules of custom derivatives), and the rest is evaluated as it was. Composes with jit, grad,
-    vmap and shard_map on either side; jitted functions in `fn` keep their names, donations and shardings. What cannot be
+    vmap and shard_map on either side; jitted functions in `fn` keep names, donations and shardings. What cannot be
     entered (Pallas kernels, foreign calls) stays as it is, and `explain` says so.
 
     Args:

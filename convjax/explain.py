@@ -17,7 +17,7 @@ from convjax.rewrite import ENTERED
 from convjax.stock import stated
 
 # What these compute is not seen, or is code for one device only.
-_FOREIGN = frozenset("pallas_call ffi_call tpu_custom_call call_exported pure_callback io_callback".split())
+_FOREIGN = frozenset(["pallas_call", "ffi_call", "tpu_custom_call", "call_exported", "pure_callback", "io_callback"])
 
 
 @dataclasses.dataclass(frozen=True)

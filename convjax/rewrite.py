@@ -43,8 +43,24 @@ def replay(closed: core.ClosedJaxpr, replacements: Mapping[core.Primitive, Repla
 
 # Primitives that only evaluate the jaxprs they hold, or their derivatives, so that these can be rewritten in place.
 ENTERED = frozenset(
-    "jit pjit call closed_call eval_jaxpr scan while cond checkpoint remat2 shard_map custom_jvp_call custom_vjp_call "
-    "custom_linear_solve composite xla_metadata_call".split()
+    [
+        "jit",
+        "pjit",
+        "call",
+        "closed_call",
+        "eval_jaxpr",
+        "scan",
+        "while",
+        "cond",
+        "checkpoint",
+        "remat2",
+        "shard_map",
+        "custom_jvp_call",
+        "custom_vjp_call",
+        "custom_linear_solve",
+        "composite",
+        "xla_metadata_call",
+    ]
 )
 # Rules of custom derivatives are traced when they are differentiated; these return jaxprs, and `bwd` arrays.
 _THUNKS = ("jvp_jaxpr_fun", "fwd_jaxpr_thunk")
@@ -67,6 +83,7 @@ class Rewriter:
     _rewritten: weakref.WeakKeyDictionary[Any, Any] = dataclasses.field(
         default_factory=weakref.WeakKeyDictionary, repr=False
     )
+    _traced: dict[Any, core.Jaxpr] = dataclasses.field(default_factory=dict, repr=False)
 
     def call(self, fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """`fn(*args, **kwargs)`, traced on the arrays in its arguments, rewritten and evaluated."""
@@ -85,7 +102,7 @@ class Rewriter:
                 if not _same(jax.tree.leaves(node), before):
                     raise ValueError(
                         f"{fn} changes its argument of type {type(node).__name__} in place, which is lost where "
-                        "functions are traced: return the new one instead (with Flax NNX, split outside and merge inside)"
+                        "functions are traced: return the new one (with Flax NNX, split outside and merge inside)"
                     )
             computed = [leaf for leaf in results if isinstance(leaf, jax.core.Tracer)]
             results = [_COMPUTED if isinstance(leaf, jax.core.Tracer) else leaf for leaf in results]
@@ -114,8 +131,12 @@ class Rewriter:
     def _equations(self, eqn: core.JaxprEqn) -> list[core.JaxprEqn]:
         function = self.replacement(eqn)
         if function is not None:
-            with eqn.ctx.manager:  # the mesh, if it stands in shard_map
-                return _inlined(jax.make_jaxpr(function)(*(atom.aval for atom in eqn.invars)), eqn)
+            avals = tuple(atom.aval for atom in eqn.invars)
+            key = (eqn.primitive, avals, tuple(sorted(eqn.params.items())), eqn.ctx)
+            if key not in self._traced:
+                with eqn.ctx.manager:  # the mesh, if it stands in shard_map
+                    self._traced[key] = jax.make_jaxpr(function)(*avals).jaxpr
+            return _inlined(self._traced[key], eqn)
         if eqn.primitive.name not in ENTERED:
             return [eqn]
         params = {name: self._param(name, value) for name, value in eqn.params.items()}
@@ -159,7 +180,7 @@ def _same(new: Collection[Any], old: Collection[Any]) -> bool:
 
 
 def _is_object(node: Any) -> bool:
-    """Whether a node of a tree is of a type that somebody registered. Changed containers are lost as under `jax.jit`."""
+    """Whether a node of a tree is of a type that somebody registered. jax's own are copied, as by `jit`."""
     return not isinstance(node, dict | list | tuple | type(None))
 
 
@@ -170,9 +191,8 @@ def _is_array(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array)
 
 
-def _inlined(closed: core.ClosedJaxpr, eqn: core.JaxprEqn) -> list[core.JaxprEqn]:
-    """The equations of `closed` on eqn's operands and results, at eqn's place in the user's program."""
-    jaxpr = closed.jaxpr
+def _inlined(jaxpr: core.Jaxpr, eqn: core.JaxprEqn) -> list[core.JaxprEqn]:
+    """The equations of `jaxpr` on eqn's operands and results, at eqn's place in the user's program."""
     atoms: dict[Any, Any] = dict(zip(jaxpr.invars, eqn.invars, strict=True))
     atoms.update(zip(jaxpr.outvars, eqn.outvars, strict=True))
 

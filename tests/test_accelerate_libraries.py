@@ -1,7 +1,7 @@
 """The layers of Flax, Haiku and Equinox: accelerated, they have lax's values and gradients and nothing of lax left."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import equinox as eqx
@@ -39,7 +39,7 @@ def linen() -> Model:
             x = nn.Conv(8, (3, 3), strides=2, padding="CIRCULAR")(xs[2])
             x = nn.max_pool(nn.relu(x), (2, 2), padding="SAME")
             x = nn.ConvTranspose(4, (3, 2), strides=(2, 2))(x)
-            x = nn.min_pool(x, (2, 2), strides=(2, 1)) + nn.avg_pool(x, (2, 2), (2, 1), count_include_pad=False)
+            x = nn.pooling.min_pool(x, (2, 2), strides=(2, 1)) + nn.avg_pool(x, (2, 2), (2, 1), count_include_pad=False)
             x = nn.ConvLocal(4, (2, 2))(x)
             y = nn.max_pool(nn.Conv(4, (3,), kernel_dilation=2, feature_group_count=2, padding="CAUSAL")(xs[1]), (3,))
             z = nn.avg_pool(nn.Conv(4, (2, 2, 2))(xs[3]), (2, 2, 2), (1, 2, 2), "SAME")
@@ -68,10 +68,10 @@ def nnx_layers() -> Model:
 
 def haiku() -> Model:
     def network(xs: dict[int, jax.Array]) -> list[jax.Array]:
-        x = hk.MaxPool((2, 1), 2, "SAME")(hk.Conv1D(4, 3)(xs[1]))
+        x = hk.MaxPool((2, 1), (2, 1), "SAME")(hk.Conv1D(4, 3)(xs[1]))
         y = hk.SeparableDepthwiseConv2D(2, 3)(hk.DepthwiseConv2D(2, 3)(hk.Conv2D(4, 3, rate=2)(xs[2])))
-        y = hk.AvgPool((3, 2, 1), 2, "SAME")(hk.Conv2DTranspose(4, 3, stride=2)(y))
-        z = hk.AvgPool(2, 2, "VALID", channel_axis=-1)(hk.Conv3D(4, 2)(xs[3]))
+        y = hk.AvgPool((3, 2, 1), (2, 2, 1), "SAME")(hk.Conv2DTranspose(4, 3, stride=2)(y))
+        z = hk.AvgPool((2, 2, 2, 1), (2, 2, 2, 1), "VALID")(hk.Conv3D(4, 2)(xs[3]))
         return [hk.Conv1DTranspose(4, 3)(x), y, hk.Conv3DTranspose(2, 2)(z)]
 
     model, xs = hk.without_apply_rng(hk.transform(network)), inputs(SHAPES)
@@ -105,8 +105,6 @@ def equinox() -> Model:
                 layers.Conv3d(4, 4, 2, key=key),
                 layers.MaxPool3d(2, 1),
                 layers.ConvTranspose3d(4, 4, 2, key=key),
-                layers.AvgPool3d(2, 1),
-                layers.AdaptiveAvgPool3d(2),
             ]
         ),
     }
@@ -119,12 +117,19 @@ def equinox() -> Model:
     return loss, params, inputs({n: (shape[0], shape[-1], *shape[1:-1]) for n, shape in SHAPES.items()})
 
 
+@pytest.fixture(autouse=True)
+def ranks_promoted() -> Iterator[None]:
+    """Haiku and Equinox add biases of lower rank."""
+    with jax.numpy_rank_promotion("allow"):
+        yield
+
+
 @pytest.mark.parametrize("library", [linen, nnx_layers, haiku, equinox])
 def test_accelerated_layers_are_lax_s(library: Callable[[], Model]) -> None:
     loss, params, xs = library()
-    step = jax.value_and_grad(loss, (0, 1))
+    step = jax.value_and_grad(loss)
     accelerated = accelerate(step)
-    assert len(left(step, params, xs)) > 20
+    assert len(left(step, params, xs)) > 12
     assert left(accelerated, params, xs) == left(jax.value_and_grad(accelerate(loss)), params, xs) == []
     got, want = jax.jit(lambda params, xs: (accelerated(params, xs), step(params, xs)))(params, xs)
     assert_close({"step": got}, {"step": want}, 1e-4)
