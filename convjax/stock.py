@@ -35,9 +35,9 @@ def stated(eqn: core.JaxprEqn) -> Problem | None:
 
     `reduce_window` with a maximum, minimum or sum for its computation is a pooling, its first value set aside.
     """
-    avals = [atom.aval for atom in eqn.invars]
+    avals: list[Any] = [atom.aval for atom in eqn.invars]
     if eqn.primitive is conv_general_dilated_p:
-        return problem_of(*avals, eqn.params) if _counted(avals) else None
+        return problem_of(avals[0], avals[1], eqn.params) if _counted(avals) else None
     operation = _reduced(eqn) if eqn.primitive is reduce_window_p else _WINDOWS.get(eqn.primitive)
     if operation is None or not _counted(avals):
         return None
