@@ -6,28 +6,18 @@ from typing import Any
 
 import jax
 from jax.extend import core
-from jax.extend.core.primitives import (
-    conv_general_dilated_p,
-    reduce_window_max_p,
-    reduce_window_min_p,
-    reduce_window_sum_p,
-    select_and_scatter_add_p,
-)
 
 from convjax import window_primitive
 from convjax.algorithms.protocol import Reasons
 from convjax.choose import choose
 from convjax.primitive import conv_p, problem_of
-from convjax.problem import Problem, WindowSpec
+from convjax.problem import Problem
 from convjax.request import Pass
+from convjax.rewrite import ENTERED
+from convjax.stock import stated
 
-# Window primitives of lax that stay as they are; named so that a reader sees what convjax did not touch.
-_STOCK_WINDOWS = {
-    reduce_window_max_p: "max",
-    reduce_window_min_p: "min",
-    reduce_window_sum_p: "sum",
-    select_and_scatter_add_p: "put",
-}
+# What these compute is not seen, or is code for one device only.
+_FOREIGN = frozenset(["pallas_call", "ffi_call", "tpu_custom_call", "call_exported", "pure_callback", "io_callback"])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +54,7 @@ class Explanation:
     Attributes:
         platform: the platform chosen for.
         rows: one `Row` a distinct problem, in the order of the program.
+        left: one sentence a primitive that `accelerate` does not enter.
 
     Example:
         >>> import jax.numpy as jnp, convjax
@@ -74,6 +65,7 @@ class Explanation:
 
     platform: str
     rows: tuple[Row, ...]
+    left: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         count = sum(row.count for row in self.rows)
@@ -84,6 +76,7 @@ class Explanation:
             lines.append(f"{row.role:6} {row.problem}{times}")
             lines.append(f"       -> {row.algorithm}: {row.reason}{predicted}, workspace {_bytes(row.workspace)}")
             lines += [f"          not {name}: {'; '.join(reasons)}" for name, reasons in row.rejected]
+        lines += [f"left   {sentence}" for sentence in self.left]
         return "\n".join(lines)
 
 
@@ -111,12 +104,13 @@ def explain(fn: Callable[..., Any], *args: Any, platform: str | None = None) -> 
         [('fprop', 'winograd(tile=2)')]
     """
     platform = platform or _default_platform()
+    jaxpr = jax.make_jaxpr(fn)(*args).jaxpr
     found: dict[Row, int] = {}
-    for eqn in _equations(jax.make_jaxpr(fn)(*args).jaxpr):
+    for eqn in _equations(jaxpr):
         row = _row(eqn, platform)
         if row is not None:
             found[row] = found.get(row, 0) + 1
-    return Explanation(platform, tuple(dataclasses.replace(row, count=n) for row, n in found.items()))
+    return Explanation(platform, tuple(dataclasses.replace(row, count=n) for row, n in found.items()), _left(jaxpr))
 
 
 def _row(eqn: Any, platform: str) -> Row | None:
@@ -136,29 +130,26 @@ def _row(eqn: Any, platform: str) -> Row | None:
             choice.algorithm.cost(problem).workspace,
             tuple((str(a), reasons) for a, reasons in choice.rejected),
         )
-    if eqn.primitive is conv_general_dilated_p:
-        return _stock(problem_of(avals[0], avals[1], eqn.params))
-    if eqn.primitive in _STOCK_WINDOWS:
-        return _stock(_stock_window(_STOCK_WINDOWS[eqn.primitive], avals, eqn.params))
-    return None
-
-
-def _stock(problem: Problem) -> Row:
+    problem = stated(eqn)
+    if problem is None:
+        return None
     return Row(problem, "stock", "lax", "lax's own primitive, not called through convjax", None, None, 0, ())
 
 
-def _stock_window(operation: str, avals: list[Any], params: dict[str, Any]) -> WindowSpec:
-    x = avals[-1]  # the operand; select_and_scatter_add has the cotangent before it
-    ones = (1,) * x.ndim
-    return WindowSpec(
-        operation,
-        x.shape,
-        x.dtype.name,
-        tuple(params["window_dimensions"]),
-        tuple(params["window_strides"]),
-        tuple((int(lo), int(hi)) for lo, hi in params["padding"]),
-        tuple(params.get("base_dilation", ones)),
-        tuple(params.get("window_dilation", ones)),
+def _left(jaxpr: core.Jaxpr) -> tuple[str, ...]:
+    """What `accelerate` cannot enter, each primitive once."""
+    kept: dict[str, int] = {}
+    for eqn in _equations(jaxpr):
+        name = eqn.primitive.name
+        if name not in ENTERED:
+            inner = sum(stated(e) is not None for j in core.jaxprs_in_params(eqn.params) for e in _equations(j))
+            if inner or name in _FOREIGN:
+                kept[name] = kept.get(name, 0) + inner
+    return tuple(
+        f"{name} is not entered: {n} of lax's convolutions and poolings stay in it"
+        if n
+        else f"{name} is not entered: what it computes is not seen"
+        for name, n in kept.items()
     )
 
 

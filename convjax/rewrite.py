@@ -1,10 +1,15 @@
-"""Replaying a jaxpr with other primitives in the place of lax's."""
+"""Jaxprs with other primitives in the place of lax's: replayed by our rules, rewritten for `accelerate`."""
 
-from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+import functools
+import operator
+import weakref
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jax
-from jax.extend import core
+import numpy as np
+from jax.extend import core, linear_util
 
 # What stands in for a primitive: called with the equation's operands and parameters, returns a list of results.
 Replacement = Callable[..., Sequence[Any]]
@@ -36,8 +41,170 @@ def replay(closed: core.ClosedJaxpr, replacements: Mapping[core.Primitive, Repla
     return [read(atom) for atom in jaxpr.outvars]
 
 
-def retrace(
-    fn: Callable[..., Any], replacements: Mapping[core.Primitive, Replacement], *operands: jax.Array
-) -> list[Any]:
-    """Calls `fn` on `operands` with the replacements in force; returns its results flat."""
-    return replay(jax.make_jaxpr(fn)(*operands), replacements, *operands)
+# Primitives that only evaluate the jaxprs they hold, or their derivatives, so that these can be rewritten in place.
+ENTERED = frozenset(
+    [
+        "jit",
+        "pjit",
+        "call",
+        "closed_call",
+        "eval_jaxpr",
+        "scan",
+        "while",
+        "cond",
+        "checkpoint",
+        "remat2",
+        "shard_map",
+        "custom_jvp_call",
+        "custom_vjp_call",
+        "custom_linear_solve",
+        "composite",
+        "xla_metadata_call",
+    ]
+)
+# Rules of custom derivatives are traced when they are differentiated; these return jaxprs, and `bwd` arrays.
+_THUNKS = ("jvp_jaxpr_fun", "fwd_jaxpr_thunk")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Rewriter:
+    """Puts other equations in the place of some, wherever a jaxpr holds them; everything else stays the same object.
+
+    A jaxpr is rewritten once, so that blocks which share one still share one, and programs compiled for it are found.
+
+    Attributes:
+        replacement: the function of an equation's operands that stands in for it and returns its results; None
+            leaves the equation as it is.
+        names: what policies of `jax.checkpoint` know the new primitives by.
+    """
+
+    replacement: Callable[[core.JaxprEqn], Callable[..., Sequence[Any]] | None]
+    names: Mapping[core.Primitive, core.Primitive]
+    _rewritten: weakref.WeakKeyDictionary[Any, Any] = dataclasses.field(
+        default_factory=weakref.WeakKeyDictionary, repr=False
+    )
+    _traced: dict[Any, core.Jaxpr] = dataclasses.field(default_factory=dict, repr=False)
+
+    def call(self, fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """`fn(*args, **kwargs)`, traced on the arrays in its arguments, rewritten and evaluated."""
+        leaves, tree = jax.tree.flatten((args, kwargs))
+        arrays = [i for i, leaf in enumerate(leaves) if _is_array(leaf)]
+        results: list[Any] = []
+        results_tree = None
+
+        def traced(*tracers: Any) -> list[Any]:
+            nonlocal results, results_tree
+            given = dict(enumerate(leaves)) | dict(zip(arrays, tracers, strict=True))
+            args, kwargs = jax.tree.unflatten(tree, given.values())
+            objects = [(node, jax.tree.leaves(node)) for node in jax.tree.leaves((args, kwargs), is_leaf=_is_object)]
+            results, results_tree = jax.tree.flatten(fn(*args, **kwargs))
+            for node, before in objects:
+                if not _same(jax.tree.leaves(node), before):
+                    raise ValueError(
+                        f"{fn} changes its argument of type {type(node).__name__} in place, which is lost where "
+                        "functions are traced: return the new one (with Flax NNX, split outside and merge inside)"
+                    )
+            computed = [leaf for leaf in results if isinstance(leaf, jax.core.Tracer)]
+            results = [_COMPUTED if isinstance(leaf, jax.core.Tracer) else leaf for leaf in results]
+            return computed
+
+        operands = [leaves[i] for i in arrays]
+        closed = jax.make_jaxpr(traced)(*operands)
+        computed = iter(jax.core.eval_jaxpr(self.jaxpr(closed.jaxpr), closed.consts, *operands))
+        return jax.tree.unflatten(results_tree, [next(computed) if r is _COMPUTED else r for r in results])
+
+    def jaxpr(self, jaxpr: Any) -> Any:
+        """The jaxpr, open or closed, with its equations replaced; itself where there is none to replace."""
+        if jaxpr not in self._rewritten:
+            # A value that is its own key would never be let go.
+            rewritten = self._jaxpr(jaxpr)
+            self._rewritten[jaxpr] = None if rewritten is jaxpr else rewritten
+        return self._rewritten[jaxpr] or jaxpr
+
+    def _jaxpr(self, jaxpr: Any) -> Any:
+        if not isinstance(jaxpr, core.Jaxpr):
+            inner = self.jaxpr(jaxpr.jaxpr)
+            return jaxpr if inner is jaxpr.jaxpr else core.ClosedJaxpr(inner, jaxpr.consts)
+        equations = [new for eqn in jaxpr.eqns for new in self._equations(eqn)]
+        return jaxpr if _same(equations, jaxpr.eqns) else jaxpr.replace(eqns=equations)
+
+    def _equations(self, eqn: core.JaxprEqn) -> list[core.JaxprEqn]:
+        function = self.replacement(eqn)
+        if function is not None:
+            avals = tuple(atom.aval for atom in eqn.invars)
+            key = (eqn.primitive, avals, tuple(sorted(eqn.params.items())), eqn.ctx)
+            if key not in self._traced:
+                with eqn.ctx.manager:  # the mesh, if it stands in shard_map
+                    self._traced[key] = jax.make_jaxpr(function)(*avals).jaxpr
+            return _inlined(self._traced[key], eqn)
+        if eqn.primitive.name not in ENTERED:
+            return [eqn]
+        params = {name: self._param(name, value) for name, value in eqn.params.items()}
+        if _same(params.values(), eqn.params.values()):
+            return [eqn]
+        if params.get("policy") is not None:
+            params["policy"] = functools.partial(self._policy, params["policy"])
+        return [eqn.replace(params=params)]
+
+    def _param(self, name: str, value: Any) -> Any:
+        if isinstance(value, core.Jaxpr | core.ClosedJaxpr):
+            return self.jaxpr(value)
+        if isinstance(value, tuple):
+            entries = [self._param("", v) for v in value]
+            if _same(entries, value):
+                return value
+            return type(value)(*entries) if hasattr(value, "_fields") else tuple(entries)
+        if name in _THUNKS:
+            return linear_util.wrap_init(functools.partial(self._thunk, value), debug_info=value.debug_info)
+        if name == "bwd":
+            return linear_util.wrap_init(functools.partial(self._backward, value), debug_info=value.debug_info)
+        return value
+
+    def _policy(self, policy: Callable[..., Any], primitive: core.Primitive, *avals: Any, **params: Any) -> Any:
+        return policy(self.names.get(primitive, primitive), *avals, **params)
+
+    def _thunk(self, rule: Any, *zeros: Any) -> tuple[Any, ...]:
+        jaxpr, *rest = rule.call_wrapped(*zeros)
+        return self.jaxpr(jaxpr), *rest
+
+    def _backward(self, rule: Any, *operands: Any) -> Any:
+        return self.call(rule.call_wrapped, operands, {})
+
+
+_COMPUTED = object()
+
+
+def _same(new: Collection[Any], old: Collection[Any]) -> bool:
+    """Whether these are the very same objects."""
+    return len(new) == len(old) and all(map(operator.is_, new, old))
+
+
+def _is_object(node: Any) -> bool:
+    """Whether a node of a tree is of a type that somebody registered. jax's own are copied, as by `jit`."""
+    return not isinstance(node, dict | list | tuple | type(None))
+
+
+def _is_array(leaf: Any) -> bool:
+    """What is traced; Python's and NumPy's scalars stay what they are, as shapes and conditions need them."""
+    if isinstance(leaf, np.ndarray):
+        return core.valid_jaxtype(leaf) and leaf.dtype != jax.dtypes.float0
+    return isinstance(leaf, jax.Array)
+
+
+def _inlined(jaxpr: core.Jaxpr, eqn: core.JaxprEqn) -> list[core.JaxprEqn]:
+    """The equations of `jaxpr` on eqn's operands and results, at eqn's place in the user's program."""
+    atoms: dict[Any, Any] = dict(zip(jaxpr.invars, eqn.invars, strict=True))
+    atoms.update(zip(jaxpr.outvars, eqn.outvars, strict=True))
+
+    def renamed(atom: Any) -> Any:
+        return atom if isinstance(atom, core.Literal) else atoms.setdefault(atom, core.Var(atom.aval))
+
+    return [
+        inner.replace(
+            invars=list(map(renamed, inner.invars)),
+            outvars=list(map(renamed, inner.outvars)),
+            source_info=eqn.source_info,
+            ctx=eqn.ctx,
+        )
+        for inner in jaxpr.eqns
+    ]

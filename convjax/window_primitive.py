@@ -82,10 +82,16 @@ def _put_type(g: Any, taps: Any, *, problem: WindowSpec, request: Request) -> An
 # Derivatives.
 
 
-def _extremum_jvp(t: jax.Array, x: jax.Array, *, problem: WindowSpec, request: Request) -> jax.Array:
+def tangent(t: jax.Array, x: jax.Array, *, problem: WindowSpec, request: Request) -> jax.Array:
+    """What the tangent t of x makes of every window's maximum or minimum."""
     derived = request.transposed(0)
-    taps = arg(x, problem, derived)
-    return take_p.bind(t, taps, problem=_as(problem, "take"), request=derived)
+    return take_p.bind(t, arg(x, problem, derived), problem=_as(problem, "take"), request=derived)
+
+
+def gradient(g: jax.Array, x: jax.Array, *, problem: WindowSpec, request: Request) -> jax.Array:
+    """What the cotangent g of every window's maximum or minimum makes of x."""
+    derived = request.transposed(0)
+    return put_p.bind(g, arg(x, problem, derived), problem=_as(problem, "put"), request=derived)
 
 
 def _sum_transpose(cotangent: Any, x: Any, *, problem: WindowSpec, request: Request) -> list[Any]:
@@ -125,7 +131,7 @@ def _adjoint(primitive: Primitive, operation: str, cotangent: Any, value: Any, t
     return [primitive.bind(cotangent, taps, problem=problem, request=params["request"]), None]
 
 
-ad.defjvp(extremum_p, _extremum_jvp)
+ad.defjvp(extremum_p, tangent)
 ad.deflinear2(sum_p, _sum_transpose)
 ad.defjvp(take_p, functools.partial(_linear_jvp, take_p), None)
 ad.defjvp(put_p, functools.partial(_linear_jvp, put_p), None)

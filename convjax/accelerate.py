@@ -1,0 +1,86 @@
+"""`accelerate`: a function with every convolution and pooling of lax in it run by the chosen algorithms."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, ParamSpec, TypeVar
+
+from jax import lax
+from jax.extend import core
+from jax.extend.core.primitives import conv_general_dilated_p, ge_p, reduce_window_p
+
+from convjax import window_primitive
+from convjax.primitive import conv_p
+from convjax.problem import ConvSpec
+from convjax.request import Request, request
+from convjax.rewrite import Rewriter
+from convjax.stock import stated
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_COMBINED = {"max": lax.max, "min": lax.min, "sum": lax.add}
+
+
+def accelerate(fn: Callable[P, R]) -> Callable[P, R]:
+    """`fn` with every convolution and pooling in it, gradients included, run by the chosen algorithms.
+
+    `fn` is traced, lax's primitives are replaced in what was traced, wherever they stand (`jit`, scan, cond, while,
+    remat, shard_map, the rules of custom derivatives), and the rest is evaluated as it was. Composes with jit, grad,
+    vmap and shard_map on either side; jitted functions in `fn` keep names, donations and shardings. What cannot be
+    entered (Pallas kernels, foreign calls) stays as it is, and `explain` says so.
+
+    Args:
+        fn: any function that `jax.jit` could trace. The arrays in its arguments are traced; all else, Python's and
+            NumPy's scalars included, reaches it as given.
+
+    Returns:
+        A function of the same arguments and results. Convolutions agree with lax's within their algorithm's stated
+        error. Poolings agree exactly but for two corners of the gradient of maxima and minima: it goes to the first
+        NaN of a window, where lax passes on to what follows the last one, and to a real element of a window of
+        infinities, where lax may lose it to padding.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, convjax
+        >>> from jax import lax
+        >>> x, w = jnp.ones((1, 2, 8, 8)), jnp.ones((2, 2, 3, 3))
+        >>> loss = lambda w: lax.conv(x, w, (1, 1), "SAME").sum()
+        >>> gradient = accelerate(jax.grad(loss))
+        >>> bool(jnp.allclose(gradient(w), jax.grad(loss)(w)))
+        True
+        >>> [row.role for row in convjax.explain(jax.grad(accelerate(loss)), w).rows]
+        ['fprop', 'wgrad']
+    """
+
+    @functools.wraps(fn, updated=())
+    def accelerated(*args: P.args, **kwargs: P.kwargs) -> R:
+        return _rewriter(request(None, "conv")).call(fn, args, kwargs)
+
+    return accelerated
+
+
+@functools.lru_cache(maxsize=64)
+def _rewriter(asked: Request) -> Rewriter:
+    return Rewriter(functools.partial(_replacement, asked), {conv_p: conv_general_dilated_p})
+
+
+def _replacement(asked: Request, eqn: core.JaxprEqn) -> Callable[..., Sequence[Any]] | None:
+    """Our function of the operands of one of lax's equations, None where there is none."""
+    problem = stated(eqn)
+    if problem is None:
+        return None
+    if isinstance(problem, ConvSpec):
+        return lambda lhs, rhs: [conv_p.bind(lhs, rhs, request=asked, **eqn.params)]
+    if problem.operation in ("max", "min") and any(d > 1 for d in problem.base_dilation):
+        return None  # their derivatives are not expressed
+    if problem.operation in ("take", "put"):
+        pooled = dataclasses.replace(problem, operation="max" if eqn.params["select_prim"] is ge_p else "min")
+        derivative = window_primitive.tangent if problem.operation == "take" else window_primitive.gradient
+        return lambda value, x: [derivative(value, x, problem=pooled, request=asked)]
+    if eqn.primitive is reduce_window_p:
+        return lambda x, first: [
+            _COMBINED[problem.operation](
+                window_primitive.reduce(x, problem, asked), lax.full_like(x, first, shape=problem.output_shape)
+            )
+        ]
+    return lambda x: [window_primitive.reduce(x, problem, asked)]
