@@ -1,5 +1,6 @@
 """Convolution and pooling in JAX: the fastest algorithm for each problem, differentiable any number of times."""
 
+from convjax.accelerate import accelerate as accelerate
 from convjax.algorithms import algorithms as algorithms
 from convjax.explain import Explanation as Explanation
 from convjax.explain import explain as explain

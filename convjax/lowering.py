@@ -7,11 +7,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
 
+from convjax.algorithms.fusion import apart
 from convjax.algorithms.protocol import Algorithm
 from convjax.problem import Problem
 
@@ -50,8 +49,8 @@ class Filled:
         return "empty"
 
 
-def lower(ctx: Any, fn: Bound | Filled, *operands: Any, materialized_on: str | None = None) -> Any:
-    """Lowers `fn` in the place of a primitive; profiles show it by its name.
+def lower(ctx: Any, fn: Bound | Filled, *operands: Any, in_memory: bool = False) -> Any:
+    """Lowers `fn` in the place of a primitive, its result kept `in_memory` if asked; profiles show it by its name.
 
     The algorithm sees plain local arrays: inside shard_map its intermediates need not say which mesh axes
     they vary over, since the primitive's own type rule has said so for the result.
@@ -59,7 +58,7 @@ def lower(ctx: Any, fn: Bound | Filled, *operands: Any, materialized_on: str | N
 
     def run(*arrays: jax.Array) -> jax.Array:
         result = _jitted(fn)(*arrays)
-        return result if materialized_on is None else materialize(result, materialized_on)
+        return apart(lambda x: x, result) if in_memory else result
 
     plain = ctx.replace(avals_in=[_plain(a) for a in ctx.avals_in], avals_out=[_plain(a) for a in ctx.avals_out])
     return mlir.lower_fun(run, multiple_results=False)(plain, *operands)
@@ -82,15 +81,3 @@ def _program(primitive: Primitive, params: tuple[tuple[str, Any], ...]) -> Calla
 
 def _plain(aval: Any) -> Any:
     return jax.core.ShapedArray(aval.shape, aval.dtype)
-
-
-def materialize(x: jax.Array, platform: str) -> jax.Array:
-    """x as an array in memory, which XLA will not compute again inside each of its consumers.
-
-    XLA's CPU compiler of jaxlib 0.10 drops optimization barriers before it fuses, so there the barrier is a
-    conditional whose predicate it cannot know.
-    """
-    if platform != "cpu":
-        return lax.optimization_barrier(x)
-    always = lax.index_in_dim(x.reshape(-1), 0, keepdims=False) < np.iinfo(np.int32).max
-    return lax.cond(always, lambda x: x, jnp.zeros_like, x)

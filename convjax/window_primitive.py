@@ -176,7 +176,7 @@ def _lower(platform: str, ctx: Any, *operands: Any, problem: WindowSpec, request
         return lower(ctx, Filled(out.shape, out.dtype.name, 0 if finds_taps else problem.identity), *operands)
     # Taps are read once for every block offset in `put`; fused into it, they would be found anew each time.
     bound = Bound(choose(problem, request, platform).algorithm, problem)
-    return lower(ctx, bound, *operands, materialized_on=platform if finds_taps else None)
+    return lower(ctx, bound, *operands, in_memory=finds_taps)
 
 
 for _primitive, _type in zip(PRIMITIVES, (_reduce_type, _reduce_type, _arg_type, _take_type, _put_type), strict=True):

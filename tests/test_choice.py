@@ -134,7 +134,7 @@ def test_the_convolution_asked_for_is_compiled(algorithm: str) -> None:
 @pytest.mark.parametrize("algorithm", [str(a) for a in convjax.algorithms("max")])
 def test_the_pooling_asked_for_is_compiled(algorithm: str) -> None:
     def fn(x: jax.Array) -> jax.Array:
-        return convjax.max_pool(x, 2, algorithm=algorithm)
+        return convjax.max_pool(x, 8, algorithm=algorithm)
 
     program = compiled(fn, X)
     assert chosen(fn, X) == [algorithm]
@@ -193,7 +193,7 @@ def test_unknown_names_are_refused_with_the_valid_ones() -> None:
     names = r"'winogard' is not one of lax, shift, .*winograd, winograd\(tile=2\).*fft"
     with pytest.raises(ValueError, match=names):
         convjax.conv(X, W, algorithm="winogard")
-    with pytest.raises(ValueError, match=r"'fft' is not one of lax, shift, reshape \(for max\)"):
+    with pytest.raises(ValueError, match=r"'fft' is not one of lax, shift, reshape, separable, doubling \(for max\)"):
         convjax.max_pool(X, 2, algorithm="fft")
     with pytest.raises(ValueError, match=r"the pass 'backward'; the passes are fprop, dgrad, wgrad"):
         convjax.conv(X, W, algorithm={"backward": "lax"})

@@ -72,8 +72,9 @@ def test_sizes_past_known_thresholds(pair: Pair) -> None:
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_every_algorithm_meets_many_problems(operation: str) -> None:
-    met = collections.Counter(str(a) for a, p in VALUES if p.operation == operation)
-    assert all(met[str(a)] >= 3 for a in convjax.algorithms(operation)), met
+    met = collections.Counter(a.name for a, p in VALUES if p.operation == operation)
+    refusing = {"separable", "doubling"} if operation in ("take", "put") else set()
+    assert all(met[a.name] >= 3 for a in convjax.algorithms(operation) if a.name not in refusing), met
 
 
 # Poolings: (function, shape, window, options). Sizes are uneven and windows overlap, tile, dilate or overhang.
@@ -84,11 +85,13 @@ POOLINGS: dict[str, tuple[Any, tuple[int, ...], Any, dict[str, Any]]] = {
     "max ceil": (convjax.max_pool, (1, 8, 7, 2), 3, {"strides": 2, "ceil_mode": True}),
     "max 1-D": (convjax.max_pool, (2, 11, 3), 4, {"strides": 3, "padding": "SAME"}),
     "max 3-D": (convjax.max_pool, (1, 5, 4, 6, 2), 2, {"strides": (2, 1, 2), "padding": "SAME_LOWER"}),
+    "max large": (convjax.max_pool, (2, 14, 3), 9, {"strides": 1, "padding": "SAME"}),
     "max channels first": (convjax.max_pool, (2, 3, 6, 5), 2, {"strides": 1, "layout": "NCHW"}),
     "min overlapping": (convjax.min_pool, (2, 7, 8, 3), 3, {"strides": 2, "padding": "SAME"}),
     "min tiling": (convjax.min_pool, (1, 6, 9, 2), 3, {}),
     "sum strided": (convjax.sum_pool, (2, 7, 8, 3), 2, {"strides": 3}),
     "sum dilated": (convjax.sum_pool, (1, 9, 8, 2), 2, {"strides": 1, "dilation": 3, "padding": 1}),
+    "sum large": (convjax.sum_pool, (1, 12, 9, 2), (8, 3), {"strides": (2, 1), "padding": 1}),
     "avg overlapping": (convjax.avg_pool, (2, 9, 8, 3), 3, {"strides": 2, "padding": 1}),
     "avg real elements": (convjax.avg_pool, (2, 8, 9, 3), 3, {"padding": "SAME", "count_include_pad": False}),
     "avg tiling": (convjax.avg_pool, (2, 8, 6, 2), 2, {}),

@@ -26,7 +26,7 @@ STATED = [
 ]  # fmt: skip
 PLAIN = ConvSpec.parse("conv float32[1,6,5,2] float32[3,3,2,2] b01f_01io->b01f")
 CONV_ALGORITHMS = [None, *map(str, applicable(PLAIN))]
-POOL_ALGORITHMS = [None, *map(str, convjax.algorithms("max"))]
+POOL_ALGORITHMS = [None, *(str(a) for a in convjax.algorithms("max") if a.name != "doubling")]  # for large windows
 
 
 def test_every_case_is_tested() -> None:
@@ -320,7 +320,7 @@ def test_jx_07_vmap_equals_a_loop_and_so_does_its_gradient(axes: list[int | None
 def test_mx_04_integer_dtypes_keep_their_identity() -> None:
     for dtype, low in (("int8", -128), ("uint8", 0), ("int32", -(2**31))):
         x = jnp.full((1, 2, 2, 1), low, dtype)
-        for algorithm in ("lax", "shift", "reshape"):
+        for algorithm in ("lax", "shift", "reshape", "separable"):
             y = convjax.max_pool(x, 2, padding=1, algorithm=algorithm)
             assert y.dtype == dtype
             assert set(np.asarray(y).ravel().tolist()) == {low}
@@ -328,7 +328,7 @@ def test_mx_04_integer_dtypes_keep_their_identity() -> None:
 
 def test_mx_09_conservation_at_ties_by_every_algorithm() -> None:
     x = batched(numbers(CASES["MX-09"]["args"]["x"]), 2)
-    for algorithm in ("lax", "shift"):
+    for algorithm in ("lax", "shift", "separable"):
         gradient = jax.grad(lambda x, a=algorithm: convjax.max_pool(x, 2, layout="NCHW", algorithm=a).sum())(x)
         assert gradient.sum() == 1
         _, index = convjax.max_pool(x, 2, layout="NCHW", return_indices=True, algorithm=algorithm)

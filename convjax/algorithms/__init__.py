@@ -17,8 +17,10 @@ from convjax.algorithms.conv.split import Split
 from convjax.algorithms.conv.vmapped import Vmap
 from convjax.algorithms.conv.winograd import Winograd
 from convjax.algorithms.protocol import Algorithm, describe
+from convjax.algorithms.window.doubling import Doubling as DoublingWindow
 from convjax.algorithms.window.lax_window import Lax as LaxWindow
 from convjax.algorithms.window.reshape import Reshape as ReshapeWindow
+from convjax.algorithms.window.separable import Separable as SeparableWindow
 from convjax.algorithms.window.shift import Shift as ShiftWindow
 from convjax.problem import WindowSpec
 
@@ -45,7 +47,13 @@ _CONV: tuple[Algorithm, ...] = (
     OverlapSave(FFT()),
     Vmap(),
 )
-_WINDOW: tuple[Algorithm, ...] = (LaxWindow(), ShiftWindow(), ReshapeWindow())
+_WINDOW: tuple[Algorithm, ...] = (
+    LaxWindow(),
+    ShiftWindow(),
+    ReshapeWindow(),
+    SeparableWindow(),
+    DoublingWindow(),
+)
 
 REGISTRY: dict[str, tuple[Algorithm, ...]] = {"conv": _CONV} | dict.fromkeys(WindowSpec.OPERATIONS, _WINDOW)
 
@@ -63,7 +71,7 @@ def algorithms(operation: str | None = None) -> tuple[Algorithm, ...]:
 
     Example:
         >>> [str(a) for a in algorithms("max")]
-        ['lax', 'shift', 'reshape']
+        ['lax', 'shift', 'reshape', 'separable', 'doubling']
     """
     if operation is None:
         return tuple(dict.fromkeys(a for registered in (_CONV, _WINDOW) for a in registered))

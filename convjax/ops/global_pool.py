@@ -1,5 +1,7 @@
 """Poolings over all spatial axes at once."""
 
+from typing import cast
+
 import jax
 import jax.numpy as jnp
 
@@ -66,7 +68,7 @@ def global_max_pool(x: jax.Array, *, layout: str | None = None, keepdims: bool =
         Array([[6, 7]], dtype=int32)
     """
     axes = _axes(x, layout)
-    y = max_pool(x, [x.shape[axis] for axis in axes], layout=layout)
+    y = cast(jax.Array, max_pool(x, [x.shape[axis] for axis in axes], layout=layout))
     return y if keepdims else jnp.squeeze(y, axes)
 
 

@@ -174,7 +174,7 @@ def _try_window(rng: np.random.Generator, family: str, operation: str, dtype: st
         case "base_dilated" if operation in ("max", "min", "sum"):  # the others are undefined there
             base = _ints(rng, ndim, 1, 3)
         case "large":
-            window = _ints(rng, ndim, 5, 8)
+            window = _ints(rng, ndim, 5, 12)
         case "global":
             window, stride = size, ones
         case "every_axis":

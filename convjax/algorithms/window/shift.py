@@ -41,7 +41,9 @@ class Shift:
 
     def cost(self, problem: WindowSpec) -> Cost:
         overlapping_put = problem.operation == "put" and set(problem.strides) == {1}
-        work = 8 if overlapping_put else _WORK[problem.operation]
+        work = 8.0 if overlapping_put else _WORK[problem.operation]
+        if problem.operation not in ("take", "put") and set(problem.strides) == {1}:
+            work *= min(1.0, 0.3 + problem.taps / 180)  # few rows are read from the nearest cache
         padded = any(lo > 0 or hi > 0 for lo, hi in problem.padding)
         grown = (padded and not _edges_are_apart(problem)) or set(problem.base_dilation) != {1}
         return Cost(
