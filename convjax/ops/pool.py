@@ -130,7 +130,7 @@ def avg_pool(
         divisor_override: D itself, whatever lies in the window.
 
     Returns:
-        (N, *output, C) of x's dtype; half precisions are summed in float32.
+        (N, *output, C) of x's dtype; half precisions are summed and divided in float32.
 
     Raises:
         ValueError: as `max_pool`, or a divisor below 1.
@@ -145,12 +145,11 @@ def avg_pool(
         raise TypeError(f"x is {x.dtype}, whose averages are fractions: cast it to a floating dtype first")
     if divisor_override is not None and divisor_override < 1:
         raise ValueError(f"divisor_override must be at least 1, got {divisor_override}")
-    pool = read_windows(x, window, strides, padding, dilation, ceil_mode, layout)
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))  # a sum overflows float16 where the mean does not
+    pool = read_windows(wide, window, strides, padding, dilation, ceil_mode, layout)
     sums = window_primitive.reduce(pool.x, pool.problem("sum"), request(algorithm, "sum"))
-    if divisor_override is not None:
-        return pool.finish(sums / divisor_override)
-    divisor = pool.counts(include_padding=count_include_pad)
-    return pool.finish((sums / divisor.astype(np.float64)).astype(x.dtype))
+    divisor = divisor_override or pool.counts(include_padding=count_include_pad).astype(np.float64)
+    return pool.finish((sums / divisor).astype(x.dtype))
 
 
 @dataclasses.dataclass(frozen=True)
