@@ -30,7 +30,8 @@ hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=No
 hypothesis.settings.load_profile("repeatable")
 
 TORCH = importlib.util.find_spec("torch") is not None
-collect_ignore = [] if TORCH else ["test_functional_torch.py", "test_parity_torch.py", "test_patches_torch.py"]
+PARITY = ["functional_pool_torch", "functional_torch", "parity_torch", "patches_torch"]
+collect_ignore = [] if TORCH else [f"test_{name}.py" for name in PARITY]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

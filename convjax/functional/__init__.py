@@ -13,3 +13,9 @@ from convjax.functional.conv import conv_transpose3d as conv_transpose3d
 from convjax.functional.fold import fold as fold
 from convjax.functional.fold import unfold as unfold
 from convjax.functional.pad import pad as pad
+from convjax.functional.pool import avg_pool1d as avg_pool1d
+from convjax.functional.pool import avg_pool2d as avg_pool2d
+from convjax.functional.pool import avg_pool3d as avg_pool3d
+from convjax.functional.pool import max_pool1d as max_pool1d
+from convjax.functional.pool import max_pool2d as max_pool2d
+from convjax.functional.pool import max_pool3d as max_pool3d
