@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 
 from convjax.ops import arguments
 from convjax.problem import Ints, require_positive
@@ -62,3 +63,10 @@ def check_axes(name: str, input: jax.Array, axes: str) -> None:
         )
     if 0 in input.shape[1 - ndim :]:
         raise ValueError(f"input of shape {input.shape} has an empty axis: only N may be 0")
+
+
+def check_pooled(name: str, input: jax.Array, ndim: int) -> None:
+    """What PyTorch asks of the input of a pooling over `ndim` axes."""
+    check_axes(name, input, AXES[ndim])
+    if not jnp.issubdtype(input.dtype, jnp.floating):
+        raise TypeError(f"input is {input.dtype}, for which PyTorch has no {name}: cast it to a floating dtype")

@@ -85,14 +85,14 @@ def spatial_axes(x: jax.Array, per_axis: object, layout: str | None) -> int:
     return x.ndim - 2 if x.ndim > 2 else x.ndim - 1
 
 
-def with_batch(x: jax.Array, ndim: int) -> tuple[jax.Array, bool]:
+def with_batch(x: jax.Array, ndim: int, name: str = "x") -> tuple[jax.Array, bool]:
     """x with a batch axis, and whether one was added."""
     if x.ndim == ndim + 2:
         return x, False
     if x.ndim == ndim + 1:
         return x[None], True
     raise ValueError(
-        f"x of shape {x.shape} must have {ndim + 2} axes for {ndim} spatial axes, or {ndim + 1} without a batch"
+        f"{name} of shape {x.shape} must have {ndim + 2} axes for {ndim} spatial axes, or {ndim + 1} without a batch"
     )
 
 

@@ -1,0 +1,161 @@
+"""Fractional max pooling: windows whose distances are drawn, so that the input shrinks by any ratio."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from convjax import window_primitive
+from convjax.ops.arguments import channels_first, per_axis, positive_per_axis, spatial_axes, with_batch
+from convjax.ops.bins import flat_positions, require_elements, tiling
+from convjax.problem import Ints, require_positive
+from convjax.request import AlgorithmLike, request
+
+
+def fractional_max_pool(
+    x: jax.Array,
+    window: int | Sequence[int],
+    *,
+    output_size: int | Sequence[int] | None = None,
+    output_ratio: float | Sequence[float] | None = None,
+    key: jax.Array | None = None,
+    samples: jax.Array | None = None,
+    return_indices: bool = False,
+    layout: str | None = None,
+    algorithm: AlgorithmLike = None,
+) -> jax.Array | tuple[jax.Array, jax.Array]:
+    """The largest element of every window, the windows of each plane standing at random distances.
+
+    y[n, o, c] = max over taps t of x[n, start[n, o, c] + t, c], an axis' start[i] = trunc((i + u) a) - trunc(u a) with
+    a = (size - window) / (output - 1), and the last at size - window
+
+    NaN wins wherever it stands. The first of equal elements, row-major, is the one whose index is returned and that
+    the gradient goes to.
+
+    Args:
+        x: (N, *size, C), or (*size, C) without a batch; 1 to 3 spatial axes; channels first under `layout`. Any real
+            dtype.
+        window: taps per spatial axis; an int means as many axes as x has between batch and channels.
+        output_size: windows per spatial axis; an int or one an axis. Either this or output_ratio.
+        output_ratio: output_size as a fraction of size, rounded down; between 0 and 1; a number or one an axis.
+        key: draws the samples, by `jax.random.uniform`. Either this or samples.
+        samples: u in [0, 1) of every plane, (N, C, axes), or (C, axes) without a batch, in every layout. As PyTorch
+            has them, those of two axes are of W and then H; those of three of D, H, W.
+        return_indices: whether to return as well where the maxima stand.
+        layout: None for channels last, or "NCW", "NCHW", "NCDHW".
+        algorithm: of the search for the maxima, see `conv_general_dilated`.
+
+    Returns:
+        (N, *output, C) of x's dtype; with `return_indices` also int32 flat positions in the plane.
+
+    Raises:
+        ValueError: sizes that do not fit together; both or neither of two alternatives.
+        TypeError: x is complex, or samples are no fractions.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> samples = jnp.array([[0.5]])
+        >>> fractional_max_pool(jnp.arange(5.0)[:, None], 2, output_size=3, samples=samples)[:, 0]
+        Array([1., 3., 4.], dtype=float32)
+
+    Source:
+        Graham, Fractional max-pooling, arXiv:1412.6071; the starts are PyTorch's.
+    """
+    if jnp.issubdtype(x.dtype, jnp.complexfloating):
+        raise TypeError(f"x is {x.dtype}, which has no order: take its absolute value first")
+    ndim = spatial_axes(x, window, layout)
+    x, unbatched = with_batch(x, ndim)
+    first = 2 if channels_first(layout, ndim) else 1
+    size = x.shape[first : first + ndim]
+    require_elements(x.shape, size)
+    if ndim > 3:
+        raise ValueError(f"x of shape {x.shape} has {ndim} spatial axes, but samples are defined for 1 to 3")
+    taps = positive_per_axis("window", window, ndim)
+    output = _output_size(size, taps, output_size, output_ratio)
+    u = _samples((x.shape[0], x.shape[1 if first == 2 else -1], ndim), unbatched, key, samples)
+
+    starts, copies = [], lax.stop_gradient(x)
+    for place, (n, k, o) in enumerate(zip(size, taps, output, strict=True)):
+        axis = first + place
+        start = _starts(u[..., 1 - place if ndim == 2 else place], n, k, o)  # N C o
+        cells = (start[..., None] + lax.iota(jnp.int32, k)[None, None, None]).reshape(*start.shape[:2], o * k)
+        copies = jnp.take_along_axis(copies, _along(cells, axis, first, x.ndim), axis, mode="clip")
+        starts.append(_along(start, axis, first, x.ndim))
+    winners = window_primitive.arg(copies, tiling(copies, first, taps).problem("max"), request(algorithm, "max"))
+    positions = flat_positions(winners, taps, starts, size)
+    y = _take(x, positions, first, ndim)
+    if unbatched:
+        y, positions = y[0], positions[0]
+    return (y, positions) if return_indices else y
+
+
+def _output_size(
+    size: Ints, window: Ints, output_size: int | Sequence[int] | None, output_ratio: float | Sequence[float] | None
+) -> Ints:
+    if (output_size is None) == (output_ratio is None):
+        raise ValueError(
+            f"output_size and output_ratio are alternatives: give one of them, got {output_size} and {output_ratio}"
+        )
+    if output_ratio is None:
+        output = per_axis("output_size", output_size, len(size))  # type: ignore[arg-type]
+    else:
+        ratios = tuple(output_ratio) if isinstance(output_ratio, Sequence) else (output_ratio,) * len(size)
+        if len(ratios) != len(size) or not all(0 < ratio < 1 for ratio in ratios):
+            raise ValueError(
+                f"output_ratio must be between 0 and 1, one number or one for each of {len(size)} spatial axes, "
+                f"got {output_ratio}"
+            )
+        output = tuple(int(n * ratio) for n, ratio in zip(size, ratios, strict=True))
+    require_positive("output_size", output)
+    for axis, (n, k, o) in enumerate(zip(size, window, output, strict=True)):
+        if o + k - 1 > n:
+            raise ValueError(
+                f"output_size {o} on spatial axis {axis} must be at most {n - k + 1}, for a window of {k} over {n} "
+                "elements"
+            )
+    return output
+
+
+def _samples(shape: Ints, unbatched: bool, key: jax.Array | None, samples: jax.Array | None) -> jax.Array:
+    """u of every plane and axis, in float32 or wider."""
+    if key is not None and samples is None:
+        return jax.random.uniform(key, shape, jnp.float32)
+    if samples is None or key is not None:
+        raise ValueError("key and samples are alternatives: give one of them")
+    given = shape[1:] if unbatched else shape
+    if samples.shape != given:
+        raise ValueError(f"samples of shape {samples.shape} must be {given}: a number for every plane and spatial axis")
+    if not jnp.issubdtype(samples.dtype, jnp.floating):
+        raise TypeError(f"samples are {samples.dtype}, but must be floating point, at least 0 and below 1")
+    return samples.reshape(shape).astype(jnp.promote_types(samples.dtype, jnp.float32))
+
+
+def _starts(u: jax.Array, n: int, k: int, o: int) -> jax.Array:
+    """Where the windows of every plane start along an axis: u (N, C), starts (N, C, o)."""
+    last = jnp.full((*u.shape, 1), n - k, jnp.int32)
+    if o == 1:
+        return last
+    a = u.dtype.type(n - k) / u.dtype.type(o - 1)  # rounded as PyTorch rounds it
+    u = u[..., None]
+    i = lax.iota(u.dtype, o - 1)[None, None]
+    start = ((i + u) * a).astype(jnp.int32) - (u * a).astype(jnp.int32)
+    return jnp.concatenate([start, last], -1)
+
+
+def _along(values: jax.Array, axis: int, first: int, ndim: int) -> jax.Array:
+    """Values (N, C, cells) as an array of rank `ndim` with the cells along `axis`."""
+    channel = 1 if first == 2 else ndim - 1
+    values = values if first == 2 else jnp.moveaxis(values, 1, -1)
+    return jnp.expand_dims(values, [a for a in range(ndim) if a not in (0, channel, axis)])
+
+
+def _take(x: jax.Array, positions: jax.Array, first: int, ndim: int) -> jax.Array:
+    """x at flat positions in its planes."""
+    before, after = x.shape[:first], x.shape[first + ndim :]
+
+    def flat(array: jax.Array) -> jax.Array:
+        return array.reshape(*before, int(np.prod(array.shape[first : first + ndim])), *after)
+
+    return jnp.take_along_axis(flat(x), flat(positions), first, mode="clip").reshape(positions.shape)
