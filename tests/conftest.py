@@ -30,7 +30,7 @@ hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=No
 hypothesis.settings.load_profile("repeatable")
 
 TORCH = importlib.util.find_spec("torch") is not None
-PARITY = ["bins_torch", "functional_pool_torch", "functional_torch", "parity_torch", "patches_torch"]
+PARITY = ["bins_torch", "functional_pool_torch", "functional_torch", "parity_torch", "patches_torch", "pools_torch"]
 collect_ignore = [] if TORCH else [f"test_{name}.py" for name in PARITY]
 
 

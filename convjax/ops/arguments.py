@@ -4,6 +4,7 @@ import operator
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from convjax import sizes
@@ -94,6 +95,11 @@ def with_batch(x: jax.Array, ndim: int, name: str = "x") -> tuple[jax.Array, boo
     raise ValueError(
         f"{name} of shape {x.shape} must have {ndim + 2} axes for {ndim} spatial axes, or {ndim + 1} without a batch"
     )
+
+
+def require_floating(operation: str, x: jax.Array) -> None:
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(f"x is {x.dtype}, but {operation} needs real fractions: cast it to a floating dtype first")
 
 
 def _integers(name: str, values: Sequence[int]) -> Ints:

@@ -10,6 +10,7 @@ from jax import lax
 
 from convjax import sizes, window_primitive
 from convjax.ops.arguments import Padding, channels_first, padding_pairs, positive_per_axis, spatial_axes, with_batch
+from convjax.ops.patches import accumulator
 from convjax.problem import Ints, WindowSpec
 from convjax.request import AlgorithmLike, request
 
@@ -130,7 +131,7 @@ def avg_pool(
         divisor_override: D itself, whatever lies in the window.
 
     Returns:
-        (N, *output, C) of x's dtype; half precisions are summed and divided in float32.
+        (N, *output, C) of x's dtype; half precisions are summed in float32.
 
     Raises:
         ValueError: as `max_pool`, or a divisor below 1.
@@ -145,10 +146,13 @@ def avg_pool(
         raise TypeError(f"x is {x.dtype}, whose averages are fractions: cast it to a floating dtype first")
     if divisor_override is not None and divisor_override < 1:
         raise ValueError(f"divisor_override must be at least 1, got {divisor_override}")
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))  # a sum overflows float16 where the mean does not
-    pool = read_windows(wide, window, strides, padding, dilation, ceil_mode, layout)
-    sums = window_primitive.reduce(pool.x, pool.problem("sum"), request(algorithm, "sum"))
-    divisor = divisor_override or pool.counts(include_padding=count_include_pad).astype(np.float64)
+    pool = read_windows(x, window, strides, padding, dilation, ceil_mode, layout)
+    wide = dataclasses.replace(
+        pool, x=pool.x.astype(accumulator(x.dtype))
+    )  # a sum may overflow where the mean does not
+    sums = window_primitive.reduce(wide.x, wide.problem("sum"), request(algorithm, "sum"))
+    counts = pool.counts(include_padding=count_include_pad)
+    divisor = counts.astype(np.float64) if divisor_override is None else divisor_override
     return pool.finish((sums / divisor).astype(x.dtype))
 
 
@@ -261,11 +265,13 @@ def read_windows(
             for n, e, s, (lo, hi) in zip(size, extent, steps, asked, strict=True)
         )
     pool = Windows(x, unbatched, first, taps, steps, gaps, asked, pads)
-    if x.size and 0 in pool.problem("max").windows_shape:
+    windows = pool.problem("max").windows_shape[first : first + ndim]
+    if 0 in windows and 0 not in size:
         raise ValueError(
-            f"windows of extent {extent} do not fit into {size} with padding {asked}: the output would be empty"
+            f"windows of extent {extent} do not fit into {size} with padding {asked}: the output would be empty; "
+            "use a smaller window or more padding"
         )
-    if x.size and not pool.counts(include_padding=False).all():
+    if not pool.counts(include_padding=False).all():
         raise ValueError(
             f"a window of {taps} taps, dilation {gaps}, stride {steps} over {size} with padding {asked} "
             "holds no element of x: use less padding or dilation"
