@@ -84,6 +84,16 @@ REFUSED: dict[str, Refused] = {
         for call in (max2d, avg2d)
         for name, (x, error, message) in OPERANDS.items()
     },
+    **{
+        f"lp, {name}": (lp2d(2, kernel, **options), error, message)
+        for name, (kernel, options, error, message) in ALIKE.items()
+        if "padding" not in options
+    },
+    **{
+        f"lp, {name}": (lp2d(x=x), error, message)
+        for name, (x, error, message) in OPERANDS.items()
+        if name != "bools"  # which PyTorch takes
+    },
     "max, dilation 0": (max2d(dilation=0), ValueError, r"dilation must be at least 1 .*\(0, 0\)"),
     "max, negative dilation": (max2d(dilation=[-1]), ValueError, r"dilation must be at least 1 .*\(-1, -1\)"),
     "max, dilation for three": (max2d(dilation=(1, 1, 1)), ValueError, "dilation has 3 entries for 2"),
@@ -112,6 +122,19 @@ REFUSED: dict[str, Refused] = {
     "avg3d, plane": (avg3d(x=array(8, 7, 6)), ValueError, "must have 5 axes for avg_pool3d"),
     "avg3d, kernel fits with padding": (avg3d((5, 3, 3), padding=(1, 0, 0)), ValueError, r"\(4, 5, 6\) must be at lea"),
     "avg3d, kernel fits in ceil mode": (avg3d((5, 3, 3), ceil_mode=True), ValueError, r"at least .*\(5, 3, 3\)"),
+    "lp, norm 0": (lp2d(0), ValueError, "norm_type must be a number other than 0, got 0"),
+    "lp, norm None": (lp2d(None), TypeError, "norm_type must be a real number, got None"),
+    "lp, norm a text": (lp2d("2"), TypeError, "norm_type must be a real number, got '2'"),
+    "lp, list of one": (lp2d(2, [3]), ValueError, "kernel_size has 1 entries for 2 spatial axes"),
+    "lp, int32": (lp2d(x=ints(X)), TypeError, "input is int32, whose averages are fractions: cast"),
+    "lp, largest of bools": (lp2d(np.inf, x=ints(X, "bool")), TypeError, "input is bool"),
+    "lp1d, list of one": (("lp_pool1d", (LINE, 2, [2]), {}), TypeError, "kernel_size of lp_pool1d must be an int"),
+    "lp3d, list of one": (("lp_pool3d", (SPACE, 2, [2]), {}), ValueError, "kernel_size has 1 entries for 3"),
+    "lp3d, kernel fits in ceil mode": (
+        ("lp_pool3d", (SPACE, 2, 5, 2, True), {}),
+        ValueError,
+        r"at least .*\(5, 5, 5\)",
+    ),
 }
 
 
@@ -127,6 +150,10 @@ SIGNATURES = {
     **{f"max_pool{n}d": [*MAX, "algorithm=None"] for n in (1, 2, 3)},
     "avg_pool1d": [*AVG, "algorithm=None"],
     **{f"avg_pool{n}d": [*AVG, "divisor_override=None", "algorithm=None"] for n in (2, 3)},
+    **{
+        f"lp_pool{n}d": ["input", "norm_type", "kernel_size", "stride=None", "ceil_mode=False", "algorithm=None"]
+        for n in (1, 2, 3)
+    },
 }
 
 
@@ -138,11 +165,12 @@ def test_signatures_are_those_of_pytorch(name: str) -> None:
 @pytest.mark.parametrize("name", SIGNATURES)
 def test_the_algorithm_asked_for_is_taken(name: str) -> None:
     x = jnp.ones((2, 3, *(6, 5, 4)[: int(name[-2])]))
+    sizes = (2, 2) if name.startswith("lp") else (2,)
     pool = getattr(functional, name)
-    taken = convjax.explain(lambda x: pool(x, 2, algorithm="reshape"), x).rows
+    taken = convjax.explain(lambda x: pool(x, *sizes, algorithm="reshape"), x).rows
     assert {row.algorithm for row in taken} == {"reshape"}
     with pytest.raises(ValueError, match="'cudnn' is not one of"):
-        pool(x, 2, algorithm="cudnn")
+        pool(x, *sizes, algorithm="cudnn")
 
 
 def test_indices_are_flat_int32_positions_in_the_unpadded_plane() -> None:
@@ -174,3 +202,10 @@ def test_an_empty_batch_gives_an_empty_batch() -> None:
     y, indices = functional.max_pool2d(x, 3, ceil_mode=True, return_indices=True)
     assert y.shape == indices.shape == functional.avg_pool2d(x, 3, ceil_mode=True).shape == (0, 2, 2, 2)
     assert jax.grad(lambda x: jnp.sum(functional.avg_pool2d(x, 3)))(x).shape == x.shape
+
+
+def test_an_overhanging_window_has_the_norm_of_a_full_one_but_of_signed_odd_powers() -> None:
+    """There PyTorch knows no norm, and convjax's is of the elements that there are."""
+    x = jnp.array([[3.0, 4.0, 5.0], [3.0, 4.0, -5.0]])
+    for p, want in ((2, [[5, 50**0.5], [5, 50**0.5]]), (3, [[91 ** (1 / 3), 250 ** (1 / 3)], [91 ** (1 / 3), 5]])):
+        np.testing.assert_allclose(functional.lp_pool1d(x, p, 2, ceil_mode=True), want, rtol=1e-6)

@@ -11,8 +11,10 @@ from flax import nnx
 from transforms import assert_close
 
 import convjax
-from convjax.nn import AdaptiveAvgPool, AdaptiveMaxPool, AvgPool, Conv, MaxPool
+from convjax.nn import AdaptiveAvgPool, AdaptiveMaxPool, AvgPool, BlurPool, Conv, LpPool, MaxPool
 from convjax.ops.adaptive import adaptive_avg_pool, adaptive_max_pool
+from convjax.ops.blur import blur_pool
+from convjax.ops.lp import lp_pool
 from convjax.ops.pool import avg_pool, max_pool
 
 PLANE, LINE, SPACE = (2, 7, 6, 3), (2, 9, 3), (1, 4, 5, 4, 2)
@@ -65,8 +67,10 @@ FUNCTIONS: dict[str, tuple[Any, Callable[..., Any], tuple[Any, ...], dict[str, A
     "MaxPool": (MaxPool, max_pool, ([3, 2],), {"return_indices": True, "algorithm": "shift", **WINDOWS}),
     "AvgPool": (AvgPool, avg_pool, ((3, 2),), {"count_include_pad": False, **WINDOWS}),
     "AvgPool by a divisor": (AvgPool, avg_pool, ((3, 2),), {"divisor_override": 5}),
+    "LpPool": (LpPool, lp_pool, ((3, 2),), {"p": 3.0, **WINDOWS}),
     "AdaptiveAvgPool": (AdaptiveAvgPool, adaptive_avg_pool, ([3, 4],), {}),
     "AdaptiveMaxPool": (AdaptiveMaxPool, adaptive_max_pool, ((None, 4),), {"return_indices": True}),
+    "BlurPool": (BlurPool, blur_pool, (), {"filter_size": 5, "strides": (2, 1), "padding_mode": ["circular", "zeros"]}),
 }
 
 
@@ -88,7 +92,7 @@ def test_modules_are_the_functions(name: str) -> None:
 
 def test_an_integer_window_is_for_all_axes() -> None:
     for shape, out in ((PLANE, (2, 3, 3, 3)), (LINE, (2, 4, 3)), ((9, 3), (4, 3)), (SPACE, (1, 2, 2, 2, 2))):
-        for layer in (MaxPool(2), AvgPool(2)):
+        for layer in (MaxPool(2), AvgPool(2), LpPool(2)):
             assert jax.eval_shape(layer, jnp.ones(shape)).shape == out
     assert jax.eval_shape(MaxPool(2, layout="NCW"), jnp.ones((2, 2, 3, 9))).shape == (2, 2, 3, 4)
 
@@ -100,6 +104,8 @@ def test_a_network_of_poolings_trains() -> None:
         return nnx.Sequential(
             Conv(2, 3, (3, 3), rngs=nnx.Rngs(0)),
             MaxPool([2, 2], [1, 1]),
+            BlurPool(),
+            LpPool(2, padding="SAME", strides=1),
             AvgPool((2, 2), strides=1),
             AdaptiveMaxPool([4, 4]),
             AdaptiveAvgPool((1, 2)),
@@ -113,7 +119,7 @@ def test_a_network_of_poolings_trains() -> None:
 
     def by_functions(kernel: jax.Array) -> jax.Array:
         y = convjax.conv(x, kernel, bias=conv.bias[...], padding="SAME")
-        y = max_pool(y, 2, strides=1)
+        y = lp_pool(blur_pool(max_pool(y, 2, strides=1)), 2, padding="SAME", strides=1)
         return jnp.sum(adaptive_avg_pool(adaptive_max_pool(avg_pool(y, 2, strides=1), 4), (1, 2)) ** 2)
 
     @nnx.jit
@@ -127,9 +133,10 @@ def test_a_network_of_poolings_trains() -> None:
 
 REFUSALS: dict[str, tuple[Callable[[], Any], str]] = {
     "algorithm": (lambda: MaxPool(2, algorithm="cudnn"), "'cudnn' is not one of"),
+    "blur algorithm": (lambda: BlurPool(algorithm="cudnn"), "'cudnn' is not one of"),
     "window": (lambda: AvgPool((3, 0))(jnp.ones(PLANE)), r"window must be at least 1.*\(3, 0\)"),
     "rank": (lambda: MaxPool((2, 2))(jnp.ones((5, 3))), r"x of shape \(5, 3\) must have 4 axes for 2 spatial axes"),
-    "layout": (lambda: AvgPool((2, 2), layout="NCW")(jnp.ones(PLANE)), "layout must be .*got 'NCW'"),
+    "layout": (lambda: LpPool((2, 2), layout="NCW")(jnp.ones(PLANE)), "layout must be .*got 'NCW'"),
     "output size": (lambda: AdaptiveMaxPool((2, 0))(jnp.ones(PLANE)), r"output_size must be at least 1.*\(2, 0\)"),
 }
 

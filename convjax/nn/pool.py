@@ -10,6 +10,7 @@ from flax import nnx
 
 from convjax.nn.operands import hashable
 from convjax.ops.arguments import Padding, spatial_axes
+from convjax.ops.lp import lp_pool
 from convjax.ops.pool import avg_pool, max_pool
 from convjax.request import AlgorithmLike, request
 
@@ -118,6 +119,59 @@ class AvgPool(nnx.Module):
             ceil_mode=self.ceil_mode,
             count_include_pad=self.count_include_pad,
             divisor_override=self.divisor_override,
+            layout=self.layout,
+            algorithm=self.algorithm,
+        )
+        y: jax.Array = over_batch(pool, x, self.window, self.layout)
+        return y
+
+
+class LpPool(nnx.Module):
+    """`convjax.lp_pool` as a module.
+
+    Args:
+        window, strides, padding, dilation, ceil_mode, p, layout, algorithm: as `convjax.lp_pool`.
+
+    Called as `MaxPool`.
+
+    Raises:
+        ValueError, TypeError: as `convjax.lp_pool`, when called; an algorithm that there is not, at once.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> LpPool(2, p=2.0)(jnp.array([3.0, -4.0, 0.0, 1.0])[:, None])[:, 0]
+        Array([5., 1.], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        window: int | Sequence[int],
+        strides: int | Sequence[int] | None = None,
+        *,
+        padding: Padding = "VALID",
+        dilation: int | Sequence[int] = 1,
+        ceil_mode: bool = False,
+        p: float = 2.0,
+        layout: str | None = None,
+        algorithm: AlgorithmLike = None,
+    ) -> None:
+        request(algorithm, "max")
+        self.window, self.strides = hashable(window), hashable(strides)
+        self.padding, self.dilation = hashable(padding), hashable(dilation)
+        self.ceil_mode = ceil_mode
+        self.p = p
+        self.layout, self.algorithm = layout, hashable(algorithm)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """The norm of every window of `x`."""
+        pool = functools.partial(
+            lp_pool,
+            window=self.window,
+            strides=self.strides,
+            padding=self.padding,
+            dilation=self.dilation,
+            ceil_mode=self.ceil_mode,
+            p=self.p,
             layout=self.layout,
             algorithm=self.algorithm,
         )
