@@ -14,6 +14,7 @@ from convjax import functional
 
 Array = tuple[tuple[int, ...], str]
 Call = tuple[str, tuple[Any, ...], dict[str, Any]]
+Refused = tuple[Call, type[Exception], str]  # the message as a pattern
 
 
 def array(*shape: int, dtype: str = "float32") -> Array:
@@ -59,8 +60,7 @@ def pad(x: Any, widths: Any, *mode_and_value: Any) -> Call:
     return "pad", (x, widths, *mode_and_value), {}
 
 
-# name: call, error, message
-REFUSED: dict[str, tuple[Call, type[Exception], str]] = {
+REFUSED: dict[str, Refused] = {
     # convolutions
     "conv, negative padding": (conv2d(padding=-1), ValueError, r"padding must be at least 0 .*\(-1, -1\)"),
     "conv, one negative padding": (conv2d(padding=(0, -1)), ValueError, r"padding must be .*got \(0, -1\)"),
@@ -274,10 +274,9 @@ REFUSED: dict[str, tuple[Call, type[Exception], str]] = {
 }
 
 
-@pytest.mark.parametrize("way", ["eager", "jit", "vmap"])
-@pytest.mark.parametrize("name", REFUSED)
-def test_refused_in_one_sentence_that_names_the_argument(name: str, way: str) -> None:
-    (function, (x, *rest), options), error, message = REFUSED[name]
+def assert_refused(refused: Refused, way: str) -> None:
+    """Eagerly, or under the transform named `way`; in one short sentence."""
+    (function, (x, *rest), options), error, message = refused
     call = getattr(functional, function)
     first, *others = (jnp.asarray(numbers(a), a[1]) if is_array(a) else a for a in (x, *rest))
     with pytest.raises(error, match=message) as caught:
@@ -285,6 +284,12 @@ def test_refused_in_one_sentence_that_names_the_argument(name: str, way: str) ->
     text = str(caught.value).split("\n--------------------\n")[0].strip()  # jax appends a note on hidden frames
     assert "\n" not in text
     assert len(text) < 300
+
+
+@pytest.mark.parametrize("way", ["eager", "jit", "vmap"])
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused_in_one_sentence_that_names_the_argument(name: str, way: str) -> None:
+    assert_refused(REFUSED[name], way)
 
 
 CONV = ["input", "weight", "bias=None", "stride=1", "padding=0", "dilation=1", "groups=1", "algorithm=None"]
@@ -298,14 +303,18 @@ SIGNATURES = {
 }
 
 
-@pytest.mark.parametrize("name", SIGNATURES)
-def test_signatures_are_those_of_pytorch(name: str) -> None:
+def assert_signature(name: str, due: list[str]) -> None:
+    """The parameters are `due`, of which `algorithm` alone is given by name only, and there is an example."""
     parameters = inspect.signature(getattr(functional, name)).parameters.values()
     written = [p.name if p.default is p.empty else f"{p.name}={p.default!r}" for p in parameters]
-    assert written == SIGNATURES[name]
-    keywords = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
-    assert keywords == ({"algorithm"} if "conv" in name else set())
+    assert written == due
+    assert all((p.kind is p.KEYWORD_ONLY) == (p.name == "algorithm") for p in parameters)
     assert ">>>" in (inspect.getdoc(getattr(functional, name)) or "")
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_signatures_are_those_of_pytorch(name: str) -> None:
+    assert_signature(name, SIGNATURES[name])
 
 
 @pytest.mark.parametrize("function", ["conv2d", "conv_transpose2d"])

@@ -20,7 +20,16 @@ from convjax.functional.fold import fold as fold
 from convjax.functional.fold import unfold as unfold
 from convjax.functional.fractional import fractional_max_pool2d as fractional_max_pool2d
 from convjax.functional.fractional import fractional_max_pool3d as fractional_max_pool3d
+from convjax.functional.lp import lp_pool1d as lp_pool1d
+from convjax.functional.lp import lp_pool2d as lp_pool2d
+from convjax.functional.lp import lp_pool3d as lp_pool3d
 from convjax.functional.pad import pad as pad
+from convjax.functional.pool import avg_pool1d as avg_pool1d
+from convjax.functional.pool import avg_pool2d as avg_pool2d
+from convjax.functional.pool import avg_pool3d as avg_pool3d
+from convjax.functional.pool import max_pool1d as max_pool1d
+from convjax.functional.pool import max_pool2d as max_pool2d
+from convjax.functional.pool import max_pool3d as max_pool3d
 from convjax.functional.unpool import max_unpool1d as max_unpool1d
 from convjax.functional.unpool import max_unpool2d as max_unpool2d
 from convjax.functional.unpool import max_unpool3d as max_unpool3d

@@ -9,6 +9,7 @@ from convjax.ops import arguments
 from convjax.problem import Ints, require_positive
 
 LAYOUTS = {1: "NCW", 2: "NCHW", 3: "NCDHW"}
+AXES = {1: "N, C, W", 2: "N, C, H, W", 3: "N, C, D, H, W"}
 
 
 def per_axis(name: str, value: int | Sequence[int], ndim: int) -> Ints:
@@ -21,6 +22,14 @@ def expanded(name: str, value: int | Sequence[int], ndim: int) -> Ints:
     """One int an axis, where a list of one stands for all of them: so for convolutions, not for fold and unfold."""
     one = isinstance(value, Sequence) and len(value) == 1
     return per_axis(name, value[0] if one else value, ndim)  # type: ignore[index]
+
+
+def windows(kernel_size: int | Sequence[int], stride: int | Sequence[int] | None, ndim: int) -> tuple[Ints, Ints]:
+    """Kernel size and stride of a pooling: without a stride, None or an empty list, its windows do not overlap."""
+    window = positive("kernel_size", expanded("kernel_size", kernel_size, ndim))
+    if stride is None or (isinstance(stride, Sequence) and not len(stride)):
+        return window, window
+    return window, positive("stride", expanded("stride", stride, ndim))
 
 
 def positive(name: str, values: Ints) -> Ints:
@@ -40,14 +49,24 @@ def require_no_bools(name: str, value: object) -> None:
         raise TypeError(f"{name} must hold integers, got {value!r}")
 
 
+def require_bool(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+
+
+def check_axes(name: str, input: jax.Array, axes: str) -> None:
+    """Whether input of function `name` has `axes`, as in "N, C, W", or all but N; only N may be empty."""
+    ndim = axes.count(",") + 1
+    if input.ndim not in (ndim - 1, ndim):
+        raise ValueError(
+            f"input of shape {input.shape} must have {ndim} axes for {name}: {axes}, or {ndim - 1} without N"
+        )
+    if 0 in input.shape[1 - ndim :]:
+        raise ValueError(f"input of shape {input.shape} has an empty axis: only N may be 0")
+
+
 def check_pooled(name: str, input: jax.Array, ndim: int) -> None:
     """What PyTorch asks of the input of a pooling over `ndim` axes."""
-    if input.ndim not in (ndim + 1, ndim + 2):
-        raise ValueError(
-            f"input of shape {input.shape} must have {ndim + 2} axes for {name}: N, C and {ndim} spatial, "
-            f"or {ndim + 1} without N"
-        )
-    if 0 in input.shape[-ndim - 1 :]:
-        raise ValueError(f"input of shape {input.shape} has an empty axis: only N may be 0")
+    check_axes(name, input, AXES[ndim])
     if not jnp.issubdtype(input.dtype, jnp.floating):
         raise TypeError(f"input is {input.dtype}, for which PyTorch has no {name}: cast it to a floating dtype")

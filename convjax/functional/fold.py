@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from convjax import sizes
-from convjax.functional.arguments import non_negative, per_axis, positive
+from convjax.functional.arguments import check_axes, non_negative, per_axis, positive
 from convjax.ops import patches
 from convjax.problem import Ints
 
@@ -123,13 +123,7 @@ def _read(
 
 
 def _check_operand(name: str, input: jax.Array, axes: str) -> None:
-    ndim = axes.count(",") + 1
-    if input.ndim not in (ndim - 1, ndim):
-        raise ValueError(
-            f"input of shape {input.shape} must have {ndim} axes for {name}: {axes}, or {ndim - 1} without N"
-        )
-    if 0 in input.shape[1 - ndim :]:
-        raise ValueError(f"input of shape {input.shape} has an empty axis: only N may be 0")
+    check_axes(name, input, axes)
     if jnp.issubdtype(input.dtype, jnp.integer):
         raise TypeError(
             f"input is {input.dtype}, for which PyTorch has no {name}: cast to a floating dtype, or call convjax.{name}"
