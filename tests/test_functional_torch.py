@@ -5,6 +5,7 @@ float64. `--thorough` samples more.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -48,12 +49,16 @@ DEFAULTS = {"stride": 1, "padding": 0, "output_padding": 0, "groups": 1, "dilati
 
 @dataclasses.dataclass(frozen=True)
 class Conv:
-    """A convolution of x (*batch, C, *size), given as arguments of both libraries."""
+    """A convolution of x (*batch, C, *size), given as arguments of both libraries.
+
+    Two in three ask convjax for lax, which compiles fastest: what is compared here is what the arguments mean.
+    """
 
     function: str
     shapes: tuple[Ints, ...]
     options: tuple[tuple[str, Any], ...]
     positional: bool
+    algorithm: str | None
 
     @classmethod
     def sample(cls, seed: int) -> "Conv":
@@ -90,11 +95,14 @@ class Conv:
         }
         bias = ((outputs,),) if rng.random() < 0.5 else ()
         name = f"conv_transpose{ndim}d" if transposed else f"conv{ndim}d"
-        return cls(name, ((*batch, channels, *size), weight, *bias), tuple(options.items()), rng.random() < 0.5)
+        positional, algorithm = rng.random() < 0.5, "lax" if rng.random() < 2 / 3 else None
+        return cls(name, ((*batch, channels, *size), weight, *bias), tuple(options.items()), positional, algorithm)
 
     def by(self, library: Any) -> Callable[..., Any]:
         """The function of its operands; all arguments given by position, or by name those that are not the default."""
         call, options = getattr(library, self.function), dict(self.options)
+        if library is functional:
+            call = functools.partial(call, algorithm=self.algorithm)
         if not self.positional:
             given = {name: value for name, value in options.items() if value != DEFAULTS[name]}
             return lambda *operands: call(*operands, **given)
