@@ -25,7 +25,7 @@ torch.set_num_threads(1)
 Ints = tuple[int, ...]
 KINDS = ("max_unpool", "adaptive_avg_pool", "adaptive_max_pool", "fractional_max_pool")
 # How many are sampled by default and with --thorough.
-USUAL, THOROUGH = 48, 720
+USUAL, THOROUGH = 36, 720
 
 
 @dataclasses.dataclass(frozen=True)
