@@ -130,6 +130,7 @@ class Measurement:
     def _record(self, name: str, outcome: Outcome, samples: list[float], baseline: float | None) -> SweepRecord:
         task, problem = self.task, self.task.problem
         algorithm = self.group.algorithm(name)
+        applies = outcome.status != "unsupported"  # else there is neither cost nor bound
         return SweepRecord(
             case=self.group.case(name),
             status=outcome.status,
@@ -147,9 +148,9 @@ class Measurement:
             fields=dataclasses.asdict(problem),
             flops=problem.flops,
             bytes=problem.bytes,
-            workspace_bytes=round(algorithm.cost(problem).workspace) if algorithm else None,
+            workspace_bytes=round(algorithm.cost(problem).workspace) if algorithm and applies else None,
             error=outcome.error,
-            error_bound=self._bound(name) if outcome.status != "unsupported" else None,
+            error_bound=self._bound(name) if applies else None,
             baseline_seconds=baseline,
         )
 

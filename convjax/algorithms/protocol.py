@@ -56,7 +56,9 @@ class Algorithm(Protocol):
         """Why it cannot compute `problem`; empty promises a correct answer."""
         ...
 
-    def cost(self, problem: Any) -> Cost: ...
+    def cost(self, problem: Any) -> Cost:
+        """What it costs; this and `error` are asked only of problems that it applies to."""
+        ...
 
     def error(self, problem: Any) -> float:
         """Bound on max|error| / max|output| for standard normal operands in the problem's dtype."""
