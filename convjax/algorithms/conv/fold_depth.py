@@ -14,7 +14,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from convjax import layout
-from convjax.algorithms.protocol import Algorithm, Cost, Reasons, describe
+from convjax.algorithms.conv.rewritten import Rewritten
+from convjax.algorithms.protocol import Cost, Reasons
 from convjax.dtypes import itemsize
 from convjax.problem import ConvSpec
 
@@ -23,43 +24,28 @@ _MOST_TAPS = 16
 
 
 @dataclasses.dataclass(frozen=True)
-class FoldDepth:
+class FoldDepth(Rewritten):
     """Depth's taps and planes folded into channels and batch.
 
     Attributes:
         by: the algorithm of the planes.
     """
 
-    by: Algorithm
-
     name: ClassVar[str] = "fold_depth"
-    version: ClassVar[int] = 1
-    __str__ = describe
 
-    @property
-    def exact(self) -> bool:
-        return self.by.exact
+    def rewritten(self, problem: ConvSpec) -> ConvSpec:
+        return _planes(problem)
 
-    def unsupported(self, problem: ConvSpec, platform: str) -> Reasons:
+    def refused(self, problem: ConvSpec) -> Reasons:
         if problem.ndim < 3:
             return (f"{problem.ndim} spatial axes have no depth to fold",)
-        if problem.empty:
-            return ("an operand or the output is empty: there is nothing to fold",)
         if problem.kernel[0] > _MOST_TAPS:
             return (f"{problem.kernel[0]} taps along depth: more than {_MOST_TAPS} copies of x",)
-        return self.by.unsupported(_planes(problem), platform)
+        return ()
 
     def cost(self, problem: ConvSpec) -> Cost:
-        planes = _planes(problem)
-        inner = self.by.cost(planes)
-        moved = math.prod(planes.lhs_shape) * itemsize(problem.lhs_dtype)
-        copied = 2 * moved * max(1.0, 16 / problem.C)
-        return dataclasses.replace(
-            inner, bytes=inner.bytes + copied, workspace=inner.workspace + moved, calls=inner.calls + 2
-        )
-
-    def error(self, problem: ConvSpec) -> float:
-        return self.by.error(_planes(problem))
+        moved = math.prod(_planes(problem).lhs_shape) * itemsize(problem.lhs_dtype)
+        return self.cost_with(problem, 2 * moved * max(1.0, 16 / problem.C), moved, calls=2)
 
     def __call__(self, problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
         planes, n = _planes(problem), problem.ndim

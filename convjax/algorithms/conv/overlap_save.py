@@ -12,7 +12,8 @@ import jax
 from jax import lax
 
 from convjax import layout, sizes
-from convjax.algorithms.protocol import Algorithm, Cost, Reasons, describe
+from convjax.algorithms.conv.rewritten import Rewritten
+from convjax.algorithms.protocol import Cost, Reasons
 from convjax.dtypes import itemsize
 from convjax.problem import ConvSpec
 
@@ -21,46 +22,32 @@ _BLOCK = 4
 
 
 @dataclasses.dataclass(frozen=True)
-class OverlapSave:
+class OverlapSave(Rewritten):
     """Blocks of a line as members of the batch.
 
     Attributes:
         by: the algorithm of the blocks.
     """
 
-    by: Algorithm
-
     name: ClassVar[str] = "overlap_save"
-    version: ClassVar[int] = 1
-    __str__ = describe
 
-    @property
-    def exact(self) -> bool:
-        return self.by.exact
+    def rewritten(self, problem: ConvSpec) -> ConvSpec:
+        return _blocks(problem)
 
-    def unsupported(self, problem: ConvSpec, platform: str) -> Reasons:
+    def refused(self, problem: ConvSpec) -> Reasons:
         if problem.ndim != 1:
             return (f"a line has one spatial axis, the problem has {problem.ndim}",)
-        if problem.empty:
-            return ("an operand or the output is empty: there is nothing to cut",)
         if problem.strides[0] > 1:
             return (f"stride {problem.strides[0]}: blocks would compute what is dropped",)
         if _reach(problem) < 2:
             return ("a single tap: blocks do not overlap",)
         if _count(problem) < 2:
             return (f"{problem.output[0]} outputs fill less than two blocks of {_outputs(problem)}",)
-        return self.by.unsupported(_blocks(problem), platform)
+        return ()
 
     def cost(self, problem: ConvSpec) -> Cost:
-        blocks = _blocks(problem)
-        inner = self.by.cost(blocks)
-        moved = math.prod(blocks.lhs_shape) * itemsize(problem.lhs_dtype)
-        return dataclasses.replace(
-            inner, bytes=inner.bytes + 2 * moved, workspace=inner.workspace + moved, calls=inner.calls + 2
-        )
-
-    def error(self, problem: ConvSpec) -> float:
-        return self.by.error(_blocks(problem))
+        moved = math.prod(_blocks(problem).lhs_shape) * itemsize(problem.lhs_dtype)
+        return self.cost_with(problem, 2 * moved, moved, calls=2)
 
     def __call__(self, problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
         blocks, count, outputs = _blocks(problem), _count(problem), _outputs(problem)

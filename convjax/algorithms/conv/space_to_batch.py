@@ -14,49 +14,37 @@ import jax
 from jax import lax
 
 from convjax import layout, sizes
-from convjax.algorithms.protocol import Algorithm, Cost, Reasons, describe
+from convjax.algorithms.conv.rewritten import Rewritten
+from convjax.algorithms.protocol import Cost, Reasons
 from convjax.dtypes import itemsize
 from convjax.problem import ConvSpec, Ints
 
 
 @dataclasses.dataclass(frozen=True)
-class SpaceToBatch:
+class SpaceToBatch(Rewritten):
     """One convolution of all phases at once.
 
     Attributes:
         by: the algorithm of the undilated convolution.
     """
 
-    by: Algorithm
-
     name: ClassVar[str] = "space_to_batch"
-    version: ClassVar[int] = 1
-    __str__ = describe
 
-    @property
-    def exact(self) -> bool:
-        return self.by.exact
+    def rewritten(self, problem: ConvSpec) -> ConvSpec:
+        return _undilated(problem)
 
-    def unsupported(self, problem: ConvSpec, platform: str) -> Reasons:
+    def refused(self, problem: ConvSpec) -> Reasons:
         if set(problem.rhs_dilation) <= {1}:
             return ("the kernel is not dilated: there is one phase",)
-        if problem.empty:
-            return ("an operand or the output is empty: there is nothing to rearrange",)
         if any(s % d and d % s for s, d in zip(problem.strides, problem.rhs_dilation, strict=True)):
             return (f"strides {problem.strides} and dilations {problem.rhs_dilation} do not divide one another",)
-        return self.by.unsupported(_undilated(problem), platform)
+        return ()
 
     def cost(self, problem: ConvSpec) -> Cost:
         undilated = _undilated(problem)
-        inner = self.by.cost(undilated)
         moved = math.prod(undilated.lhs_shape) * itemsize(problem.lhs_dtype)
         moved += math.prod(undilated.output_shape) * itemsize(problem.output_dtype)
-        return dataclasses.replace(
-            inner, bytes=inner.bytes + 2 * moved, workspace=inner.workspace + moved, calls=inner.calls + 2
-        )
-
-    def error(self, problem: ConvSpec) -> float:
-        return self.by.error(_undilated(problem))
+        return self.cost_with(problem, 2 * moved, moved, calls=2)
 
     def __call__(self, problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
         undilated, phases, n = _undilated(problem), _phases(problem), problem.ndim

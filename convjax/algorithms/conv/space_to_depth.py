@@ -15,47 +15,35 @@ import jax
 from jax import lax
 
 from convjax import layout, sizes
-from convjax.algorithms.protocol import Algorithm, Cost, Reasons, describe
+from convjax.algorithms.conv.rewritten import Rewritten
+from convjax.algorithms.protocol import Cost, Reasons
 from convjax.dtypes import itemsize
 from convjax.problem import ConvSpec, Ints
 
 
 @dataclasses.dataclass(frozen=True)
-class SpaceToDepth:
+class SpaceToDepth(Rewritten):
     """Every s-th element from each start as a channel of its own.
 
     Attributes:
         by: the algorithm of the convolution of stride 1.
     """
 
-    by: Algorithm
-
     name: ClassVar[str] = "space_to_depth"
-    version: ClassVar[int] = 1
-    __str__ = describe
 
-    @property
-    def exact(self) -> bool:
-        return self.by.exact
+    def rewritten(self, problem: ConvSpec) -> ConvSpec:
+        return _unstrided(problem)
 
-    def unsupported(self, problem: ConvSpec, platform: str) -> Reasons:
+    def refused(self, problem: ConvSpec) -> Reasons:
         if set(problem.strides) <= {1}:
             return ("no axis is strided: there is one phase",)
-        if problem.empty:
-            return ("an operand or the output is empty: there is nothing to rearrange",)
         if any(s > 1 and d > 1 for s, d in zip(problem.strides, problem.rhs_dilation, strict=True)):
             return (f"an axis is both strided and dilated (strides {problem.strides}, {problem.rhs_dilation})",)
-        return self.by.unsupported(_unstrided(problem), platform)
+        return ()
 
     def cost(self, problem: ConvSpec) -> Cost:
-        inner = self.by.cost(_unstrided(problem))
         moved = _moved(problem)
-        return dataclasses.replace(
-            inner, bytes=inner.bytes + 2 * moved, workspace=inner.workspace + moved, calls=inner.calls + 3
-        )
-
-    def error(self, problem: ConvSpec) -> float:
-        return self.by.error(_unstrided(problem))
+        return self.cost_with(problem, 2 * moved, moved, calls=3)
 
     def __call__(self, problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
         unstrided, n, strides = _unstrided(problem), problem.ndim, problem.strides

@@ -1,0 +1,48 @@
+"""What algorithms share that rewrite a problem into one other problem, which an algorithm they hold computes."""
+
+import dataclasses
+from typing import ClassVar
+
+from convjax.algorithms.protocol import Algorithm, Cost, Reasons, describe
+from convjax.problem import ConvSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class Rewritten:
+    """Bounds and refusals of the rewritten problem are those of the original.
+
+    Attributes:
+        by: the algorithm of the rewritten problem.
+    """
+
+    by: Algorithm
+
+    version: ClassVar[int] = 1
+    __str__ = describe
+
+    def rewritten(self, problem: ConvSpec) -> ConvSpec:
+        """The problem that `by` computes."""
+        raise NotImplementedError
+
+    def refused(self, problem: ConvSpec) -> Reasons:
+        """Why `problem` cannot be rewritten, if so."""
+        raise NotImplementedError
+
+    @property
+    def exact(self) -> bool:
+        return self.by.exact
+
+    def unsupported(self, problem: ConvSpec, platform: str) -> Reasons:
+        if problem.empty:
+            return ("an operand or the output is empty: there is nothing to rewrite",)
+        return self.refused(problem) or self.by.unsupported(self.rewritten(problem), platform)
+
+    def error(self, problem: ConvSpec) -> float:
+        return self.by.error(self.rewritten(problem))
+
+    def cost_with(self, problem: ConvSpec, moved: float, held: float, calls: int) -> Cost:
+        """That of the rewritten problem, `moved` bytes more to and from memory, of which `held` are workspace."""
+        inner = self.by.cost(self.rewritten(problem))
+        return dataclasses.replace(
+            inner, bytes=inner.bytes + moved, workspace=inner.workspace + held, calls=inner.calls + calls
+        )
