@@ -26,6 +26,8 @@ from experiments.results import Cell, family
 _COLOURS = ("#CC79A7", "#E69F00", "#009E73", "#56B4E9", "#0072B2", "#F0E442", "#D55E00", "#332288")
 _GREY = "#8A8A8A"
 _MARKERS = "osv^DPX<>phd8*"
+# Inches: of the longest name of an algorithm beside its mark, and of a line.
+_LEGEND_COLUMN, _LEGEND_ROW = 2.9, 0.19
 _TITLES = {
     "fprop": "fprop: forward",
     "dgrad": "dgrad: gradient of the input",
@@ -52,7 +54,12 @@ class Look:
         families = [f for f in dict.fromkeys(map(family, names)) if f != "lax"]
         self.names = names
         self._colours = {f: _COLOURS[i % len(_COLOURS)] for i, f in enumerate(families)} | {"lax": _GREY}
-        self._markers = {name: _MARKERS[i % len(_MARKERS)] for i, name in enumerate(names)}
+        self._markers: dict[str, str] = {}
+        taken: set[tuple[str, str]] = set()  # families share colours, but no two algorithms a colour and a marker
+        for i, name in enumerate(names):
+            turns = (_MARKERS[(i + j) % len(_MARKERS)] for j in range(len(_MARKERS)))
+            self._markers[name] = next((m for m in turns if (self.colour(name), m) not in taken), _MARKERS[0])
+            taken.add((self.colour(name), self._markers[name]))
 
     def colour(self, name: str) -> str:
         return self._colours.get(family(name), _GREY)
@@ -109,7 +116,7 @@ def speed(table: Sequence[Cell], look: Look) -> Figure:
         ax.set_title(_TITLES[pass_], loc="left", fontweight="bold")
         ax.set_xlabel("times as fast as stock lax")
     bar = Rectangle((0, 0), 1, 1, facecolor="#C9D7E3", edgecolor="#333333", linewidth=0.8, label="convjax's own choice")
-    figure.legend(handles=[bar, *look.handles(look.names)], loc="outside upper left", ncols=7, frameon=False)
+    _legend(figure, [bar, *look.handles(look.names)])
     return figure
 
 
@@ -169,8 +176,16 @@ def error(table: Sequence[Cell], look: Look) -> Figure:
         ax.set_axisbelow(True)
         ax.set_title(_TITLES[pass_], loc="left", fontweight="bold")
     axes[0][0].set_ylabel("error: max|y - float64| / max|float64|")
-    figure.legend(handles=look.handles(look.names), loc="outside upper left", ncols=7, frameon=False)
+    _legend(figure, look.handles(look.names))
     return figure
+
+
+def _legend(figure: Figure, handles: Sequence[Any]) -> None:
+    """Above the axes, in as many columns as fit; the figure grows by its rows."""
+    width, height = figure.get_size_inches()
+    columns = max(1, int(width / _LEGEND_COLUMN))
+    figure.set_size_inches(width, height + _LEGEND_ROW * -(-len(handles) // columns))
+    figure.legend(handles=handles, loc="outside upper left", ncols=columns, frameon=False)
 
 
 def _error_marks(ax: Axes, cell: Cell, look: Look) -> None:
