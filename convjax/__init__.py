@@ -37,6 +37,8 @@ from convjax.ops.pool import sum_pool as sum_pool
 from convjax.ops.separable import depthwise_conv as depthwise_conv
 from convjax.ops.separable import separable_conv as separable_conv
 from convjax.ops.unpool import max_unpool as max_unpool
+from convjax.plans import Plans as Plans
 from convjax.problem import ConvSpec as ConvSpec
 from convjax.problem import WindowSpec as WindowSpec
 from convjax.request import using as using
+from convjax.tune import tune as tune

@@ -30,6 +30,7 @@ class Im2col:
     name: ClassVar[str] = "im2col"
     version: ClassVar[int] = 1
     exact: ClassVar[bool] = True
+    varies_on: ClassVar[tuple[str, ...]] = ()
     __str__ = describe
 
     def unsupported(self, problem: ConvSpec, platform: str) -> Reasons:

@@ -22,6 +22,7 @@ class Lax:
     name: ClassVar[str] = "lax"
     version: ClassVar[int] = 2
     exact: ClassVar[bool] = True
+    varies_on: ClassVar[tuple[str, ...]] = ("cuda", "rocm")  # gradients may be added up by atomics
     __str__ = describe
 
     def unsupported(self, problem: ConvSpec, platform: str) -> Reasons:

@@ -45,6 +45,7 @@ class Positions:
     name: ClassVar[str] = "positions"
     version: ClassVar[int] = 1
     exact: ClassVar[bool] = True
+    varies_on: ClassVar[tuple[str, ...]] = ()
     __str__ = describe
 
     def unsupported(self, problem: ConvSpec, platform: str) -> Reasons:

@@ -24,6 +24,7 @@ class Vmap:
     name: ClassVar[str] = "vmap"
     version: ClassVar[int] = 1
     exact: ClassVar[bool] = True
+    varies_on: ClassVar[tuple[str, ...]] = ()
     __str__ = describe
 
     def unsupported(self, problem: ConvSpec, platform: str) -> Reasons:
