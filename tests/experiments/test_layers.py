@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments.layers import Layer
+from convjax.layer import Layer
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_knobs() -> None:
         ("conv2d 1x8x8x3 -> 4 k3 g2", "2 groups do not divide 3 -> 4 channels"),
         ("conv2d 1x8x8x3 -> 4 k3 s0", "s0 must be at least 1"),
         ("conv2d 1x8x8x3 -> 4 k3x3x3", "3 numbers for 2 spatial axes"),
-        ("conv2d 1x8x8x3 -> 4 k3 pEQUAL", "VALID, SAME, SAME_LOWER, CAUSAL"),
+        ("conv2d 1x8x8x3 -> 4 k3 pEQUAL", "SAME, SAME_LOWER, VALID, FULL, CAUSAL"),
         ("conv2d 1x8x8x3 -> 4 k3 x7", "cannot read 'x7'"),
     ],
 )

@@ -12,21 +12,26 @@ Each knob takes one number or one for each axis (`k3x5`), padding also `lo_hi` p
 """
 
 import dataclasses
-import math
 import re
 from typing import Any, Literal, Self
 
-Ints = tuple[int, ...]
+from convjax import sizes
+from convjax.ops.arguments import PADDING_STRINGS, padding_pairs
+from convjax.ops.conv_transpose import padding_of_adjoint, transposed_size
+from convjax.problem import Ints, Pads
+
 Kind = Literal["conv", "depthwise", "transpose", "max", "avg"]
 
 _SYNTAX = "like 'conv2d 4x56x56x64 -> 64 k3 p1', 'depthwise2d 4x56x56x128 k3 p1' or 'max2d 8x112x112x64 k3 s2 p1'"
 _DTYPES = ("float32", "float64", "bfloat16", "float16")
-_PADDINGS = ("VALID", "SAME", "SAME_LOWER", "CAUSAL")
 
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """A layer with lax's parameters, channels last; `w_shape` is None for a pooling."""
+    """A layer with lax's parameters, channels last; `w_shape` is None for a pooling.
+
+    `written_padding` and `output_padding` are those of the text: what a transposed layer crops and adds.
+    """
 
     name: str
     text: str
@@ -36,7 +41,9 @@ class Layer:
     w_shape: Ints | None
     kernel: Ints
     strides: Ints
-    padding: tuple[tuple[int, int], ...]
+    padding: Pads
+    written_padding: str | Pads
+    output_padding: Ints
     lhs_dilation: Ints
     rhs_dilation: Ints
     groups: int
@@ -104,16 +111,23 @@ class Layer:
         kernel = _per_axis(name, knobs, "k", ndim, None)
         strides = _per_axis(name, knobs, "s", ndim, kernel if kind in ("max", "avg") else (1,) * ndim)
         dilation = _per_axis(name, knobs, "d", ndim, (1,) * ndim)
-        padding = _padding(name, knobs, x_shape[1:-1], kernel, strides, dilation)
         groups = x_shape[-1] if kind == "depthwise" else int(knobs.get("g", "1"))
         if groups < 1 or x_shape[-1] % groups or channels % groups:
             raise ValueError(f"layer {name!r}: {groups} groups do not divide {x_shape[-1]} -> {channels} channels")
-        lhs_dilation = (1,) * ndim
+        size, extent, lhs_dilation = x_shape[1:-1], tuple(map(sizes.dilated, kernel, dilation)), (1,) * ndim
+        extra = _per_axis(name, knobs, "op", ndim, (0,) * ndim)
+        if any(extra) and kind != "transpose":
+            raise ValueError(f"layer {name!r}: op{knobs['op']} is for transpose{ndim}d, not for {words[0]}")
+        asked = _padding(name, knobs.get("p", "0"), ndim)
         if kind == "transpose":
-            extra = _per_axis(name, knobs, "op", ndim, (0,) * ndim)
+            try:
+                output, crop = transposed_size(size, extent, strides, dilation, asked, extra, None)
+            except ValueError as error:
+                raise ValueError(f"layer {name!r}: {error}") from None
+            padding = padding_of_adjoint(size, output, extent, strides, crop)
             lhs_dilation, strides = strides, lhs_dilation
-            reach = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
-            padding = tuple((r - lo, r - hi + e) for r, (lo, hi), e in zip(reach, padding, extra, strict=True))
+        else:
+            padding = padding_pairs(asked, size, extent, strides)
         return cls(
             name=name,
             text=" ".join(words),
@@ -124,6 +138,8 @@ class Layer:
             kernel=kernel,
             strides=strides,
             padding=padding,
+            written_padding=asked,
+            output_padding=extra,
             lhs_dilation=lhs_dilation,
             rhs_dilation=dilation,
             groups=groups,
@@ -169,27 +185,18 @@ def _per_axis(name: str, knobs: dict[str, str], knob: str, ndim: int, default: I
     return values
 
 
-def _padding(
-    name: str, knobs: dict[str, str], spatial: Ints, kernel: Ints, strides: Ints, dilation: Ints
-) -> tuple[tuple[int, int], ...]:
-    text = knobs.get("p", "0")
-    reach = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
-    if text == "VALID":
-        return ((0, 0),) * len(spatial)
-    if text == "CAUSAL":
-        return tuple((r, 0) for r in reach)
-    if text in ("SAME", "SAME_LOWER"):
-        totals = [
-            max(0, (math.ceil(n / s) - 1) * s + r + 1 - n) for n, s, r in zip(spatial, strides, reach, strict=True)
-        ]
-        return tuple((t // 2, t - t // 2) if text == "SAME" else (t - t // 2, t // 2) for t in totals)
+def _padding(name: str, text: str, ndim: int) -> str | Pads:
+    """A name, or (lo, hi) an axis."""
+    if text in PADDING_STRINGS:
+        return text
     if not re.fullmatch(r"\d+(_\d+)?(x\d+(_\d+)?)*", text):
         raise ValueError(
-            f"layer {name!r}: padding p{text} must be numbers (p1, p1x2, p1_0x1_0) or one of {', '.join(_PADDINGS)}"
+            f"layer {name!r}: padding p{text} must be numbers (p1, p1x2, p1_0x1_0) or one of "
+            f"{', '.join(PADDING_STRINGS)}"
         )
     pairs = [part.partition("_") for part in text.split("x")]
     padding = tuple((int(lo), int(hi or lo)) for lo, _, hi in pairs)
-    padding = padding * len(spatial) if len(padding) == 1 else padding
-    if len(padding) != len(spatial):
-        raise ValueError(f"layer {name!r}: padding p{text} has {len(padding)} entries for {len(spatial)} spatial axes")
+    padding = padding * ndim if len(padding) == 1 else padding
+    if len(padding) != ndim:
+        raise ValueError(f"layer {name!r}: padding p{text} has {len(padding)} entries for {ndim} spatial axes")
     return padding
