@@ -181,8 +181,8 @@ class ConvSpec:
             lhs_dilation=text_form.read_by(fields, "lhs_dilate", ones),
             rhs_dilation=text_form.read_by(fields, "rhs_dilate", ones),
             dimension_numbers=dims,
-            feature_groups=int(fields.get("feature_groups", 1)),
-            batch_groups=int(fields.get("batch_groups", 1)),
+            feature_groups=text_form.read_count(fields, "feature_groups"),
+            batch_groups=text_form.read_count(fields, "batch_groups"),
             precision=fields.get("precision"),
             preferred_element_type=fields.get("out"),
         )
