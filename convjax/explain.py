@@ -125,9 +125,9 @@ def explain_problem(problem: Problem, *, platform: str | None = None) -> Explana
 
     Example:
         >>> from convjax import ConvSpec
-        >>> problem = ConvSpec.parse("conv float32[1,7,7,256] float32[1,1,256,64] b01f_01io->b01f")
+        >>> problem = ConvSpec.parse("conv float32[1,9,9,32] float32[3,3,1,32] b01f_01io->b01f feature_groups=32")
         >>> [row.algorithm for row in explain_problem(problem, platform="cpu").rows]
-        ['shift(by=dot)']
+        ['shift(by=multiply)']
     """
     platform = platform or _default_platform()
     return Explanation(platform, (_row(problem, request(None, problem.operation), platform),))

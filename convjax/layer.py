@@ -111,6 +111,8 @@ class Layer:
         kernel = _per_axis(name, knobs, "k", ndim, None)
         strides = _per_axis(name, knobs, "s", ndim, kernel if kind in ("max", "avg") else (1,) * ndim)
         dilation = _per_axis(name, knobs, "d", ndim, (1,) * ndim)
+        if "g" in knobs and (kind not in ("conv", "transpose") or not knobs["g"].isdecimal()):
+            raise ValueError(f"layer {name!r}: g{knobs['g']} must be one number, and only conv and transpose have it")
         groups = x_shape[-1] if kind == "depthwise" else int(knobs.get("g", "1"))
         if groups < 1 or x_shape[-1] % groups or channels % groups:
             raise ValueError(f"layer {name!r}: {groups} groups do not divide {x_shape[-1]} -> {channels} channels")
@@ -147,8 +149,8 @@ class Layer:
 
     def __post_init__(self) -> None:
         for axis, (n, k, (lo, hi)) in enumerate(zip(self.x_shape[1:-1], self.kernel, self.padding, strict=True)):
-            room = (n - 1) * self.lhs_dilation[axis] + 1 + lo + hi
-            reach = self.rhs_dilation[axis] * (k - 1) + 1
+            room = sizes.dilated(n, self.lhs_dilation[axis]) + lo + hi
+            reach = sizes.dilated(k, self.rhs_dilation[axis])
             if room < reach:
                 raise ValueError(
                     f"layer {self.name!r}: a kernel reaching over {reach} does not fit the {room} padded cells "

@@ -368,7 +368,11 @@ Problem = ConvSpec | WindowSpec
 
 def parse(text: str) -> Problem:
     """The problem of either kind that `text` describes."""
-    return ConvSpec.parse(text) if text.split()[:1] == ["conv"] else WindowSpec.parse(text)
+    operation = text.partition(" ")[0]
+    if operation not in ("conv", *WindowSpec.OPERATIONS):
+        operations = ", ".join(WindowSpec.OPERATIONS)
+        raise ValueError(f"problem {text!r} must begin with one of {operations}, or with conv")
+    return ConvSpec.parse(text) if operation == "conv" else WindowSpec.parse(text)
 
 
 def require_positive(name: str, values: Iterable[int]) -> None:

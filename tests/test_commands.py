@@ -136,6 +136,7 @@ def test_bad_input_is_one_sentence(arguments: list[str], said: str, capsys: pyte
 
 
 def test_it_runs_as_a_module(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.delitem(sys.modules, "convjax.__main__", raising=False)  # imported where examples are searched for
     monkeypatch.setattr(sys, "argv", ["convjax", "shape", "conv2d 3x10x10 -> 5 k3"])
     runpy.run_module("convjax", run_name="__main__")
     assert "140 parameters" in capsys.readouterr().out

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from convjax.inspect.sizes import OutputSize, conv_output_size, conv_transpose_output_size, pool_output_size
@@ -78,32 +78,36 @@ class LayerShape:
         return self.layer.x_shape[0] * math.prod(self.positions) * self.weights
 
     def __str__(self) -> str:
-        layer, letters = self.layer, "DHW"[3 - self.layer.ndim :]
-        named = " x ".join(self._in_layout("N", letters, "C"))
-        lines = [
-            f"{layer.kind}{layer.ndim}d: {_by(self.input_shape)} ({named}) -> {_by(self.output_shape)}",
-            f"    size = {_formula(layer, 'n', 'k', 's', 'd', 'lo', 'hi', 'op')}",
-        ]
-        for letter, made, n, k, s, d in zip(letters, self.sizes, *_windows(layer), strict=True):
+        named = " x ".join(self._in_layout("N", "DHW"[3 - self.layer.ndim :], "C"))
+        heading = f"{self.layer.kind}{self.layer.ndim}d: {_by(self.input_shape)} ({named}) -> {_by(self.output_shape)}"
+        return "\n".join([heading, *self._size_lines(), *self._cost_lines()])
+
+    def _size_lines(self) -> Iterator[str]:
+        """The formula, and what it is for each axis."""
+        layer = self.layer
+        yield f"    size = {_formula(layer, 'n', 'k', 's', 'd', 'lo', 'hi', 'op')}"
+        axes = zip("DHW"[3 - layer.ndim :], self.sizes, *_windows(layer), strict=True)
+        for letter, made, n, k, s, d in axes:
             lo, hi = made.padding
-            left_over = (
-                f", {made.remainder} left over at the end" if made.remainder and layer.kind != "transpose" else ""
-            )
-            filled = _formula(layer, n, k, s, d, lo, hi, made.remainder)
-            lines.append(f"    {letter:4} = {filled} = {made.size}{left_over}")
-        if layer.w_shape is None:
-            work = "comparisons" if layer.kind == "max" else "additions"
-            lines.append(f"0 parameters; {_by(self.output_shape)} outputs x {_by(layer.kernel)} {work}")
-            return "\n".join(lines)
-        flops, batch = 2 * self.macs, f"{layer.x_shape[0]} x " if self.batched else ""
-        return "\n".join(
-            [
-                *lines,
-                f"{self.parameters:,} parameters: {self.channels} x {layer.w_shape[-2]} x {_by(layer.kernel)} weights "
-                f"and {self.channels} biases; {self.weights:,} without bias",
-                f"{self.macs:,} MACs: {batch}{_by(self.positions)} positions x {self.weights:,} weights; "
-                f"{flops:,} FLOPs, {flops + math.prod(self.output_shape):,} with bias",
-            ]
+            unread = made.remainder and layer.kind != "transpose"
+            left_over = f", {made.remainder} left over at the end" if unread else ""
+            yield f"    {letter:4} = {_formula(layer, n, k, s, d, lo, hi, made.remainder)} = {made.size}{left_over}"
+
+    def _cost_lines(self) -> Iterator[str]:
+        kernel = _by(self.layer.kernel)
+        if self.layer.w_shape is None:
+            work = "comparisons" if self.layer.kind == "max" else "additions"
+            yield f"0 parameters; {_by(self.output_shape)} outputs x {kernel} {work}"
+            return
+        yield (
+            f"{self.parameters:,} parameters: {self.channels} x {self.layer.w_shape[-2]} x {kernel} weights and "
+            f"{self.channels} biases; {self.weights:,} without bias"
+        )
+        batch = f"{self.layer.x_shape[0]} x " if self.batched else ""
+        flops = 2 * self.macs
+        yield (
+            f"{self.macs:,} MACs: {batch}{_by(self.positions)} positions x {self.weights:,} weights; "
+            f"{flops:,} FLOPs, {flops + math.prod(self.output_shape):,} with bias"
         )
 
     def _in_layout(self, batch: Any, spatial: Sequence[Any], channels: Any) -> tuple[Any, ...]:
