@@ -111,25 +111,16 @@ class Layer:
         kernel = _per_axis(name, knobs, "k", ndim, None)
         strides = _per_axis(name, knobs, "s", ndim, kernel if kind in ("max", "avg") else (1,) * ndim)
         dilation = _per_axis(name, knobs, "d", ndim, (1,) * ndim)
-        if "g" in knobs and (kind not in ("conv", "transpose") or not knobs["g"].isdecimal()):
-            raise ValueError(f"layer {name!r}: g{knobs['g']} must be one number, and only conv and transpose have it")
+        extra = _per_axis(name, knobs, "op", ndim, (0,) * ndim)
+        _refuse_foreign(name, knobs, kind)
+        asked = _asked_padding(name, knobs.get("p", "0"), ndim)
+        padding = _padding(name, kind, x_shape[1:-1], kernel, strides, dilation, asked, extra)
         groups = x_shape[-1] if kind == "depthwise" else int(knobs.get("g", "1"))
         if groups < 1 or x_shape[-1] % groups or channels % groups:
             raise ValueError(f"layer {name!r}: {groups} groups do not divide {x_shape[-1]} -> {channels} channels")
-        size, extent, lhs_dilation = x_shape[1:-1], tuple(map(sizes.dilated, kernel, dilation)), (1,) * ndim
-        extra = _per_axis(name, knobs, "op", ndim, (0,) * ndim)
-        if any(extra) and kind != "transpose":
-            raise ValueError(f"layer {name!r}: op{knobs['op']} is for transpose{ndim}d, not for {words[0]}")
-        asked = _padding(name, knobs.get("p", "0"), ndim)
+        lhs_dilation = (1,) * ndim
         if kind == "transpose":
-            try:
-                output, crop = transposed_size(size, extent, strides, dilation, asked, extra, None)
-            except ValueError as error:
-                raise ValueError(f"layer {name!r}: {error}") from None
-            padding = padding_of_adjoint(size, output, extent, strides, crop)
             lhs_dilation, strides = strides, lhs_dilation
-        else:
-            padding = padding_pairs(asked, size, extent, strides)
         return cls(
             name=name,
             text=" ".join(words),
@@ -187,7 +178,29 @@ def _per_axis(name: str, knobs: dict[str, str], knob: str, ndim: int, default: I
     return values
 
 
-def _padding(name: str, text: str, ndim: int) -> str | Pads:
+def _refuse_foreign(name: str, knobs: dict[str, str], kind: Kind) -> None:
+    """Knobs that would have no effect, or say more than one number can."""
+    if "g" in knobs and (kind not in ("conv", "transpose") or not knobs["g"].isdecimal()):
+        raise ValueError(f"layer {name!r}: g{knobs['g']} must be one number, and only conv and transpose have it")
+    if "op" in knobs and kind != "transpose":
+        raise ValueError(f"layer {name!r}: only transpose has op, which enlarges its output")
+
+
+def _padding(
+    name: str, kind: Kind, size: Ints, kernel: Ints, strides: Ints, dilation: Ints, asked: str | Pads, extra: Ints
+) -> Pads:
+    """Lax's padding, by the operation's own function."""
+    extent = tuple(map(sizes.dilated, kernel, dilation))
+    if kind != "transpose":
+        return padding_pairs(asked, size, extent, strides)
+    try:
+        output, crop = transposed_size(size, extent, strides, dilation, asked, extra, None)
+    except ValueError as error:
+        raise ValueError(f"layer {name!r}: {error}") from None
+    return padding_of_adjoint(size, output, extent, strides, crop)
+
+
+def _asked_padding(name: str, text: str, ndim: int) -> str | Pads:
     """A name, or (lo, hi) an axis."""
     if text in PADDING_STRINGS:
         return text

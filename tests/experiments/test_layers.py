@@ -45,7 +45,7 @@ def test_knobs() -> None:
         ("conv2d 1x8x8x3 -> 4 k3 s0", "s0 must be at least 1"),
         ("conv2d 1x8x8x4 -> 4 k3 g2x2", "g2x2 must be one number"),
         ("depthwise2d 1x8x8x4 k3 g4", "only conv and transpose have it"),
-        ("conv2d 1x8x8x3 -> 4 k3 op1", "op1 is for transpose2d, not for conv2d"),
+        ("conv2d 1x8x8x3 -> 4 k3 op1", "only transpose has op"),
         ("transpose2d 1x8x8x3 -> 4 k3 op1", "output_padding 1 must be at least 0 and below"),
         ("conv2d 1x8x8x3 -> 4 k3x3x3", "3 numbers for 2 spatial axes"),
         ("conv2d 1x8x8x3 -> 4 k3 pEQUAL", "SAME, SAME_LOWER, VALID, FULL, CAUSAL"),
