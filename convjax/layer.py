@@ -28,10 +28,7 @@ _DTYPES = ("float32", "float64", "bfloat16", "float16")
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """A layer with lax's parameters, channels last; `w_shape` is None for a pooling.
-
-    `written_padding` and `output_padding` are those of the text: what a transposed layer crops and adds.
-    """
+    """A layer with lax's parameters, channels last; `w_shape` is None for a pooling."""
 
     name: str
     text: str
@@ -42,6 +39,7 @@ class Layer:
     kernel: Ints
     strides: Ints
     padding: Pads
+    # As written: what a transposed layer crops, and what it adds.
     written_padding: str | Pads
     output_padding: Ints
     lhs_dilation: Ints
