@@ -13,7 +13,7 @@ from convjax.choose import choose
 from convjax.measure import with_learnt
 from convjax.primitive import conv_p, problem_of
 from convjax.problem import Problem
-from convjax.request import Pass, Request
+from convjax.request import Pass, Request, request
 from convjax.rewrite import ENTERED
 from convjax.stock import stated
 
@@ -110,10 +110,30 @@ def explain(fn: Callable[..., Any], *args: Any, platform: str | None = None) -> 
     platform = platform or default_platform()
     jaxpr = jax.make_jaxpr(fn)(*args).jaxpr
     found: dict[Row, int] = {}
-    for problem, request in problems(jaxpr):
-        row = _row(problem, request, platform)
+    for problem, asked in problems(jaxpr):
+        row = _row(problem, asked, platform)
         found[row] = found.get(row, 0) + 1
     return Explanation(platform, tuple(dataclasses.replace(row, count=n) for row, n in found.items()), _left(jaxpr))
+
+
+def explain_problem(problem: Problem, *, platform: str | None = None) -> Explanation:
+    """Which algorithm is taken for one problem and why, nothing being asked for but the limits in force.
+
+    Args:
+        problem: a `ConvSpec` or `WindowSpec`.
+        platform: as `explain`.
+
+    Returns:
+        An `Explanation` of one row.
+
+    Example:
+        >>> from convjax import ConvSpec
+        >>> problem = ConvSpec.parse("conv float32[1,9,9,32] float32[3,3,1,32] b01f_01io->b01f feature_groups=32")
+        >>> [row.algorithm for row in explain_problem(problem, platform="cpu").rows]
+        ['shift(by=multiply)']
+    """
+    platform = platform or default_platform()
+    return Explanation(platform, (_row(problem, request(None, problem.operation), platform),))
 
 
 def problems(jaxpr: core.Jaxpr) -> Iterator[tuple[Problem, Request | None]]:
@@ -132,16 +152,16 @@ def problems(jaxpr: core.Jaxpr) -> Iterator[tuple[Problem, Request | None]]:
                 yield problem, None
 
 
-def _row(problem: Problem, request: Request | None, platform: str) -> Row:
-    if request is None:
+def _row(problem: Problem, asked: Request | None, platform: str) -> Row:
+    if asked is None:
         return Row(problem, "stock", "lax", "lax's own primitive, not called through convjax", None, None, 0, ())
-    choice = choose(problem, with_learnt(request), platform)
+    choice = choose(problem, with_learnt(asked), platform)
     reason = choice.reason
-    if request.policy.on_miss == "tune" and request.wish is None and choice.measured is None:
+    if asked.policy.on_miss == "tune" and asked.wish is None and choice.measured is None:
         reason += ", until it is measured when lowered"
     return Row(
         problem,
-        request.role,
+        asked.role,
         str(choice.algorithm),
         reason,
         choice.predicted,

@@ -13,8 +13,8 @@ import pydantic
 import tomli_w
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
+from convjax.layer import Layer
 from experiments.errors import ExperimentError, nearest
-from experiments.layers import Layer
 
 Pass = Literal["fprop", "dgrad", "wgrad"]
 PASSES: tuple[Pass, ...] = typing.get_args(Pass)
@@ -66,7 +66,7 @@ class Sweep(Section):
     limit_seconds: PositiveFloat = 1.0
     # Compilations at a time; with more than one, `compile_seconds` are those of a busy machine.
     compile_threads: PositiveInt = 1
-    # name -> text, such as "conv2d 4x56x56x64 -> 64 k3 p1"; see experiments/layers.py.
+    # name -> text, such as "conv2d 4x56x56x64 -> 64 k3 p1"; see convjax/layer.py.
     layers: Annotated[dict[str, str], AfterValidator(_layers)] = Field(min_length=1)
 
 
