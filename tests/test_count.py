@@ -86,7 +86,7 @@ def test_what_is_not_seen_is_said() -> None:
     assert counted.left[0] == "pure_callback: what it computes is not counted"
     assert counted.left[1].startswith("training_bytes is not known: ")
     assert str(counted).endswith("\n".join(counted.left))
-    assert "unknown for a training step" in str(counted)
+    assert "unknown kept for a training step" in str(counted)
 
 
 def test_every_device_of_a_mesh_counts() -> None:
@@ -153,8 +153,8 @@ def test_nothing_is_run() -> None:
 
 def test_prints_as_a_table() -> None:
     lines = str(count(layer, X, W, B, parameters=(1, 2))).splitlines()
-    assert lines[2].split() == ["conv", "1x6x6x5", "0", "4,860", "180", "0", "1.98", "KiB", "720", "B", "4.8"]
-    assert lines[3].startswith("140 parameters, 4.86 k MACs, 9.72 k FLOPs (9.90 k with biases)")
+    assert lines[2].split() == ["conv", "1x6x6x5", "140", "4,860", "180", "0", "1.98", "KiB", "720", "B", "4.8"]
+    assert lines[3].startswith("140 parameters; 4.86 k MACs = 9.72 k FLOPs, 9.90 k with biases; ")
 
 
 @pytest.mark.parametrize(

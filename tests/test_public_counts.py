@@ -11,6 +11,7 @@ from cases import CASES, conv
 from jax import lax
 from test_public_transposes import transposed
 
+import convjax
 from convjax.inspect.count import Count, count
 from convjax.problem import ConvSpec
 
@@ -36,7 +37,7 @@ def test_ac_02_a_grouped_transposed_convolution_is_divided_by_its_groups_once(in
     counted = count(transpose_of(layer), array(args["batch"], c, *args["n"]), w, array(k), parameters=(1, 2))
     assert counted.macs == counted.layers[0].macs == expected["macs"][index]
     assert counted.flops_with_bias == counted.layers[0].flops_with_bias == expected["flops_with_bias"][index]
-    assert counted.parameters == w.size + k
+    assert counted.parameters == counted.layers[0].parameters == w.size + k
     assert [layer.kind for layer in counted.layers] == ["conv_transpose"]
 
 
@@ -99,6 +100,13 @@ def test_gradients_cost_what_the_convolution_costs() -> None:
     def dilated(x: jax.Array, w: jax.Array) -> jax.Array:
         return lax.conv_general_dilated(x, w, (1, 1), [(2, 2)] * 2, lhs_dilation=(2, 2)).sum()
 
+    def transpose(x: jax.Array, w: jax.Array) -> jax.Array:
+        return convjax.conv_transpose(x, jnp.moveaxis(w, (0, 1), (-1, -2)), layout="NCHW").sum()
+
+    forward = x.size * 9 * 8
+    assert [row.macs for row in count(transpose, x, w).layers] == [forward]
+    assert [row.macs for row in count(jax.grad(transpose), x, w).layers] == [forward]
+
     for loss in (strided, dilated):
         forward = count(loss, x, w).macs
         backward = count(jax.grad(loss, (0, 1)), x, w)
@@ -115,8 +123,6 @@ def test_inputs_spread_apart_under_strides_are_counted_pair_by_pair() -> None:
 
 
 def test_windows_are_comparisons_and_additions_not_macs() -> None:
-    import convjax
-
     x = array(2, 9, 8, 4)
     largest: Count = count(lambda x: convjax.max_pool(x, (3, 2), strides=2), x)
     assert (largest.macs, largest.flops, largest.window_operations) == (0, 0, 2 * 4 * 4 * 4 * 6)

@@ -59,10 +59,10 @@ def inception(x: jax.Array) -> jax.Array:
     return jnp.concatenate([branch(x) for branch in branches], axis=-1)
 
 
-ALEXNET = chain(
-    conv(11, 4, 2), max_pool(3, 2), conv(5, 1, 2), max_pool(3, 2), *[conv(3, 1, 1)] * 3, max_pool(3, 2)
-)
+ALEXNET = chain(conv(11, 4, 2), max_pool(3, 2), conv(5, 1, 2), max_pool(3, 2), *[conv(3, 1, 1)] * 3, max_pool(3, 2))
 VGG16 = chain(*(layer for n in (2, 2, 3, 3, 3) for layer in (*[conv(3, 1, 1)] * n, max_pool(2, 2))))
+
+
 def resnet50(early: bool) -> Layer:
     blocks = [2 if stage and not block else 1 for stage, n in enumerate((3, 4, 6, 3)) for block in range(n)]
     return chain(conv(7, 2, 3), max_pool(3, 2, 1), *(bottleneck(stride, early) for stride in blocks))

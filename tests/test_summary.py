@@ -91,6 +91,7 @@ def test_known_layers(build: Callable[..., Any], first: bool, ndim: int) -> None
 
     row = summary(model, *args).rows[-1]
     assert (row.parameters, row.trainable, row.macs, row.output_shapes) == (parameters, parameters, macs, (shape,))
+    assert row.receptive_field == KERNEL[ndim]
     text = str(summary(model, *args))
     assert f" {'x'.join(map(str, shape))} " in text
     assert f" {parameters} " in text
@@ -206,6 +207,34 @@ def test_layers_are_nested_as_the_model_is(build: Callable[[], Any]) -> None:
     assert rows[""].output_shapes[0][-1] == rows["head"].output_shapes[0][-1] == 10
 
 
+def nnx_transposed(s: int) -> tuple[Any, ...]:
+    return nnx.eval_shape(lambda: nnx.ConvTranspose(3, 2, (4, 4), s, padding="VALID", rngs=nnx.Rngs(0))), array(
+        1, 2, 1, 3
+    )
+
+
+def linen_transposed(s: int) -> tuple[Any, ...]:
+    module, x = nn.ConvTranspose(2, (4, 4), (s, s), padding="VALID"), array(1, 2, 1, 3)
+    return module, jax.eval_shape(module.init, jax.random.key(0), x), x
+
+
+def equinox_transposed(s: int) -> tuple[Any, ...]:
+    return eqx.filter_eval_shape(eqx.nn.ConvTranspose2d, 3, 2, 4, s, key=KEY), array(3, 2, 1)
+
+
+def haiku_transposed(s: int) -> tuple[Any, ...]:
+    fn, x = hk.transform(lambda x: hk.Conv2DTranspose(2, 4, s, padding="VALID")(x)), array(1, 2, 1, 3)
+    return fn, jax.eval_shape(fn.init, KEY, x), x
+
+
+@pytest.mark.parametrize("build", [nnx_transposed, linen_transposed, equinox_transposed, haiku_transposed])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_every_input_of_a_transposed_layer_meets_every_tap(build: Callable[[int], Any], stride: int) -> None:
+    counted = count(*build(stride))
+    assert counted.macs == 2 * 1 * 16 * 3 * 2
+    assert counted.bias_adds == np.prod(counted.layers[0].output_shape)
+
+
 def test_rows_of_a_summary_can_be_frozen_and_shown() -> None:
     model, x = a_nnx_model()
     shown = summary(model, x, trainable=lambda path: path.startswith("head") or path == "norm.scale")
@@ -240,6 +269,22 @@ def test_a_module_called_twice_is_one_layer_of_twice_the_macs() -> None:
     counted = count(nnx.eval_shape(lambda: Twice(nnx.Rngs(0))), array(2, 8))
     assert (counted.parameters, counted.macs, counted.bias_adds) == (72, 2 * 128, 2 * 16)
     assert len(counted.layers) == 1
+
+
+class Jitted(nnx.Module):
+    def __init__(self, rngs: nnx.Rngs) -> None:
+        self.first, self.last = nnx.Linear(8, 8, rngs=rngs), nnx.Linear(8, 4, rngs=rngs)
+
+    @nnx.jit
+    def __call__(self, x: Any) -> Any:
+        return self.last(self.first(x))
+
+
+def test_layers_are_found_again_in_jitted_calls() -> None:
+    model, x = Jitted(nnx.Rngs(0)), jnp.ones((2, 8))
+    model(x)  # its program is cached, without layers
+    for _ in range(2):
+        assert [(row.path, row.macs) for row in count(model, x).layers] == [("first", 128), ("last", 64)]
 
 
 def test_layers_are_found_in_transformed_calls() -> None:

@@ -8,11 +8,11 @@ import collections
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from convjax import window_primitive
-from convjax.inspect.layers import labelled
+from convjax.inspect.layers import Path, labelled
 from convjax.inspect.steps import LOOPS, Step, Value, arguments, steps
 from convjax.primitive import conv_p, problem_of
 from convjax.problem import ConvSpec, Problem
@@ -52,6 +52,7 @@ class Operation:
 
     kind: str
     scope: str
+    layer: Path | None
     output_shape: tuple[int, ...]
     macs: int = 0
     window_operations: int = 0
@@ -59,10 +60,7 @@ class Operation:
     bias_adds: int = 0
     activation_bytes: int = 0
     features: frozenset[int] = frozenset()  # elements that a bias can have
-
-    @property
-    def layer(self) -> int | None:
-        return labelled(self.scope)
+    arguments: list[Value] = dataclasses.field(default_factory=list)  # of the program, those that it reads
 
 
 @dataclasses.dataclass
@@ -74,23 +72,33 @@ class Costs:
         elementwise: operations on single elements.
         activations: the most bytes of results alive at once.
         left: one sentence a thing that could not be counted.
+        arguments: of the program.
     """
 
     operations: list[Operation] = dataclasses.field(default_factory=list)
-    elementwise: collections.Counter[int | None] = dataclasses.field(default_factory=collections.Counter)
-    activations: collections.Counter[int | None] = dataclasses.field(default_factory=collections.Counter)
+    elementwise: collections.Counter[Path | None] = dataclasses.field(default_factory=collections.Counter)
+    activations: collections.Counter[Path | None] = dataclasses.field(default_factory=collections.Counter)
     left: dict[str, None] = dataclasses.field(default_factory=dict)
+    arguments: list[Value] = dataclasses.field(default_factory=list)
 
     @property
     def macs(self) -> int:
         return sum(operation.macs for operation in self.operations)
 
 
-def costs(jaxpr: Any, transposed: Callable[[int], bool]) -> Costs:
-    """The costs of one evaluation of `jaxpr`; `transposed` says which layers are transposed convolutions."""
-    found = Costs()
-    _Program(found, transposed).run(jaxpr, arguments(jaxpr), "", times=1, held=0)
+def costs(jaxpr: Any) -> Costs:
+    """The costs of one evaluation of `jaxpr`."""
+    found = Costs(arguments=arguments(jaxpr))
+    _Program(found).run(jaxpr, found.arguments, "", times=1, held=0)
     return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """An argument of the program, and how many elements of it an evaluation sees: of what a scan maps, one part."""
+
+    argument: Value
+    size: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,10 +106,9 @@ class _Program:
     """Walks a program once, adding what each step costs to `found`."""
 
     found: Costs
-    transposed: Callable[[int], bool]
-    # Of sums of products, the operation; of arguments and what is arranged from them, how many elements they have.
+    # The operation that values are the sums of; the argument of the program that values are arranged from.
     _sums: dict[Value, Operation] = dataclasses.field(default_factory=dict)
-    _arguments: dict[Value, int] = dataclasses.field(default_factory=dict)
+    _origins: dict[Value, Origin] = dataclasses.field(default_factory=dict)
 
     def run(self, jaxpr: Any, operands: Sequence[Value], scope: str, times: int, held: int) -> int:
         """Adds the costs of `times` evaluations while `held` bytes are alive; returns the most bytes alive at once."""
@@ -112,13 +119,12 @@ class _Program:
         peak = held
         for i, step in enumerate(program):
             operation = self._add(step, times)
-            stored = [] if step.name in _NOT_STORED else [v for v in step.results if v not in self._arguments]
+            stored = [] if step.name in _NOT_STORED else [v for v in step.results if v not in self._origins]
             made = sum(value.bytes for value in stored)
             dying = [value for value in dict.fromkeys(step.operands) if value in alive and last[value] == i]
             replaced = sum(alive[v] for v in dying) if step.name in _ELEMENTWISE | _RESHAPED else 0
             most = max(held + max(made - replaced, 0), self._enter(step, times, held))
-            layer = labelled(step.scope)
-            self.found.activations[layer] = max(self.found.activations[layer], most)
+            self.found.activations[step.layer] = max(self.found.activations[step.layer], most)
             if operation is not None:
                 operation.activation_bytes = most
             peak = max(peak, most)
@@ -146,14 +152,15 @@ class _Program:
             self.found.left[f"{step.name}: what it computes is not counted"] = None
         if step.name not in LOOPS - _NOT_SEEN:
             return held
-        return max(self.run(body, self._inside(step, body), step.scope, times, held) for body in step.bodies)
+        return max(self.run(body, self._inside(step.operands, body), step.scope, times, held) for body in step.bodies)
 
     def _costliest(self, step: Step, times: int, held: int) -> int:
         """Of the branches of a `cond`, the one with the most MACs is counted."""
         branches = []
         for body in step.eqn.params["branches"]:
-            program = _Program(Costs(), self.transposed)
-            branches.append((program.run(body, arguments(body), step.scope, times, held), program.found))
+            program = dataclasses.replace(self, found=Costs(), _sums={})
+            inside = self._inside(step.operands[1:], body)
+            branches.append((program.run(body, inside, step.scope, times, held), program.found))
         peak, found = max(branches, key=lambda branch: (branch[1].macs, sum(branch[1].elementwise.values())))
         self.found.operations += found.operations
         self.found.elementwise += found.elementwise
@@ -163,48 +170,48 @@ class _Program:
             self.found.left["cond: the branch with the most MACs is counted"] = None
         return peak
 
-    def _inside(self, step: Step, body: Any) -> list[Value]:
-        """The arguments of a body; arguments of the program are known as such inside."""
-        inner = arguments(body)
-        if len(inner) == len(step.operands):
-            for value, outer in zip(inner, step.operands, strict=True):
-                value.argument = self._elements(outer) is not None
-        else:
-            for value in inner:
-                value.argument = False
+    def _inside(self, operands: Sequence[Value], body: Any) -> list[Value]:
+        """The arguments of a body; those of the program are known as such inside."""
+        inner = [dataclasses.replace(value, argument=False) for value in arguments(body)]
+        for value, outer in zip(inner, operands, strict=False):  # `while` holds two bodies, of other operands
+            origin = self._origin(outer)
+            if origin is not None and len(inner) == len(operands):
+                self._origins[value] = dataclasses.replace(origin, size=value.size)
         return inner
 
-    def _elements(self, value: Value) -> int | None:
-        """How many elements the argument or constant has that `value` is arranged from, None for computed values."""
-        return value.size if value.argument else self._arguments.get(value)
+    def _origin(self, value: Value) -> Origin | None:
+        """What `value` is arranged from, None where it is computed."""
+        return Origin(value, value.size) if value.argument else self._origins.get(value)
 
     def _add(self, step: Step, times: int) -> Operation | None:
         """Adds the step itself; the operation that it is, if it is one."""
         operation = self._operation(step, times)
         if operation is not None:
             self.found.operations.append(operation)
+            origins = map(self._origin, step.operands)
+            operation.arguments += [origin.argument for origin in origins if origin is not None]
             self._sums[step.results[0]] = operation
             return operation
-        layer = labelled(step.scope)
         if step.name in _ARRANGED:
             (value,), (result,) = step.operands[:1], step.results
-            elements = self._elements(value)
-            if elements is not None:
-                self._arguments[result] = elements
+            origin = self._origin(value)
+            if origin is not None:
+                self._origins[result] = origin
             if value in self._sums and step.name != "broadcast_in_dim":
                 self._sums[result] = self._sums[value]
         elif step.name in _ELEMENTWISE:
             if not (step.name == "add" and self._add_bias(step, times)):
-                self.found.elementwise[layer] += times * step.results[0].size
+                self.found.elementwise[step.layer] += times * step.results[0].size
         elif step.name in _REDUCTIONS:
-            self.found.elementwise[layer] += times * step.operands[0].size
+            self.found.elementwise[step.layer] += times * step.operands[0].size
         return None
 
     def _add_bias(self, step: Step, times: int) -> bool:
         """Whether the step adds an argument with one element for each feature to sums of products."""
         for sums, bias in (step.operands, step.operands[::-1]):
-            operation = self._sums.get(sums)
-            if operation is not None and self._elements(bias) in operation.features:
+            operation, origin = self._sums.get(sums), self._origin(bias)
+            if operation is not None and origin is not None and origin.size in operation.features:
+                operation.arguments.append(origin.argument)
                 operation.bias_adds += times * step.results[0].size
                 return True
         return False
@@ -217,37 +224,42 @@ class _Program:
             combined = step.results[0].size * math.prod(eqn.params["window_dimensions"])
             moved = sum(value.bytes for value in (*step.operands, *step.results))
             return Operation(
-                step.name, step.scope, output_shape, window_operations=times * combined, bytes=times * moved
+                step.name, step.scope, step.layer, output_shape, window_operations=times * combined, bytes=times * moved
             )
         problem = _problem(eqn)
         if problem is None:
             return None
         if not isinstance(problem, ConvSpec):
             kind, bytes = problem.operation, times * problem.bytes
-            return Operation(kind, step.scope, output_shape, window_operations=times * problem.macs, bytes=bytes)
+            return Operation(
+                kind, step.scope, step.layer, output_shape, window_operations=times * problem.macs, bytes=bytes
+            )
         dilated = any(d > 1 for d in problem.lhs_dilation)
-        transposed = dilated or self._is_transposed(step.scope)
+        transposed = dilated or _is_transposed(step.scope)
         return Operation(
             "conv_transpose" if transposed else "conv",
             step.scope,
+            step.layer,
             output_shape,
             macs=times * (problem.adjoint_macs if transposed else problem.macs),
             bytes=times * problem.bytes,
             features=frozenset([problem.G * problem.K]),
         )
 
-    def _is_transposed(self, scope: str) -> bool:
-        """Whether a convolution without inserted zeros is a transposed one of stride 1, by its layer or its scope."""
-        layer = labelled(scope)
-        if layer is not None and self.transposed(layer):
-            return True
-        return "transpose(" not in scope and _TRANSPOSED.search(scope) is not None
+
+def _is_transposed(scope: str) -> bool:
+    """Whether a convolution without inserted zeros is a transposed one of stride 1, by its layer or its scope."""
+    layer = labelled(scope)
+    if layer is not None and "Conv" in layer[1] and "Transpose" in layer[1]:
+        return True
+    return "transpose(" not in scope and _TRANSPOSED.search(scope) is not None
 
 
 def _problem(eqn: Any) -> Problem | None:
     if eqn.primitive is conv_p:
         params = {name: value for name, value in eqn.params.items() if name != "request"}
-        return problem_of(*(atom.aval for atom in eqn.invars), params)
+        lhs, rhs = (atom.aval for atom in eqn.invars)
+        return problem_of(lhs, rhs, params)
     if eqn.primitive in window_primitive.PRIMITIVES:
         return eqn.params["problem"]
     return stated(eqn)
@@ -265,6 +277,7 @@ def _product(step: Step, times: int) -> Operation:
     return Operation(
         "dot",
         step.scope,
+        step.layer,
         result.shape,
         macs=times * result.size * math.prod(lhs.shape[axis] for axis in lhs_contract),
         bytes=times * (lhs.bytes + rhs.bytes + result.bytes),

@@ -7,7 +7,7 @@ from typing import Any
 
 from convjax.inspect import table
 from convjax.inspect.costs import Costs, Operation, costs
-from convjax.inspect.layers import labelled
+from convjax.inspect.layers import Path
 from convjax.inspect.models import read
 from convjax.inspect.trace import Trace
 
@@ -88,9 +88,9 @@ class Count(Figures):
         >>> print(count(lambda x, w, b: convjax.conv(x, w, bias=b), x, w, b, parameters=(1, 2)))
         Layer  Type  Output   Parameters   MACs  Bias adds  Windows     Bytes  Activations  FLOP/byte
         -----  ----  -------  ----------  -----  ---------  -------  --------  -----------  ---------
-               conv  1x8x8x5             8,640        320        0  2.96 KiB     1.25 KiB        5.7
-        140 parameters, 8.64 k MACs, 17.3 k FLOPs (17.6 k with biases), 0 other operations on single elements
-        2.96 KiB moved, 5.7 FLOPs a byte; activations: 1.25 KiB forward, 1.25 KiB for a training step
+               conv  1x8x8x5         140  8,640        320        0  2.95 KiB     1.25 KiB        5.7
+        140 parameters; 8.64 k MACs = 17.3 k FLOPs, 17.6 k with biases; 0 operations of windows, 0 of single elements
+        2.95 KiB moved, 5.7 FLOPs a byte; activations: 1.25 KiB forward, 1.25 KiB kept for a training step
     """
 
     layers: tuple[LayerCount, ...]
@@ -116,12 +116,13 @@ class Count(Figures):
 
     def _totals(self) -> list[str]:
         training = "unknown" if self.training_bytes is None else table.size(self.training_bytes)
+        flops, biased = table.number(self.flops), table.number(self.flops_with_bias)
+        windows, elementwise = table.number(self.window_operations), table.number(self.elementwise)
         return [
-            f"{self.parameters:,} parameters, {table.number(self.macs)} MACs, {table.number(self.flops)} FLOPs "
-            f"({table.number(self.flops_with_bias)} with biases), "
-            f"{table.number(self.window_operations)} operations of windows, {table.number(self.elementwise)} others",
+            f"{self.parameters:,} parameters; {table.number(self.macs)} MACs = {flops} FLOPs, {biased} with biases; "
+            f"{windows} operations of windows, {elementwise} of single elements",
             f"{table.size(self.bytes)} moved, {self.intensity:.1f} FLOPs a byte; activations: "
-            f"{table.size(self.activation_bytes)} forward, {training} for a training step",
+            f"{table.size(self.activation_bytes)} forward, {training} kept for a training step",
         ]
 
 
@@ -172,7 +173,7 @@ def count(fn_or_module: Callable[..., Any], *args: Any, parameters: int | Sequen
     """
     model = read(fn_or_module, args, kwargs, parameters)
     trace = Trace(model)
-    found = costs_of(trace)
+    found = costs(trace.jaxpr)
     left = list(found.left)
     kept = None
     try:
@@ -189,42 +190,39 @@ def count(fn_or_module: Callable[..., Any], *args: Any, parameters: int | Sequen
         activation_bytes=max(found.activations.values(), default=0),
         training_bytes=None if kept is None else sum(kept.values()),
     )
-    layers = _modules(trace, found, kept) if model.modules else _operations(found)
+    layers = _modules(trace, found, kept) if model.modules else _operations(trace, found)
     return Count(**dataclasses.asdict(totals), layers=tuple(layers), left=tuple(left))
 
 
-def costs_of(trace: Trace) -> Costs:
-    return costs(trace.jaxpr, lambda layer: "Transpose" in trace.layers.found[layer].kind)
-
-
-def _modules(trace: Trace, found: Costs, kept: Mapping[int | None, int] | None) -> Iterator[LayerCount]:
+def _modules(trace: Trace, found: Costs, kept: Mapping[Path | None, int] | None) -> Iterator[LayerCount]:
     owned = owned_parameters(trace)
     operations = operations_by_layer(found)
-    for index, layer in enumerate(trace.layers.found):
-        if owned[index] or operations[index]:
+    for path, layer in trace.layers.items():
+        if owned[path] or operations[path]:
             yield LayerCount(
-                path=".".join(layer.path),
+                path=".".join(path),
                 kind=layer.kind,
                 output_shape=layer.output_shapes[0] if layer.output_shapes else (),
-                parameters=owned[index],
-                macs=sum(operation.macs for operation in operations[index]),
-                bias_adds=sum(operation.bias_adds for operation in operations[index]),
-                window_operations=sum(operation.window_operations for operation in operations[index]),
-                elementwise=found.elementwise[index],
-                bytes=sum(operation.bytes for operation in operations[index]),
-                activation_bytes=found.activations[index],
-                training_bytes=None if kept is None else kept.get(index, 0),
+                parameters=owned[path],
+                macs=sum(operation.macs for operation in operations[path]),
+                bias_adds=sum(operation.bias_adds for operation in operations[path]),
+                window_operations=sum(operation.window_operations for operation in operations[path]),
+                elementwise=found.elementwise[path],
+                bytes=sum(operation.bytes for operation in operations[path]),
+                activation_bytes=found.activations[path],
+                training_bytes=None if kept is None else kept.get(path, 0),
             )
 
 
-def _operations(found: Costs) -> Iterator[LayerCount]:
+def _operations(trace: Trace, found: Costs) -> Iterator[LayerCount]:
+    """Parameters are listed with the first operation that reads them."""
+    unread = dict(zip(found.arguments, (size for _, size in trace.parameters), strict=False))
     for operation in found.operations:
-        names = [name for name in operation.scope.split("/") if labelled(name) is None]
         yield LayerCount(
-            path="/".join(names),
+            path=operation.scope,
             kind=operation.kind,
             output_shape=operation.output_shape,
-            parameters=0,
+            parameters=sum(unread.pop(argument, 0) for argument in operation.arguments),
             macs=operation.macs,
             bias_adds=operation.bias_adds,
             window_operations=operation.window_operations,
@@ -235,17 +233,17 @@ def _operations(found: Costs) -> Iterator[LayerCount]:
         )
 
 
-def owned_parameters(trace: Trace, chosen: Callable[[str], bool] = lambda path: True) -> collections.Counter[int]:
+def owned_parameters(trace: Trace, chosen: Callable[[str], bool] = lambda path: True) -> collections.Counter[Path]:
     """Elements of each layer's own parameters whose paths are chosen, those of the layers in it not among them."""
-    owned: collections.Counter[int] = collections.Counter()
+    owned: collections.Counter[Path] = collections.Counter()
     for path, size in trace.parameters:
         if chosen(".".join(path)):
-            owned[trace.layers.owner(path)] += size
+            owned[trace.owner(path)] += size
     return owned
 
 
-def operations_by_layer(found: Costs) -> dict[int | None, list[Operation]]:
-    operations: dict[int | None, list[Operation]] = collections.defaultdict(list)
+def operations_by_layer(found: Costs) -> dict[Path | None, list[Operation]]:
+    operations: dict[Path | None, list[Operation]] = collections.defaultdict(list)
     for operation in found.operations:
         operations[operation.layer].append(operation)
     return operations

@@ -1,25 +1,26 @@
 """Layers: the calls of a model's modules, told apart in what is traced.
 
-Each call of a module enters a named scope, which the equations traced in it carry, and its outputs are named, so that
-they are found again. Haiku and Linen let methods be intercepted; modules of NNX and Equinox are called through
-subclasses of their own types that enter the scope.
+Each call of a module enters a named scope, which the equations traced in it carry, and names its outputs: the layers
+of a model are read from its jaxpr. Haiku and Linen let methods be intercepted; modules of NNX and Equinox are called
+through subclasses of their own types that enter the scope.
 """
 
-import contextvars
 import dataclasses
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
+from jax.extend import core
 
 Path = tuple[str, ...]
-Shapes = tuple[tuple[int, ...], ...]
+Shape = tuple[int, ...]
 
-_LABEL = re.compile(r"convjax_layer_(\d+)")
+_LABEL = re.compile(r"convjax<([^<>]*):([^<>:]*)>")
+_OUTPUT = re.compile(r"convjax<.*>#(\d+)")
 
 
 @dataclasses.dataclass
@@ -28,74 +29,75 @@ class Layer:
 
     path: Path
     kind: str
-    output_shapes: Shapes = ()
+    outputs: dict[int, Shape] = dataclasses.field(default_factory=dict)
+
+    @property
+    def output_shapes(self) -> tuple[Shape, ...]:
+        return tuple(self.outputs[n] for n in sorted(self.outputs))
 
 
-class Layers:
-    """The layers of one model in the order of their first calls, the model itself before them."""
-
-    def __init__(self) -> None:
-        self.found: list[Layer] = []
-        self._indices: dict[Path, int] = {}
-
-    def call(self, path: Path, kind: str, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """`fn(*args, **kwargs)` as a call of the layer at `path`."""
-        index = self._indices.setdefault(path, len(self.found))
-        if index == len(self.found):
-            self.found.append(Layer(path, kind))
-        with jax.named_scope(label(index)):
-            results = jax.tree.map(functools.partial(_named, index), fn(*args, **kwargs))
-        layer = self.found[index]
-        layer.output_shapes = layer.output_shapes or tuple(y.shape for y in jax.tree.leaves(results) if _is_array(y))
-        return results
-
-    def owner(self, path: Path) -> int:
-        """The innermost layer that holds what stands at `path`."""
-        return next(self._indices[path[:n]] for n in range(len(path), -1, -1) if path[:n] in self._indices)
+def path_of(parts: Iterable[object]) -> Path:
+    """A path of names without the signs that labels are written with."""
+    return tuple(re.sub(r"[<>|:/()#]", "_", str(part)) for part in parts)
 
 
-def label(index: int) -> str:
-    """The scope of a layer and the name of its outputs."""
-    return f"convjax_layer_{index}"
+def call_layer(path: Path, kind: str, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """`fn(*args, **kwargs)` as a call of the layer at `path`."""
+    label = f"convjax<{'|'.join(path)}:{kind}>"
+    with jax.named_scope(label):
+        leaves, tree = jax.tree.flatten(fn(*args, **kwargs))
+        return jax.tree.unflatten(tree, [_named(y, f"{label}#{n}") for n, y in enumerate(leaves)])
 
 
-def labelled(scope: str) -> int | None:
-    """The innermost layer that a name stack, written out, stands in."""
+def _named(y: Any, name: str) -> Any:
+    is_number = isinstance(y, jax.Array) and not jnp.issubdtype(y.dtype, jax.dtypes.extended)
+    return checkpoint_name(y, name) if is_number else y
+
+
+def labelled(scope: str) -> tuple[Path, str] | None:
+    """The innermost layer that a name stack, written out, stands in, and its type; None outside of layers."""
     found = _LABEL.findall(scope)
-    return int(found[-1]) if found else None
+    return (_read(found[-1][0]), found[-1][1]) if found else None
 
 
-def _named(index: int, y: Any) -> Any:
-    return checkpoint_name(y, label(index)) if _is_array(y) and jnp.issubdtype(y.dtype, jnp.inexact) else y
+def output_of(eqn: core.JaxprEqn) -> tuple[Path, int] | None:
+    """The layer whose output an equation names, and which output it is."""
+    name = eqn.params["name"] if eqn.primitive.name == "name" else ""
+    position, layer = _OUTPUT.fullmatch(name), labelled(name)
+    return None if position is None or layer is None else (layer[0], int(position[1]))
 
 
-def _is_array(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array)
+def layers_of(jaxpr: Any) -> dict[Path, Layer]:
+    """The layers that the equations of a jaxpr stand in, in the order of their first calls."""
+    found: dict[Path, Layer] = {}
+    for eqn in jaxpr.eqns:
+        for path, kind in _LABEL.findall(str(eqn.source_info.name_stack)):
+            found.setdefault(_read(path), Layer(_read(path), kind))
+        output = output_of(eqn)
+        if output is not None:
+            found[output[0]].outputs.setdefault(output[1], eqn.outvars[0].aval.shape)
+        for inner in core.jaxprs_in_params(eqn.params):
+            for path, layer in layers_of(inner).items():
+                found.setdefault(path, layer)
+    return found
 
 
-_layers: contextvars.ContextVar[Layers] = contextvars.ContextVar("layers")
-
-
-def called_through(layers: Layers, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """`fn(*args, **kwargs)`, in which calls of modules that were given `scoped` types are calls of `layers`."""
-    token = _layers.set(layers)
-    try:
-        return fn(*args, **kwargs)
-    finally:
-        _layers.reset(token)
+def _read(path: str) -> Path:
+    return tuple(path.split("|")) if path else ()
 
 
 def enter_scope(module: Any, path: Path) -> None:
-    """Gives `module` a type whose call is a call of the layer at `path`; modules that are not called keep theirs."""
+    """Gives `module` a type whose call is one of the layer at `path`; modules that are not called keep theirs."""
+    cls: Any = type(module)
     if path and callable(module):
-        object.__setattr__(module, "__class__", _scoped(type(module), path))
+        object.__setattr__(module, "__class__", _scoped(cls, path))
 
 
 @functools.cache
-def _scoped(cls: type, path: Path) -> type:
+def _scoped(cls: Any, path: Path) -> Any:
     """Cached, since the libraries keep a register of their types: a model counted again adds none."""
 
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return _layers.get().call(path, cls.__name__, cls.__call__, self, *args, **kwargs)
+        return call_layer(path, cls.__name__, cls.__call__, self, *args, **kwargs)
 
     return type(cls)(cls.__name__, (cls,), {"__call__": call, "__module__": cls.__module__})

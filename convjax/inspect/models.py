@@ -4,7 +4,6 @@ None of these libraries is needed: an object can only be theirs where they have 
 """
 
 import dataclasses
-import functools
 import inspect
 import operator
 import sys
@@ -15,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from convjax.inspect.layers import Layers, Path, called_through, enter_scope
+from convjax.inspect.layers import Path, call_layer, enter_scope, path_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +23,7 @@ class Model:
 
     Attributes:
         kind: the name of its type, or of the function.
-        call: of `Layers`, the parameters, the state, and the inputs as arguments.
+        call: of the parameters, the state, and the inputs as arguments.
         parameters: a tree whose arrays are trained.
         paths: where each of them stands: attributes, keys and positions from the model down.
         state: a tree of all else that is not an input.
@@ -78,7 +77,7 @@ def _positions(parameters: int | Sequence[int], args: tuple[Any, ...]) -> tuple[
 def _function(
     fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], positions: tuple[int, ...]
 ) -> Model:
-    def call(layers: Layers, parameters: dict[int, Any], state: Any, *inputs: Any, **kwargs: Any) -> Any:
+    def call(parameters: dict[int, Any], state: Any, *inputs: Any, **kwargs: Any) -> Any:
         rest = iter(inputs)
         return fn(*(parameters[i] if i in parameters else next(rest) for i in range(len(args))), **kwargs)
 
@@ -91,13 +90,14 @@ def _function(
 def _nnx(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Model:
     from flax import nnx
 
-    graph, parameters, state = nnx.split(module, nnx.Param, ...)
+    graph, *states = nnx.split(module, nnx.Param, ...)
+    parameters, state = states
 
-    def call(layers: Layers, parameters: Any, state: Any, *args: Any, **kwargs: Any) -> Any:
+    def call(parameters: Any, state: Any, *args: Any, **kwargs: Any) -> Any:
         model = nnx.merge(graph, parameters, state)
         for path, submodule in list(nnx.iter_modules(model)):
-            enter_scope(submodule, tuple(map(str, path)))
-        return called_through(layers, model, *args, **kwargs)
+            enter_scope(submodule, path_of(path))
+        return model(*args, **kwargs)
 
     paths = tuple(path[:-1] for path in _paths(parameters))  # without the `value` that a variable holds
     return Model(type(module).__name__, call, parameters, paths, state, args, kwargs)
@@ -109,23 +109,23 @@ def _linen(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Model:
     if module.scope is not None:
         module, variables = module.unbind()
     elif args:
-        variables, *args = args  # type: ignore[assignment]
+        variables, args = args[0], args[1:]
     else:
         raise TypeError(f"{type(module).__name__} is not bound: pass its variables before its inputs, or bind it")
 
-    def intercept(layers: Layers, following: Any, args: Any, kwargs: Any, context: Any) -> Any:
-        path = tuple(context.module.path)
+    def intercept(following: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        path = path_of(context.module.path)
         if context.method_name != "__call__" or not path:
             return following(*args, **kwargs)
-        return layers.call(path, type(context.module).__name__, following, *args, **kwargs)
+        return call_layer(path, type(context.module).__name__, following, *args, **kwargs)
 
-    def call(layers: Layers, parameters: Any, state: Any, *args: Any, **kwargs: Any) -> Any:
-        with nn.intercept_methods(functools.partial(intercept, layers)):
+    def call(parameters: Any, state: Any, *args: Any, **kwargs: Any) -> Any:
+        with nn.intercept_methods(intercept):
             return module.apply({**state, "params": parameters}, *args, **kwargs)
 
     state = {name: collection for name, collection in variables.items() if name != "params"}
     parameters = variables.get("params", {})
-    return Model(type(module).__name__, call, parameters, _paths(parameters), state, tuple(args), kwargs)
+    return Model(type(module).__name__, call, parameters, _paths(parameters), state, args, kwargs)
 
 
 def _equinox(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Model:
@@ -143,10 +143,10 @@ def _equinox(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Mode
             if isinstance(child, eqx.Module):
                 scoped(child, path + _path(keys))
 
-    def call(layers: Layers, parameters: Any, state: Any, *args: Any, **kwargs: Any) -> Any:
+    def call(parameters: Any, state: Any, *args: Any, **kwargs: Any) -> Any:
         model = eqx.combine(parameters, state, static)
         scoped(model, ())
-        return called_through(layers, model, *args, **kwargs)
+        return model(*args, **kwargs)
 
     return Model(type(module).__name__, call, parameters, _paths(parameters), state, args, kwargs)
 
@@ -154,14 +154,14 @@ def _equinox(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Mode
 def _haiku(transformed: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Model:
     import haiku as hk
 
-    def intercept(layers: Layers, following: Any, args: Any, kwargs: Any, context: Any) -> Any:
+    def intercept(following: Any, args: Any, kwargs: Any, context: Any) -> Any:
         if context.method_name != "__call__":
             return following(*args, **kwargs)
         path = _path([jax.tree_util.DictKey(context.module.module_name)])
-        return layers.call(path, type(context.module).__name__, following, *args, **kwargs)
+        return call_layer(path, type(context.module).__name__, following, *args, **kwargs)
 
-    def call(layers: Layers, parameters: Any, state: Any, *args: Any, **kwargs: Any) -> Any:
-        with hk.intercept_methods(functools.partial(intercept, layers)):
+    def call(parameters: Any, state: Any, *args: Any, **kwargs: Any) -> Any:
+        with hk.intercept_methods(intercept):
             return transformed.apply(parameters, *state, *args, **kwargs)
 
     if not args:
@@ -190,7 +190,7 @@ def _paths(tree: Any) -> tuple[Path, ...]:
 def _path(keys: Sequence[Any]) -> Path:
     """Names from a tree's keys; those of Haiku's modules are written a/b, with marks of methods that begin with ~."""
     names = [str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in keys]
-    return tuple(part for name in names for part in name.split("/") if not part.startswith("~"))
+    return path_of(part for name in names for part in name.split("/") if not part.startswith("~"))
 
 
 _READERS: tuple[tuple[str, tuple[str, ...], Callable[..., Model]], ...] = (

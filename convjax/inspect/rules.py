@@ -309,7 +309,9 @@ def _dynamic_slice(step: Step, fields: Fields) -> Fields:
     if field is None or any(starts):
         return step.everything(fields)
     sizes, shape = step.params["slice_sizes"], step.shapes[0]
-    known = [value and int(np.clip(value(), 0, n - m)) for value, n, m in zip(step.known[1:], shape, sizes, strict=True)]
+    known = [
+        value and int(np.clip(value(), 0, n - m)) for value, n, m in zip(step.known[1:], shape, sizes, strict=True)
+    ]
     return [_cut(step, field, {a: known[a] for a in range(len(shape)) if sizes[a] < shape[a]})]
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from jax.extend import core
 
+from convjax.inspect.layers import Path, labelled
 from convjax.rewrite import ENTERED
 
 # These evaluate what they hold some number of times, on operands of other shapes, or hold several functions.
@@ -52,6 +53,12 @@ class Step:
     @property
     def name(self) -> str:
         return self.eqn.primitive.name
+
+    @property
+    def layer(self) -> Path | None:
+        """The layer that it stands in."""
+        layer = labelled(self.scope)
+        return None if layer is None else layer[0]
 
     @property
     def bodies(self) -> list[Any]:

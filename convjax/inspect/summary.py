@@ -5,9 +5,11 @@ from collections.abc import Callable
 from typing import Any
 
 from convjax.inspect import table
-from convjax.inspect.count import costs_of, operations_by_layer, owned_parameters
-from convjax.inspect.layers import Path
+from convjax.inspect.costs import costs
+from convjax.inspect.count import operations_by_layer, owned_parameters
+from convjax.inspect.layers import Layer, Path, output_of
 from convjax.inspect.models import read
+from convjax.inspect.receptive_field import equation_fields
 from convjax.inspect.trace import Trace
 
 
@@ -59,7 +61,7 @@ class Summary:
         return [
             (
                 "  " * row.depth + _name(row, self.rows),
-                ", ".join(map(table.shape, row.output_shapes)),
+                _shapes(row),
                 _answer(row),
                 f"{row.parameters:,}",
                 f"{row.macs:,}",
@@ -102,8 +104,16 @@ def summary(
         >>> import jax, jax.numpy as jnp
         >>> from flax import nnx
         >>> rngs = nnx.Rngs(0)
-        >>> model = nnx.Sequential(nnx.Conv(3, 5, (3, 3), padding="VALID", rngs=rngs), nnx.BatchNorm(5, rngs=rngs))
+        >>> layers = nnx.Conv(3, 5, (3, 3), padding="VALID", rngs=rngs), nnx.BatchNorm(5, rngs=rngs)
+        >>> model = nnx.Sequential(*layers)
+        >>> model.eval()
         >>> print(summary(model, jnp.ones((1, 10, 10, 3)), trainable=lambda path: "scale" not in path))
+        Layer (type)            Output   Trainable  Parameters   MACs  Receptive field
+        ----------------------  -------  ---------  ----------  -----  ---------------
+        Sequential              1x8x8x5  in part           150  8,640              3x3
+          layers.0 (Conv)       1x8x8x5  yes               140  8,640              3x3
+          layers.1 (BatchNorm)  1x8x8x5  in part            10      0              3x3
+        150 parameters, 145 of them trainable; 8.64 k MACs
     """
     model = read(module, args, kwargs, ())
     if not model.modules:
@@ -112,28 +122,38 @@ def summary(
             "Haiku, or count a function by convjax.count"
         )
     trace = Trace(model)
-    found = costs_of(trace)
+    found = costs(trace.jaxpr)
     owned = owned_parameters(trace)
     trained = owned_parameters(trace, trainable)
     macs = {layer: sum(o.macs for o in operations) for layer, operations in operations_by_layer(found).items()}
-    layers = trace.layers.found
+    layers = trace.layers
+    fields = _fields(trace)
 
-    def row(index: int, path: Path, kind: str, shapes: tuple[tuple[int, ...], ...]) -> SummaryRow:
-        inside = [i for i, layer in enumerate(layers) if layer.path[: len(path)] == path]
+    def row(path: Path, layer: Layer) -> SummaryRow:
+        inside = [other for other in layers if other[: len(path)] == path]
         return SummaryRow(
             path=".".join(path),
-            kind=kind,
-            depth=sum(path[:n] in paths for n in range(len(path))),
-            output_shapes=shapes,
-            parameters=sum(owned[i] for i in inside),
-            trainable=sum(trained[i] for i in inside),
-            macs=sum(macs.get(i, 0) for i in inside),
-            receptive_field=None,
+            kind=layer.kind,
+            depth=sum(path[:n] in layers for n in range(len(path))),
+            output_shapes=layer.output_shapes,
+            parameters=sum(owned[other] for other in inside),
+            trainable=sum(trained[other] for other in inside),
+            macs=sum(macs.get(other, 0) for other in inside),
+            receptive_field=fields.get(path),
         )
 
-    paths = {layer.path for layer in layers}
-    rows = tuple(row(i, layer.path, layer.kind, layer.output_shapes) for i, layer in enumerate(layers))
-    return Summary(rows, tuple(found.left))
+    return Summary(tuple(row(path, layer) for path, layer in layers.items()), tuple(found.left))
+
+
+def _fields(trace: Trace) -> dict[Path, tuple[int, ...]]:
+    """The receptive field of each layer's first output, by its first call."""
+    found: dict[Path, tuple[int, ...]] = {}
+    if trace.inputs < len(trace.jaxpr.jaxpr.invars):
+        for entry in equation_fields(trace.jaxpr, trace.inputs):
+            output = output_of(entry.eqn)
+            if output is not None and output[1] == 0:
+                found.setdefault(output[0], entry.fields[0].size)
+    return found
 
 
 def _name(row: SummaryRow, rows: tuple[SummaryRow, ...]) -> str:
@@ -142,6 +162,11 @@ def _name(row: SummaryRow, rows: tuple[SummaryRow, ...]) -> str:
         return row.kind
     holders = [other.path for other in rows if other.path and row.path.startswith(f"{other.path}.")]
     return f"{row.path.removeprefix(f'{max(holders, key=len)}.' if holders else '')} ({row.kind})"
+
+
+def _shapes(row: SummaryRow) -> str:
+    shown = [table.shape(shape) for shape in row.output_shapes[:3]]
+    return ", ".join([*shown, "..."] if len(row.output_shapes) > 3 else shown)
 
 
 def _answer(row: SummaryRow) -> str:

@@ -38,7 +38,7 @@ def html(columns: Row, rows: Sequence[Row], left: int, caption: str) -> str:
 
 def shape(sizes: Sequence[int]) -> str:
     """(1, 5, 8, 8) as 1x5x8x8."""
-    return "x".join(map(str, sizes))
+    return "x".join(map(str, sizes)) or "scalar"
 
 
 def number(value: float) -> str:

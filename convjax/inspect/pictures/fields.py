@@ -48,7 +48,9 @@ def receptive_field_picture(
         raise ValueError(f"field is of {len(exact.axes)} spatial axes: a picture has 2")
     size = _image_size(exact, image)
     chosen = _position(exact, empirical, size, position)
-    (top, bottom), (left, right) = ((r.start, r.stop) for r in (axis.reach(p) for axis, p in zip(exact.axes, chosen, strict=True)))
+    (top, bottom), (left, right) = (
+        (r.start, r.stop) for r in (axis.reach(p) for axis, p in zip(exact.axes, chosen, strict=True))
+    )
 
     low, high = (min(0, top), min(0, left)), (max(size[0], bottom), max(size[1], right))
     height, width = high[0] - low[0], high[1] - low[1]

@@ -232,9 +232,7 @@ def _frame(ax: "Axes", rows: tuple[int, int], columns: tuple[int, int]) -> None:
     ax.set(xlim=(columns[0] - 0.6, columns[1] - 0.4), ylim=(rows[1] - 0.4, rows[0] - 0.6), aspect="equal", anchor="N")
 
 
-def _slide(
-    x: Any, w: Any, strides: int | Sequence[int], padding: Padding, dilation: int | Sequence[int]
-) -> _Slide:
+def _slide(x: Any, w: Any, strides: int | Sequence[int], padding: Padding, dilation: int | Sequence[int]) -> _Slide:
     x, w = np.asarray(x), np.asarray(w)
     if x.ndim != w.ndim or x.ndim not in (1, 2):
         raise ValueError(f"x of shape {x.shape} and w of shape {w.shape} must both have 1 axis, or both 2")
