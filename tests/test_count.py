@@ -63,7 +63,16 @@ def test_scans_count_as_often_as_they_run() -> None:
     assert counted.macs == 7 * 16**3
     assert counted.bias_adds == counted.elementwise == 7 * 16**2
     assert counted.parameters == 7 * (16**2 + 16)
+    assert counted.layers[0].parameters == counted.parameters
+    assert counted.activation_bytes == 2 * 16**2 * 4  # the carry and what is made of it
     assert counted.left == ()
+
+
+def test_what_a_scan_stacks_is_alive_while_it_runs() -> None:
+    def fn(x: jax.Array) -> jax.Array:
+        return lax.scan(lambda x, _: (x @ x, x @ x), x, None, length=7)[1]
+
+    assert count(fn, SQUARE).activation_bytes >= 7 * 16**2 * 4
 
 
 def test_the_costliest_branch_counts_and_loops_of_unknown_length_count_once() -> None:

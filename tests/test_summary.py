@@ -355,3 +355,17 @@ def test_refusals_say_what_to_pass(call: Callable[[], Any], error: type[Exceptio
 def test_summaries_are_data() -> None:
     shown = Summary(summary(*a_nnx_model()).rows)
     assert [row.kind for row in shown.rows] == ["NnxModel", "Conv", "BatchNorm", "NnxBlock", "Conv", "Linear"]
+
+
+def test_a_model_without_layers_is_one_row() -> None:
+    class Lookup(nnx.Module):
+        def __init__(self) -> None:
+            self.table = nnx.Param(array(10, 4))
+
+        def __call__(self, i: Any) -> Any:
+            return i
+
+    shown = summary(Lookup(), 3)
+    assert [(row.kind, row.parameters, row.macs, row.receptive_field) for row in shown.rows] == [
+        ("Lookup", 40, 0, None)
+    ]

@@ -145,13 +145,14 @@ class _Program:
             self.found.left["while: how often it is run is not known, and it is counted once"] = None
         elif step.name == "scan":
             times *= eqn.params["length"]
-            held += sum(value.bytes for value in step.results[eqn.params["num_carry"] :])
         elif step.name == "shard_map":
-            times *= math.prod(eqn.params["mesh"].shape[axis] for axis in eqn.params["manual_axes"])
+            axes = eqn.params["manual_axes" if "manual_axes" in eqn.params else "newly_manual_axes"]  # since jax 0.12
+            times *= math.prod(eqn.params["mesh"].shape[axis] for axis in axes)
         elif step.name in _NOT_SEEN:
             self.found.left[f"{step.name}: what it computes is not counted"] = None
         if step.name not in LOOPS - _NOT_SEEN:
             return held
+        held += sum(value.bytes for value in step.results)  # what is carried and stacked
         return max(self.run(body, self._inside(step.operands, body), step.scope, times, held) for body in step.bodies)
 
     def _costliest(self, step: Step, times: int, held: int) -> int:

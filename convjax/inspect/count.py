@@ -150,8 +150,9 @@ def count(fn_or_module: Callable[..., Any], *args: Any, parameters: int | Sequen
 
     Args:
         fn_or_module: any function that `jax.jit` could trace, or a model: an `nnx.Module`; a Linen module, bound, or
-            with its variables before the inputs; an `equinox.Module`; what `haiku.transform` returned, with parameters
-            (and state) before the inputs, and an rng between where the model draws numbers.
+            with its variables before the inputs; an `equinox.Module`, which takes one example or maps over a batch
+            itself; what `haiku.transform` returned, with parameters (and state) before the inputs, and an rng between
+            where the model draws numbers.
         *args, **kwargs: its arguments. Arrays, those of models too, may be `jax.ShapeDtypeStruct`s.
         parameters: which arguments of a function are its parameters, by position. A function says nothing about that,
             and by default none are counted.

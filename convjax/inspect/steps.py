@@ -1,6 +1,7 @@
 """A jaxpr as one list of steps: the functions that it calls are inlined, and what nothing uses is left out."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -54,7 +55,7 @@ class Step:
     def name(self) -> str:
         return self.eqn.primitive.name
 
-    @property
+    @functools.cached_property
     def layer(self) -> Path | None:
         """The layer that it stands in."""
         layer = labelled(self.scope)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.extend import core
 
 from convjax.inspect.costs import FUSED
-from convjax.inspect.layers import Path, call_layer, layers_of
+from convjax.inspect.layers import Layer, Path, call_layer, layers_of
 from convjax.inspect.models import Model, is_array
 from convjax.inspect.steps import Value, arguments, steps
 
@@ -36,7 +36,7 @@ class Trace:
             (path, leaf.size) for path, leaf in zip(model.paths, trained, strict=True) if is_array(leaf)
         ]
         self.jaxpr = self._traced(self._run)
-        self.layers = layers_of(self.jaxpr.jaxpr)
+        self.layers = {(): Layer((), model.kind)} | layers_of(self.jaxpr.jaxpr)
 
     def _traced(self, fn: Any) -> core.ClosedJaxpr:
         # Programs of inner jits are cached: those traced for a count have labels, which others lack.
