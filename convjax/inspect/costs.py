@@ -152,7 +152,8 @@ class _Program:
             self.found.left[f"{step.name}: what it computes is not counted"] = None
         if step.name not in LOOPS - _NOT_SEEN:
             return held
-        held += sum(value.bytes for value in step.results)  # what is carried and stacked
+        if step.name != "shard_map":
+            held += sum(value.bytes for value in step.results)  # what is carried and stacked
         return max(self.run(body, self._inside(step.operands, body), step.scope, times, held) for body in step.bodies)
 
     def _costliest(self, step: Step, times: int, held: int) -> int:
