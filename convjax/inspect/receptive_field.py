@@ -289,9 +289,8 @@ def _field(
 
 def _axis(axis: int, size: int, field: Field | None, shape: Ints) -> AxisField:
     """What is seen along one input axis: by the output's axis that moves fastest along it, the others together."""
-    moving = [a for a, law in enumerate(field.laws) if law.shift] if field else []
-    if field is not None and moving:
-        output_axis = max(moving, key=lambda a: abs(field.laws[a].shift / field.laws[a].period))
+    output_axis = field and field.moves_along(shape)
+    if field is not None and output_axis is not None:
         seen = field.over([a for a in range(len(shape)) if a != output_axis], shape)
         if seen is not None:
             law = seen.laws[output_axis].moved(seen.lo, seen.hi)

@@ -6,7 +6,7 @@ import numpy as np
 
 from convjax.inspect.control import CONTROL
 from convjax.inspect.dependence import Field, Rule, Step
-from convjax.inspect.law import STILL, Law, resampled, tabled
+from convjax.inspect.law import STILL, Law, resampled, simplest, tabled
 from convjax.inspect.windows import WINDOWS
 
 Fields = Sequence[Field | None]
@@ -144,10 +144,10 @@ def joined(step: Step, fields: Fields, counts: Sequence[int], axis: int) -> Fiel
     shape = step.results[0]
     first = parts[0][2]
     alike = all(
-        all(a == axis or law.same(other) for a, (law, other) in enumerate(zip(first.laws, part.laws, strict=True)))
+        all(a == axis or one.same(other) for a, (one, other) in enumerate(zip(first.laws, part.laws, strict=True)))
         for _, _, part in parts
     )
-    if all(part.laws[axis].shift == 0 for _, _, part in parts):
+    if all(part.moves_along(shape) != axis for _, _, part in parts):
         if not alike or len(parts) == 1:
             return step.union([part for _, _, part in parts], shape)
         table = np.full((2, starts[-1]), np.inf)
@@ -157,7 +157,7 @@ def joined(step: Step, fields: Fields, counts: Sequence[int], axis: int) -> Fiel
             lo, hi = part.laws[axis].at(index)
             table[:, index] = lo + part.lo, hi + part.hi
             first = first.noted(part.assumed, part.edges)
-        return Field(0, 0, first.laws, first.assumed, first.edges).along({axis: tabled(*table)})
+        return Field(0, 0, first.laws, first.assumed, first.edges).along({axis: simplest(0, *table)})
     longest = max(parts, key=lambda part: part[0])[2]
     differ = any(not part.same(longest) for _, _, part in parts)
     return longest.noted(edges=[step.name] if differ else [])
