@@ -15,9 +15,7 @@ _FOLLOWED = 1000
 _COUNTED = 64
 
 
-def _run(
-    step: Step, jaxpr: Any, fields: Fields, known: Sequence[Known] = ()
-) -> tuple[list[Field | None], list[Known]]:
+def _run(step: Step, jaxpr: Any, fields: Fields, known: Sequence[Known] = ()) -> tuple[list[Field | None], list[Known]]:
     consts = jaxpr.consts if isinstance(jaxpr, core.ClosedJaxpr) else ()
     return step.walk.run(getattr(jaxpr, "jaxpr", jaxpr), fields, known, consts, step.scope)
 
@@ -34,16 +32,17 @@ def _cond(step: Step, fields: Fields) -> Fields:
     index, *operands = fields
     results = [_run(step, branch, operands, step.known[1:])[0] for branch in step.params["branches"]]
     chosen = step.everything([index, *[None] * len(operands)], assumed=False)
-    return [
-        step.union([*found, by], shape)
-        for *found, by, shape in zip(*results, chosen, step.results, strict=True)
-    ]
+    return [step.union([*found, by], shape) for *found, by, shape in zip(*results, chosen, step.results, strict=True)]
 
 
 def _while(step: Step, fields: Fields) -> Fields:
     """The carry where an iteration adds nothing to it, else everything."""
     p, count = step.params, step.params["cond_nconsts"]
-    asked, held, carry = fields[:count], fields[count : count + p["body_nconsts"]], list(fields[count + p["body_nconsts"] :])
+    asked, held, carry = (
+        fields[:count],
+        fields[count : count + p["body_nconsts"]],
+        list(fields[count + p["body_nconsts"] :]),
+    )
     start = len(step.walk.seen)
     for _ in range(3):
         del step.walk.seen[start:]
@@ -80,9 +79,7 @@ def _scan(step: Step, fields: Fields) -> Fields:
         del step.walk.seen[start:]
         place = p["length"] - 1 - iteration if p["reverse"] else iteration
         taken = [_row(value, place) if counted else None for value in step.known[carries:]]
-        out, values_after = _run(
-            step, p["jaxpr"], [*held, *carry, *rows], [*step.known[:consts], *values, *taken]
-        )
+        out, values_after = _run(step, p["jaxpr"], [*held, *carry, *rows], [*step.known[:consts], *values, *taken])
         after, made = out[: len(carry)], [y and y.by([STILL, *y.laws]) for y in out[len(carry) :]]
         ys = [step.union(pair, s) for *pair, s in zip(ys, made, step.results[len(carry) :], strict=True)]
         values = values_after[: len(carry)] if counted else values
@@ -96,7 +93,6 @@ def _scan(step: Step, fields: Fields) -> Fields:
 
 def _row(value: Known, place: int) -> Known:
     return None if value is None else lambda: value()[place]
-
 
 
 def _same(some: Fields, others: Fields) -> bool:

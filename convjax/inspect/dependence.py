@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -68,7 +68,7 @@ class Field:
         passed = [abs(law.shift) / law.period * n for law, n in zip(self.laws, shape, strict=True)]
         return int(np.argmax(passed)) if any(passed) else None
 
-    def noted(self, assumed: Sequence[str] = (), edges: Sequence[str] = ()) -> "Field":
+    def noted(self, assumed: Iterable[str] = (), edges: Iterable[str] = ()) -> "Field":
         return dataclasses.replace(self, assumed=self.assumed | set(assumed), edges=self.edges | set(edges))
 
     def same(self, other: "Field | None") -> bool:

@@ -57,9 +57,7 @@ def _pooled(step: Step, field: Field | None, p: dict[str, Any]) -> Field | None:
     ones = [1] * len(p["window"])
     laws = {}
     for axis, (taps, stride, (lo, _), base, dilation) in enumerate(
-        zip(
-            p["window"], p["strides"], p["padding"], p.get("base_dilation") or ones, p["window_dilation"], strict=True
-        )
+        zip(p["window"], p["strides"], p["padding"], p.get("base_dilation") or ones, p["window_dilation"], strict=True)
     ):
         laws[axis] = field.laws[axis].windows(taps, stride, int(lo), base, dilation)
         step.walk.slid |= field.laws[axis].shift != 0 and (taps > 1 or stride > 1)
