@@ -29,10 +29,17 @@ def image(size: int) -> Any:
 
 def conv(kernel: int, stride: int = 1, padding: Any = 0, dilation: int = 1) -> Layer:
     def layer(x: jax.Array) -> jax.Array:
-        w = jnp.ones((kernel,) * (x.ndim - 2) + (x.shape[-1], 1))
-        return jax.nn.relu(convjax.conv(x, w, strides=stride, padding=padding, dilation=dilation))
+        n = x.ndim - 2
+        letters, w = "HW"[:n], jnp.ones((kernel,) * n + (x.shape[-1], 1))
+        pads = padding if isinstance(padding, str) else [(padding, padding)] * n
+        names = (f"N{letters}C", f"{letters}IO", f"N{letters}C")
+        return jax.nn.relu(lax.conv_general_dilated(x, w, (stride,) * n, pads, None, (dilation,) * n, names))
 
     return layer
+
+
+def causal(dilation: int) -> Layer:
+    return lambda x: jnp.tanh(convjax.conv(x, jnp.ones((2, 1, 1)), padding="CAUSAL", dilation=dilation))
 
 
 def max_pool(window: int, stride: int, padding: int = 0) -> Layer:
@@ -68,7 +75,7 @@ def resnet50(early: bool) -> Layer:
     return chain(conv(7, 2, 3), max_pool(3, 2, 1), *(bottleneck(stride, early) for stride in blocks))
 
 
-WAVENET = chain(*(conv(2, 1, "CAUSAL", 2**i) for i in range(10)))
+WAVENET = chain(*(causal(2**i) for i in range(10)))
 
 
 @pytest.mark.parametrize(
@@ -242,7 +249,7 @@ def test_gradients_reach_just_the_exact_field() -> None:
         return convjax.conv(y, jnp.ones((2, 1, 2, 1)), dilation=2) + y[:, :-2, :, :1]
 
     x = jnp.asarray(np.random.default_rng(0).random((1, 20, 22, 1)), jnp.float32)
-    for position in (None, (0, 0), (7, 2)):
+    for position in (None, (0, 1)):
         found = empirical_field(network, x, position=position)
         assert found.within
         assert found.heat.shape == (20, 22)
@@ -282,16 +289,14 @@ def test_parts_of_an_axis_and_nothing() -> None:
 
 @pytest.mark.parametrize(
     ("method", "size", "stride"),
-    [("nearest", 24, Fraction(1, 2)), ("nearest", 6, 2), ("linear", 16, Fraction(3, 4)), ("cubic", 6, 2)],
+    [("linear", 16, Fraction(3, 4)), ("cubic", 6, 2)],
 )
 def test_resizing_is_followed(method: str, size: int, stride: Any) -> None:
     found = receptive_field(lambda x: jax.image.resize(x, (1, size, 12, 1), method), image(12))
-    taps = {"nearest": 1, "linear": 2, "cubic": 4}[method]
+    taps = {"linear": 2, "cubic": 4}[method]
     assert found.assumed == ()
     assert found.stride[0] == stride
-    # Downsampling widens the window, but for the nearest.
-    assert found.size[0] >= taps if size > 12 else found.size[0] >= 1
-    assert found.size[0] <= taps * (1 if size > 12 or method == "nearest" else 2)
+    assert found.size[0] == (taps if size > 12 else 2 * taps)  # downsampling averages over its stride
 
 
 def test_what_no_rule_knows_is_taken_to_see_everything_and_said() -> None:
@@ -316,10 +321,10 @@ def test_joined_parts_that_see_differently_are_said() -> None:
 
 class Small(nnx.Module):
     def __init__(self) -> None:
-        rngs = nnx.Rngs(0)
-        self.first = nnx.Conv(3, 4, (3, 3), strides=2, rngs=rngs)
+        rngs, ones = nnx.Rngs(0), nnx.initializers.ones
+        self.first = nnx.Conv(3, 4, (3, 3), strides=2, kernel_init=ones, rngs=rngs)
         self.norm = nnx.BatchNorm(4, rngs=rngs)
-        self.second = nnx.Conv(4, 4, (3, 3), padding="VALID", rngs=rngs)
+        self.second = nnx.Conv(4, 4, (3, 3), padding="VALID", kernel_init=ones, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return self.second(self.norm(self.first(x)))
@@ -338,9 +343,16 @@ def haiku() -> tuple[Callable[..., Any], Sequence[Any], int]:
 
 
 def equinox() -> tuple[Callable[..., Any], Sequence[Any], int]:
-    key = jax.random.key(0)
-    layers = [eqx.nn.Conv2d(3, 4, 3, 2, ((0, 1), (0, 1)), key=key), eqx.nn.Conv2d(4, 4, 3, key=key)]
-    return eqx.nn.Sequential(layers), (jnp.ones((3, 16, 16)),), 0
+    def model(key: jax.Array) -> eqx.Module:
+        first, second = eqx.nn.Conv2d(3, 4, 3, 2, ((0, 1), (0, 1)), key=key), eqx.nn.Conv2d(4, 4, 3, key=key)
+        return eqx.nn.Sequential([first, second])
+
+    shapes = eqx.filter_eval_shape(model, jax.random.key(0))
+    return (
+        jax.tree.map(lambda leaf: jnp.ones(leaf.shape) if hasattr(leaf, "shape") else leaf, shapes),
+        (jnp.ones((3, 16, 16)),),
+        0,
+    )
 
 
 def nnx_model() -> tuple[Callable[..., Any], Sequence[Any], int]:
@@ -368,14 +380,14 @@ def test_fields_of_equations_by_scope() -> None:
     found = equation_fields(closed)
     (stem,) = [e for e in found if e.eqn.primitive.name == "name"]
     assert (stem.scope, stem.fields[0].size, stem.fields[0].stride) == ("stem", (3, 3), (2, 2))
-    convs = [e for e in found if e.eqn.primitive.name == "convjax_conv"]
+    convs = [e for e in found if e.eqn.primitive.name == "conv_general_dilated"]
     assert [(e.scope, e.fields[0].size[0]) for e in convs] == [("stem", 3), ("block", 7), ("block", 11)]
     assert found[-1].fields[0] == receptive_field(network, image(32))
 
 
 def test_refusals_name_the_argument() -> None:
     x = jnp.ones((1, 8, 8, 1))
-    with pytest.raises(ValueError, match="argnum=1 must be the position of an argument that is one array.* 1 argum"):
+    with pytest.raises(ValueError, match=r"argnum=1 must be the position of an argument that is one array.* 1 argum"):
         receptive_field(conv(3), x, argnum=1)
     with pytest.raises(ValueError, match=r"argnum=0 must .* it has 2 of them in 1 arguments"):
         receptive_field(lambda xs: xs[0], (x, x))

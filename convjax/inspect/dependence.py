@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -63,7 +63,12 @@ class Field:
         kept = [law for axis, law in enumerate(self.laws) if axis not in axes]
         return self.by(kept, sum(float(lo[0]) for lo, _ in first), sum(float(hi[0]) for _, hi in first))
 
-    def noted(self, assumed: Sequence[str] = (), edges: Sequence[str] = ()) -> "Field":
+    def moves_along(self, shape: Ints) -> int | None:
+        """The axis of a value of this shape along which most of the input goes by."""
+        passed = [abs(law.shift) / law.period * n for law, n in zip(self.laws, shape, strict=True)]
+        return int(np.argmax(passed)) if any(passed) else None
+
+    def noted(self, assumed: Iterable[str] = (), edges: Iterable[str] = ()) -> "Field":
         return dataclasses.replace(self, assumed=self.assumed | set(assumed), edges=self.edges | set(edges))
 
     def same(self, other: "Field | None") -> bool:
@@ -91,7 +96,8 @@ def union(a: Field | None, b: Field | None, shape: Ints, size: int, name: str) -
         joined = a.laws[axis].moved(a.lo, a.hi).union(b.laws[axis].moved(b.lo, b.hi))
         if joined is not None:
             return dataclasses.replace(a, lo=0, hi=0).along({axis: joined})
-    bounded = [axis for axis in differing if a.laws[axis].shift == b.laws[axis].shift == 0]
+    own = a.moves_along(shape), b.moves_along(shape)
+    bounded = [axis for axis in differing if axis not in own]
     everywhere = bounded if 0 < len(bounded) < len(differing) else range(len(shape))
     a, b = a.over(everywhere, shape), b.over(everywhere, shape)
     if everywhere is not bounded and not any(f is None or (f.lo <= 0 and f.hi >= size - 1) for f in (a, b)):

@@ -89,6 +89,6 @@ def empirical_field(
     def element(x: jax.Array) -> jax.Array:
         return jnp.sum(call(*args[:argnum], x, *args[argnum + 1 :])[tuple(index)])
 
-    gradient = np.abs(np.asarray(jax.grad(element)(args[argnum])))
+    gradient = np.abs(np.asarray(jax.jit(jax.grad(element))(args[argnum])))
     shown = [axis.input_axis for axis in exact.axes]
     return EmpiricalField(gradient.sum(tuple(a for a in range(gradient.ndim) if a not in shown)), chosen, exact)

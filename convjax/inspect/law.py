@@ -40,7 +40,7 @@ class Law:
         turns = self.period // math.gcd(self.period, shift)
         index = np.arange(turns)[:, None, None] * shift + taps
         lo, hi = self.at(index.reshape(turns * len(taps), -1))
-        return law(
+        return simplest(
             turns * shift // self.period * self.shift,
             lo.min(1, initial=math.inf),
             hi.max(1, initial=-math.inf),
@@ -55,12 +55,12 @@ class Law:
         """The law where every index comes `gap` apart, with nothing between."""
         lo, hi = (np.full((self.period, gap), value) for value in _NOTHING)
         lo[:, 0], hi[:, 0] = self.lo, self.hi
-        return law(self.shift, lo.reshape(-1), hi.reshape(-1))
+        return simplest(self.shift, lo.reshape(-1), hi.reshape(-1))
 
     def merged(self, minor: "Law", count: int) -> "Law":
         """The law of index i count + j, where i sees by this law and j < count adds what it sees by `minor`."""
         lo, hi = minor.at(np.arange(count))
-        return law(self.shift, np.add.outer(self.lo, lo).reshape(-1), np.add.outer(self.hi, hi).reshape(-1))
+        return simplest(self.shift, np.add.outer(self.lo, lo).reshape(-1), np.add.outer(self.hi, hi).reshape(-1))
 
     def split(self, count: int) -> "tuple[Law, Law] | None":
         """The laws of i and of j < count in index i count + j, None where what they see does not add up."""
@@ -88,13 +88,13 @@ class Law:
             return None
         period = math.lcm(self.period, other.period)
         (lo, hi), (other_lo, other_hi) = (each.at(np.arange(period)) for each in (self, other))
-        return law(self.shift * period // self.period, np.minimum(lo, other_lo), np.maximum(hi, other_hi))
+        return simplest(self.shift * period // self.period, np.minimum(lo, other_lo), np.maximum(hi, other_hi))
 
     def moved(self, lo: float, hi: float) -> "Law":
         return Law(self.shift, self.lo + lo, self.hi + hi)
 
 
-def law(shift: int, lo: np.ndarray, hi: np.ndarray) -> Law:
+def simplest(shift: int, lo: np.ndarray, hi: np.ndarray) -> Law:
     """A law with the shortest period that says the same."""
     count = len(lo)
     for period in range(1, count):
@@ -113,7 +113,7 @@ ITSELF = Law(1, np.zeros(1), np.zeros(1))
 
 def tabled(lo: np.ndarray, hi: np.ndarray, shift: int = 0) -> Law:
     """The law by which index i sees lo[i] .. hi[i]; where it has no period, the table is one, of this shift."""
-    return _periodic(lo, hi, np.full(len(lo), True)) or law(shift, lo, hi)
+    return _periodic(lo, hi, np.full(len(lo), True)) or simplest(shift, lo, hi)
 
 
 def resampled(lo: np.ndarray, hi: np.ndarray, size: int) -> Law:
@@ -126,7 +126,7 @@ def resampled(lo: np.ndarray, hi: np.ndarray, size: int) -> Law:
         cut = [np.clip(bound, 0, size - 1) for bound in inner.at(np.arange(len(lo)))]
         if np.array_equal(cut, [lo, hi]):
             return inner
-    return law(size, lo, hi)
+    return simplest(size, lo, hi)
 
 
 def _periodic(lo: np.ndarray, hi: np.ndarray, inside: np.ndarray) -> Law | None:
@@ -141,5 +141,5 @@ def _periodic(lo: np.ndarray, hi: np.ndarray, inside: np.ndarray) -> Law | None:
         if all(np.array_equal(bound[first + period], bound[first] + step) for bound in (lo, hi)):
             chosen = np.array([index[inside & (index % period == r)][0] for r in range(period)])
             passed = chosen // period * step
-            return law(int(step), lo[chosen] - passed, hi[chosen] - passed)
+            return simplest(int(step), lo[chosen] - passed, hi[chosen] - passed)
     return None

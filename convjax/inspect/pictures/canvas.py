@@ -19,6 +19,7 @@ def figure(width: float, height: float) -> "Figure":
     except ImportError as missing:
         raise ImportError("pictures are drawn by matplotlib: pip install 'convjax[pictures]'") from missing
     made = Figure(figsize=(width, height), dpi=120, layout="constrained", facecolor="white")
+    made.get_layout_engine().set(w_pad=0.08, h_pad=0.08)  # type: ignore[union-attr, call-arg]
     FigureCanvasAgg(made)
     return made
 
@@ -32,4 +33,4 @@ def bare(ax: "Axes") -> None:
 
 def number(value: Any) -> str:
     """As short as three digits allow."""
-    return f"{float(value):.3g}"
+    return f"{float(value):.3g}".replace("-", "\N{MINUS SIGN}")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from convjax.inspect.empirical import EmpiricalField
-from convjax.inspect.pictures.canvas import GREY, INK, ORANGE, bare, figure
+from convjax.inspect.pictures.canvas import BLUE, GREY, INK, bare, figure
 from convjax.inspect.receptive_field import ReceptiveField
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def receptive_field_picture(
         >>> x, w = jnp.ones((1, 12, 12, 1)), jnp.ones((3, 3, 1, 1))
         >>> field = empirical_field(lambda x: convjax.conv(convjax.conv(x, w), w), x)
         >>> receptive_field_picture(field, image=np.zeros((12, 12))).axes[0].get_title()
-        'output (4, 4) sees 5×5'
+        'output (4, 4) sees 5x5'
     """
     empirical = field if isinstance(field, EmpiricalField) else None
     exact = field.exact if isinstance(field, EmpiricalField) else field
@@ -59,6 +59,7 @@ def receptive_field_picture(
     ax = drawn.subplots()
     bare(ax)
     from matplotlib.patches import Rectangle
+    from matplotlib.patheffects import withStroke
 
     if image is not None:
         image = np.asarray(image, np.float32)
@@ -72,19 +73,21 @@ def receptive_field_picture(
         bar = drawn.colorbar(shown, ax=ax, shrink=0.75, aspect=22, pad=0.03)
         bar.set_label("absolute gradient, of the largest", fontsize=8, color=INK)
         bar.ax.tick_params(labelsize=7, labelcolor=INK, color=GREY)
-        bar.outline.set_visible(False)  # type: ignore[operator]
+        bar.outline.set_visible(False)
     ax.add_patch(Rectangle((-0.5, -0.5), size[1], size[0], fill=False, edgecolor=GREY, linewidth=0.8))
-    box = {"fill": False, "edgecolor": ORANGE, "linewidth": 2.2}
+    halo = [withStroke(linewidth=4.2, foreground="white")]
+    box: dict[str, Any] = {"fill": False, "edgecolor": BLUE, "linewidth": 2.2, "path_effects": halo}
     ax.add_patch(Rectangle((left - 0.5, top - 0.5), right - left, bottom - top, linestyle=(0, (4, 2)), **box))
     inside = [range(max(a, 0), min(b, n)) for (a, b), n in zip(((top, bottom), (left, right)), size, strict=True)]
     if all(len(part) for part in inside):
         corner = inside[1].start - 0.5, inside[0].start - 0.5
         ax.add_patch(Rectangle(corner, len(inside[1]), len(inside[0]), **box))
-    ax.plot((left + right - 1) / 2, (top + bottom - 1) / 2, "+", color=ORANGE, markersize=9, markeredgewidth=1.8)
+    middle = (left + right - 1) / 2, (top + bottom - 1) / 2
+    ax.plot(*middle, "+", color=BLUE, markersize=9, markeredgewidth=1.8, path_effects=halo)
     margin = 0.02 * max(height, width) + 0.5
     ax.set(xlim=(low[1] - 0.5 - margin, high[1] - 0.5 + margin), ylim=(high[0] - 0.5 + margin, low[0] - 0.5 - margin))
     ax.set_aspect("equal")
-    ax.set_title(f"output {chosen} sees {bottom - top}×{right - left}", fontsize=10, color=INK)
+    ax.set_title(f"output {chosen} sees {bottom - top}x{right - left}", fontsize=10, color=INK)
     return drawn
 
 

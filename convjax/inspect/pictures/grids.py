@@ -47,13 +47,13 @@ def feature_map_picture(
     tiles = maps if layout == "NCHW" else np.moveaxis(maps, -1, 0)
     shown = tiles[:most]
     limits = (float(shown.min()), float(shown.max())) if shared else (None, None)
-    drawn, axes = _grid(len(shown), columns, shown.shape[1:], bar=shared)
+    drawn, axes = _grid(len(shown), columns, shown.shape[1:], bar=shared, titled=True)
     for place, (ax, tile) in enumerate(zip(axes, shown, strict=False)):
         image = ax.imshow(tile, cmap="viridis", vmin=limits[0], vmax=limits[1], interpolation="nearest")
         ax.set_title(str(place), fontsize=7, color=GREY, pad=2)
     if shared:
         _bar(drawn, image, axes)
-    _caption(drawn, f"{tiles.shape[1]}×{tiles.shape[2]}, {_of(len(shown), len(tiles))} feature maps")
+    _caption(drawn, f"{tiles.shape[1]}x{tiles.shape[2]}, {_of(len(shown), len(tiles), 'feature map')}")
     return drawn
 
 
@@ -89,16 +89,18 @@ def kernel_picture(w: Any, *, columns: int = 8, most: int = 64, rgb: bool | None
     if rgb and channels != 3:
         raise ValueError(f"rgb takes the channels for red, green and blue, but w has {channels} of them")
     if rgb:
-        drawn, axes = _grid(min(kernels, most), columns, (taps_h, taps_w), bar=False)
+        drawn, axes = _grid(min(kernels, most), columns, (taps_h, taps_w), bar=False, titled=True)
         for place, ax in enumerate(axes[: min(kernels, most)]):
             tile = w[..., place]
             span = float(np.ptp(tile)) or 1.0
             ax.imshow((tile - tile.min()) / span, interpolation="nearest")
             ax.set_title(str(place), fontsize=7, color=GREY, pad=2)
-        _caption(drawn, f"{_of(min(kernels, most), kernels)} kernels {taps_h}×{taps_w} of 3 channels as colours")
+        _caption(
+            drawn, f"{_of(min(kernels, most), kernels, 'kernel')} of {taps_h}x{taps_w}, their 3 channels as colours"
+        )
         return drawn
     rows, across = min(kernels, most), min(channels, most)
-    drawn, axes = _grid(rows * across, across, (taps_h, taps_w), bar=True)
+    drawn, axes = _grid(rows * across, across, (taps_h, taps_w), bar=True, titled=False)
     largest = float(np.abs(w[..., :across, :rows]).max()) or 1.0
     for place, ax in enumerate(axes):
         k, c = divmod(place, across)
@@ -108,17 +110,16 @@ def kernel_picture(w: Any, *, columns: int = 8, most: int = 64, rgb: bool | None
         if c == 0:
             ax.set_ylabel(f"kernel {k}" if rows <= 8 else str(k), fontsize=7, color=GREY, labelpad=3)
     _bar(drawn, image, axes)
-    counts = f"{_of(rows, kernels)} kernels {taps_h}×{taps_w}, {_of(across, channels)} input channels"
-    _caption(drawn, counts)
+    _caption(drawn, f"{_of(rows, kernels, 'kernel')} of {taps_h}x{taps_w}, {_of(across, channels, 'input channel')}")
     return drawn
 
 
-def _grid(count: int, columns: int, tile: tuple[int, ...], bar: bool) -> "tuple[Figure, list[Axes]]":
+def _grid(count: int, columns: int, tile: tuple[int, ...], bar: bool, titled: bool) -> "tuple[Figure, list[Axes]]":
     """Axes for `count` tiles; those left over at the end are not drawn."""
     columns = max(1, min(columns, count))
     rows = -(-count // columns)
-    height = _TILE * min(max(tile[0] / max(tile[1], 1), 0.3), 3) + 0.18
-    drawn = figure(max(_TILE * columns + (0.9 if bar else 0.2), 3.2), height * rows + 0.45)
+    height = _TILE * min(max(tile[0] / max(tile[1], 1), 0.3), 3) + (0.18 if titled else 0.02)
+    drawn = figure(max(_TILE * columns + (0.9 if bar else 0.2), 2.8), height * rows + 0.6)
     axes = list(drawn.subplots(rows, columns, squeeze=False).flat)
     for ax in axes:
         ax.set(xticks=[], yticks=[])
@@ -130,14 +131,16 @@ def _grid(count: int, columns: int, tile: tuple[int, ...], bar: bool) -> "tuple[
 
 
 def _bar(drawn: "Figure", image: Any, axes: "list[Axes]") -> None:
-    bar = drawn.colorbar(image, ax=axes, shrink=0.8, aspect=25, pad=0.03)
+    height = drawn.get_size_inches()[1]
+    bar = drawn.colorbar(image, ax=axes, shrink=min(0.8, 4 / height), aspect=22, pad=0.03, anchor=(0, 1))
     bar.ax.tick_params(labelsize=7, color=GREY, labelcolor=INK)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
 
 
 def _caption(drawn: "Figure", text: str) -> None:
     drawn.suptitle(text, fontsize=9, color=INK)
 
 
-def _of(shown: int, total: int) -> str:
-    return str(total) if shown == total else f"{shown} of {total}"
+def _of(shown: int, total: int, what: str) -> str:
+    counted = str(total) if shown == total else f"{shown} of {total}"
+    return f"{counted} {what}" + ("s" if total != 1 else "")

@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Inches of a cell; most cells along an axis whose numbers can be read; most taps whose products fit on one line.
+# Inches of a cell; most cells along an axis whose numbers can be read; most taps whose products are written, and how
+# many on a line.
 _CELL = 0.44
 _MOST_NUMBERED = 14
 _MOST_PRODUCTS = 9
+_PER_LINE = 5
 
 
 def sliding_kernel(
@@ -143,8 +145,11 @@ class _Slide:
     def figure(self, rows: int, columns: int) -> "Figure":
         cell = _CELL if self.numbered else _CELL / 2
         width = cell * (self.padded[1] + self.y.shape[1]) + 0.9
-        height = cell * max(self.padded[0], self.y.shape[0]) + (1.05 if self.numbered else 0.7)
-        return figure(max(width, 3.6) * columns, height * rows)
+        lines = -(-self.w.size // _PER_LINE) if self.numbered and self.w.size <= _MOST_PRODUCTS else 0
+        height = cell * max(self.padded[0], self.y.shape[0]) + 0.65 + 0.16 * lines
+        drawn = figure(max(width, 3.6) * columns, height * rows)
+        drawn.get_layout_engine().set(wspace=0.06, hspace=0.04)  # type: ignore[union-attr, call-arg]
+        return drawn
 
     def panels(self, drawn: "Figure", rows: int, columns: int) -> "list[tuple[Axes, Axes]]":
         """A pair of axes a frame, input and output, cells of both equally large."""
@@ -181,25 +186,25 @@ class _Slide:
                 _cell(ax, i, j, "#D6E6F2" if (i, j) in taps else "white" if inside else PALE, "" if inside else "////")
                 if self.numbered:
                     value = number(self.x[i, j]) if inside else "0"
-                    ax.text(j, i, value, ha="center", va="center", fontsize=10, color=INK if inside else GREY)
+                    _write(ax, j, i, value, 10, INK if inside else GREY)
         for (i, j), weight in taps.items():
             _cell(ax, i, j, "none", "", BLUE, 1.6, 3)
             if self.numbered:
-                ax.text(j + 0.46, i + 0.43, f"×{number(weight)}", ha="right", va="bottom", fontsize=6.5, color=BLUE)
+                _write(ax, j + 0.46, i + 0.46, f"·{number(weight)}", 6.5, BLUE, ha="right", va="bottom")
         _frame(ax, (-max(top, 0), rows + max(bottom, 0)), (-max(left, 0), columns + max(right, 0)))
         padded = any(lo > 0 or hi > 0 for lo, hi in self.padding)
-        ax.set_title(f"input {rows}×{columns}" + (", padded" if padded else ""), fontsize=9, color=INK)
+        ax.set_title(f"input {rows}x{columns}" + (", padded" if padded else ""), fontsize=9, color=INK)
         if self.numbered and len(taps) <= _MOST_PRODUCTS:
             ax.set_xlabel(self._sum(taps, output), fontsize=8, color=INK, loc="left")
 
     def _sum(self, taps: dict[tuple[int, int], float], output: Ints) -> str:
-        """The products that are summed, in rows of three."""
+        """The products that are summed, in lines of five."""
         rows, columns = self.x.shape
         terms = [
-            f"{number(self.x[i, j] if 0 <= i < rows and 0 <= j < columns else 0)}·{number(weight)}"
+            f"{_factor(self.x[i, j] if 0 <= i < rows and 0 <= j < columns else 0)}·{_factor(weight)}"
             for (i, j), weight in taps.items()
         ]
-        lines = [" + ".join(terms[k : k + 5]) for k in range(0, len(terms), 5)]
+        lines = [" + ".join(terms[k : k + _PER_LINE]) for k in range(0, len(terms), _PER_LINE)]
         return " +\n".join(lines) + f" = {number(self.y[output])}"
 
     def _output(self, ax: "Axes", step: int) -> None:
@@ -208,11 +213,15 @@ class _Slide:
             i, j = divmod(place, columns)
             _cell(ax, i, j, "#FBE3B5" if place == step else "white" if place < step else PALE, "")
             if self.numbered and place <= step:
-                ax.text(j, i, number(value), ha="center", va="center", fontsize=10, color=INK)
+                _write(ax, j, i, number(value), 10, INK)
         i, j = divmod(step, columns)
         _cell(ax, i, j, "none", "", ORANGE, 2, 3)
         _frame(ax, (0, rows), (0, columns))
-        ax.set_title(f"output {rows}×{columns}", fontsize=9, color=INK)
+        ax.set_title(f"output {rows}x{columns}", fontsize=9, color=INK)
+
+
+def _factor(value: Any) -> str:
+    return f"({number(value)})" if value < 0 else number(value)
 
 
 def _cell(
@@ -224,7 +233,14 @@ def _cell(
     cell.set_hatch(hatch)
     if hatch:
         cell.set(edgecolor="#D5D5D5")
+    cell.set_in_layout(False)  # the frame says where it lies, and hundreds of cells take long to ask
     ax.add_patch(cell)
+
+
+def _write(
+    ax: "Axes", x: float, y: float, text: str, size: float, colour: str, ha: str = "center", va: str = "center"
+) -> None:
+    ax.text(x, y, text, fontsize=size, color=colour, ha=ha, va=va, in_layout=False)
 
 
 def _frame(ax: "Axes", rows: tuple[int, int], columns: tuple[int, int]) -> None:

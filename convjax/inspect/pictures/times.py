@@ -31,7 +31,7 @@ def time_picture(explanation: Explanation, *, most: int = 40) -> "Figure":
         >>> import jax.numpy as jnp, convjax
         >>> found = convjax.explain(lambda x: convjax.max_pool(x, 2), jnp.ones((1, 32, 32, 8)), platform="cpu")
         >>> [label.get_text() for label in time_picture(found).axes[0].get_yticklabels()]
-        ['max 2×2 /2 on 32×32, 8 planes']
+        ['max 2x2 /2 on 32x32, 8 planes']
     """
     total = sum(map(_seconds, explanation.rows))
     if not total:
@@ -40,7 +40,7 @@ def time_picture(explanation: Explanation, *, most: int = 40) -> "Figure":
     rows = [row for i, row in enumerate(explanation.rows) if i in kept]
     drawn = figure(8.6, 0.29 * len(rows) + 1.25)
     ax = drawn.subplots()
-    unit, name = (1e3, "ms") if max(map(_seconds, rows)) >= 1e-3 else (1e6, "µs")
+    unit, name = next((u, n) for u, n in ((1, "s"), (1e3, "ms"), (1e6, "µs")) if total * u >= 1 or n == "µs")
     for place, row in enumerate(rows):
         seconds = _seconds(row)
         ax.barh(place, seconds * unit, height=0.68, color=_COLOURS.get(row.role, GREY), zorder=2)
@@ -105,4 +105,4 @@ def _label(problem: Problem) -> str:
 
 
 def _by(values: object) -> str:
-    return "×".join(map(str, values))  # type: ignore[call-overload]
+    return "x".join(map(str, values))  # type: ignore[call-overload]
