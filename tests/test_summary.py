@@ -281,8 +281,8 @@ class Jitted(nnx.Module):
 
 
 def test_layers_are_found_again_in_jitted_calls() -> None:
-    model, x = Jitted(nnx.Rngs(0)), jnp.ones((2, 8))
-    model(x)  # its program is cached, without layers
+    model, x = nnx.eval_shape(lambda: Jitted(nnx.Rngs(0))), array(2, 8)
+    nnx.eval_shape(lambda model, x: model(x), model, x)  # its program is cached, without layers
     for _ in range(2):
         assert [(row.path, row.macs) for row in count(model, x).layers] == [("first", 128), ("last", 64)]
 
