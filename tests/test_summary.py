@@ -271,6 +271,21 @@ def test_a_module_called_twice_is_one_layer_of_twice_the_macs() -> None:
     assert len(counted.layers) == 1
 
 
+class Inner(nn.Module):
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        return nn.Dense(4, name="last")(nn.Dense(8, name="first")(x))
+
+
+JittedInner = nn.jit(Inner)
+
+
+class Outer(nn.Module):
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        return JittedInner(name="inner")(x)
+
+
 class Jitted(nnx.Module):
     def __init__(self, rngs: nnx.Rngs) -> None:
         self.first, self.last = nnx.Linear(8, 8, rngs=rngs), nnx.Linear(8, 4, rngs=rngs)
@@ -285,6 +300,13 @@ def test_layers_are_found_again_in_jitted_calls() -> None:
     nnx.eval_shape(lambda model, x: model(x), model, x)  # its program is cached, without layers
     for _ in range(2):
         assert [(row.path, row.macs) for row in count(model, x).layers] == [("first", 128), ("last", 64)]
+
+    outer = Outer()
+    variables = jax.eval_shape(outer.init, jax.random.key(0), x)
+    jax.eval_shape(outer.apply, variables, x)
+    for _ in range(2):
+        rows = count(outer, variables, x).layers
+        assert [(row.path, row.macs) for row in rows] == [("inner.first", 128), ("inner.last", 64)]
 
 
 def test_layers_are_found_in_transformed_calls() -> None:
