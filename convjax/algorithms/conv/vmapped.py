@@ -35,7 +35,7 @@ class Vmap:
     def cost(self, problem: ConvSpec) -> Cost:
         gathered = _gathered(problem) * itemsize(problem.lhs_dtype)
         return Cost(
-            gemm=problem.macs,
+            gemm=problem.products,
             scalar=_gathered(problem),
             bytes=problem.bytes + 4 * gathered,
             workspace=2 * gathered,
