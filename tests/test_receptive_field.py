@@ -55,6 +55,10 @@ def chain(*layers: Layer) -> Layer:
     return lambda x: functools.reduce(lambda y, layer: layer(y), layers, x)
 
 
+def pool(window: int, stride: int, padding: int = 0) -> Layer:
+    return lambda x: convjax.max_pool(x, window, strides=stride, padding=padding)
+
+
 def bottleneck(stride: int, early: bool) -> Layer:
     """A residual block that steps in its first convolution, as published, or in its second, as torchvision's."""
     inner = chain(conv(1, stride if early else 1), conv(3, 1 if early else stride, 1), conv(1))
@@ -154,6 +158,11 @@ def mapped(x: jax.Array) -> jax.Array:
     return lax.map(lambda row: conv(3)(row[None])[0], x)
 
 
+def until(x: jax.Array) -> jax.Array:
+    """A loop that adds nothing to what is seen."""
+    return lax.while_loop(lambda c: c[0] < 3, lambda c: (c[0] + 1, c[1] * 2), (0, conv(3)(x)))[1]
+
+
 def chosen(x: jax.Array) -> jax.Array:
     return lax.cond(jnp.ones(()) > 0, conv(5, 1, 2), lambda y: conv(3, 1, 1)(y) * 2, x)
 
@@ -166,13 +175,13 @@ def tokens(x: jax.Array) -> jax.Array:
 
 PROGRAMS: dict[str, Layer] = {
     "strides and dilation": chain(conv(3, 2, 1), conv(3, 1, 2, 2), conv(2, 3)),
-    "poolings": chain(max_pool(3, 2, 1), lambda x: convjax.max_pool(x, 2, strides=1, dilation=3), conv(1, 2)),
+    "poolings": chain(pool(3, 2, 1), lambda x: convjax.max_pool(x, 2, strides=1, dilation=3), conv(1, 2)),
     "mean": chain(lambda x: convjax.avg_pool(x, 3, strides=2, padding=1), conv(3)),
     "transposed": chain(conv(3, 2), transposed(4, 2), conv(3)),
     "gaps of a transposed": transposed(2, 3),
-    "transposed twice": chain(transposed(3, 2), transposed(5, 3), max_pool(2, 1)),
+    "transposed twice": chain(transposed(3, 2), transposed(5, 3), pool(2, 1)),
     "residual": lambda x: conv(3, 1, 1)(x) + chain(conv(5, 1, 2), conv(3, 1, 1))(x) * x,
-    "branches": chain(lambda x: jnp.concatenate([conv(3)(x), x[:, :-2], max_pool(3, 1)(x)], -1), conv(3)),
+    "branches": chain(lambda x: jnp.concatenate([conv(3)(x), x[:, :-2], pool(3, 1)(x)], -1), conv(3)),
     "repeated": chain(lambda x: jnp.repeat(x, 2, axis=1), conv(3), lambda x: x[:, 1::3]),
     "nearest": chain(lambda x: jax.image.resize(x, (2, 72, 3), "nearest"), conv(3)),
     "shuffled": lambda x: jnp.stack([conv(3)(x), x[:, 1:-1, :1]], axis=2).reshape(2, -1, 1),
@@ -188,6 +197,7 @@ PROGRAMS: dict[str, Layer] = {
     "scan": scanned,
     "map": mapped,
     "cond": chosen,
+    "while": until,
     "unfold": lambda x: convjax.unfold(x, 3, strides=2),
     "bins": lambda x: convjax.adaptive_max_pool(x, 16),
     "counted": counted,
@@ -227,12 +237,12 @@ def any_layer(rng: np.random.Generator) -> Layer:
     same = chain(conv(3, 1, d, d), conv(k, 1, "SAME"))
     return (
         conv(k, s, p, d),
-        max_pool(k, s, p // (2 * d)),
+        pool(k, s, p // (2 * d)),
         lambda x: convjax.avg_pool(x, k, strides=s, dilation=d),
         transposed(k, s),
         lambda x: same(x) + x,
         lambda x: jnp.concatenate([same(x), conv(1)(x)], -1),
-        lambda x: x[:, 1::s],
+        lambda x: x[:, ::s],
         lambda x: jnp.repeat(x, s, axis=1),
     )[rng.integers(8)]
 

@@ -98,9 +98,9 @@ def union(a: Field | None, b: Field | None, shape: Ints, size: int, name: str) -
             return dataclasses.replace(a, lo=0, hi=0).along({axis: joined})
     own = a.moves_along(shape), b.moves_along(shape)
     bounded = [axis for axis in differing if axis not in own]
-    everywhere = bounded if 0 < len(bounded) < len(differing) else range(len(shape))
-    a, b = a.over(everywhere, shape), b.over(everywhere, shape)
-    if everywhere is not bounded and not any(f is None or (f.lo <= 0 and f.hi >= size - 1) for f in (a, b)):
+    together = bounded or range(len(shape))
+    a, b = a.over(together, shape), b.over(together, shape)
+    if not bounded and not any(f is None or (f.lo <= 0 and f.hi >= size - 1) for f in (a, b)):
         a = a.noted([name])  # type: ignore[union-attr]
     return union(a, b, shape, size, name)
 

@@ -9,6 +9,7 @@ from convjax.inspect.dependence import Field, Rule, Step
 from convjax.inspect.law import STILL, Law, resampled
 from convjax.inspect.rearranged import REARRANGED, picked
 from convjax.inspect.windows import WINDOWS
+from convjax.problem import Ints
 
 Fields = Sequence[Field | None]
 
@@ -26,9 +27,16 @@ _CUMULATIVE = "cumsum cumprod cummax cummin cumlogsumexp"
 
 def _elementwise(step: Step, fields: Fields) -> Fields:
     (shape,) = step.results
-    laws = [STILL] * len(shape)
-    # Scalars meet arrays as they are.
-    return [step.union([f.by(laws) if f and not s else f for f, s in zip(fields, step.shapes, strict=True)], shape)]
+    return [step.union([_broadcast(f, s, shape) for f, s in zip(fields, step.shapes, strict=True)], shape)]
+
+
+def _broadcast(field: Field | None, shape: Ints, to: Ints) -> Field | None:
+    """Scalars and axes of size 1 meet larger arrays as they are."""
+    if field is None or shape == to:
+        return field
+    if not shape:
+        return field.by([STILL] * len(to))
+    return field.along({axis: picked(field.laws[axis], 0, 0) for axis, n in enumerate(shape) if n != to[axis]})
 
 
 def _each(step: Step, fields: Fields) -> Fields:

@@ -54,13 +54,12 @@ def sliding_kernel(
         ImportError: matplotlib is not installed.
 
     Example:
-        >>> import tempfile, numpy as np
-        >>> from PIL import Image
+        >>> import os, tempfile, numpy as np
         >>> animation = sliding_kernel(np.arange(9.0).reshape(3, 3), np.ones((2, 2)))
-        >>> with tempfile.NamedTemporaryFile(suffix=".gif") as file:
-        ...     animation.save(file.name, writer="pillow")
-        ...     Image.open(file.name).n_frames
-        4
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     animation.save(os.path.join(directory, "sliding.gif"), writer="pillow")
+        ...     os.listdir(directory)
+        ['sliding.gif']
     """
     slide = _slide(x, w, strides, padding, dilation)
     drawn = slide.figure(1, 1)
