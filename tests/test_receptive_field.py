@@ -167,6 +167,12 @@ def chosen(x: jax.Array) -> jax.Array:
     return lax.cond(jnp.ones(()) > 0, conv(5, 1, 2), lambda y: conv(3, 1, 1)(y) * 2, x)
 
 
+def ensemble(x: jax.Array) -> jax.Array:
+    """Kernels that vmap makes groups of, and reshapes that transpose."""
+    twice = lambda w: convjax.conv(convjax.conv(x, w, padding=1, strides=2), w)  # noqa: E731
+    return jax.vmap(twice)(jnp.ones((4, 3, 3, 3)))[2]
+
+
 def tokens(x: jax.Array) -> jax.Array:
     """Patches of four, each a token, mixed over their channels by a matrix."""
     y = x.reshape(x.shape[0], -1, 4, x.shape[-1]).swapaxes(2, 3).reshape(x.shape[0], -1, 4 * x.shape[-1])
@@ -193,6 +199,7 @@ PROGRAMS: dict[str, Layer] = {
     "tokens": chain(conv(3, 1, 1), tokens, conv(3)),
     "channels first": lambda x: convjax.conv(x.swapaxes(1, 2), jnp.ones((3, 3, 2)), layout="NCW").swapaxes(1, 2),
     "vmapped": jax.vmap(lambda x: convjax.conv(x, jnp.ones((3, 3, 2)), padding=1)),
+    "vmapped kernels": ensemble,
     "checkpoint and jit": jax.checkpoint(jax.jit(chain(conv(3), conv(3)))),
     "scan": scanned,
     "map": mapped,
@@ -418,3 +425,16 @@ def test_refusals_name_the_argument() -> None:
 def test_axes_may_be_chosen() -> None:
     found: ReceptiveField = receptive_field(lambda x: jnp.sin(x) * 2, jnp.ones((4, 5)), axes=(-1,))
     assert (found.size, found.axes[0].input_axis, found.axes[0].input_size) == ((1,), 1, 5)
+
+
+@pytest.mark.parametrize("pooling", [max_pool(3, 2), pool(3, 2), lambda x: convjax.sum_pool(x, 3, strides=2)])
+def test_gradients_see_the_windows_that_hold_them(pooling: Layer) -> None:
+    x = jnp.arange(36.0).reshape(1, 9, 4) % 5
+
+    def gradient(g: jax.Array) -> jax.Array:
+        return jax.vjp(pooling, x)[1](g)[0]
+
+    found = receptive_field(gradient, jnp.ones((1, 4, 4)))
+    assert (found.size, found.stride, found.axes[0].bounds) == ((2,), (Fraction(1, 2),), ((-1, 0), (0, 0)))
+    tangents = receptive_field(lambda t: jax.jvp(pooling, (x,), (t,))[1], x)
+    assert (tangents.size, tangents.stride, tangents.offset) == ((3,), (2,), (0,))

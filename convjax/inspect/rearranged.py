@@ -32,7 +32,10 @@ def _squeeze(step: Step, fields: Fields) -> Fields:
 
 
 def _reshape(step: Step, fields: Fields) -> Fields:
-    field, (before,), (after,) = fields[0], step.shapes[:1], step.results
+    field, before, (after,) = fields[0], step.shapes[0], step.results
+    order = step.params["dimensions"]  # lax transposes first if it is told to
+    if field is not None and order is not None:
+        field, before = field.by([field.laws[axis] for axis in order]), tuple(before[axis] for axis in order)
     if field is None or 0 in before:
         return [None]
     ones = [axis for axis, n in enumerate(before) if n == 1]
