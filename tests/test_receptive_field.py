@@ -154,6 +154,12 @@ def counted(x: jax.Array) -> jax.Array:
     return lax.fori_loop(0, 3, lambda i, y: y + lax.dynamic_slice_in_dim(x, 3 * i, size, 1), x[:, :size])
 
 
+def laid_over(x: jax.Array) -> jax.Array:
+    """Laid into zeros, and a row of constants over it."""
+    y = lax.dynamic_update_slice(jnp.zeros((2, x.shape[1] + 4, 3)), jnp.sin(x), (0, 3, 0))
+    return conv(3)(y.at[:, 0].set(1))
+
+
 def mapped(x: jax.Array) -> jax.Array:
     return lax.map(lambda row: conv(3)(row[None])[0], x)
 
@@ -208,6 +214,7 @@ PROGRAMS: dict[str, Layer] = {
     "unfold": lambda x: convjax.unfold(x, 3, strides=2),
     "bins": lambda x: convjax.adaptive_max_pool(x, 16),
     "counted": counted,
+    "laid over": laid_over,
     "blur": convjax.blur_pool,
     "local": lambda x: convjax.conv_local(x, jnp.ones((34, 9, 2)), kernel_size=3),
 }

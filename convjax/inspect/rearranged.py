@@ -138,8 +138,9 @@ def joined(step: Step, fields: Fields, counts: Sequence[int], axis: int) -> Fiel
             first = first.noted(part.assumed, part.edges)
         return Field(0, 0, first.laws, first.assumed, first.edges).along({axis: simplest(0, *table)})
     longest = max(parts, key=lambda part: part[0])[2]
-    differ = any(not part.same(longest) for _, _, part in parts)
-    return longest.noted(edges=[step.name] if differ else [])
+    for _, _, part in parts:
+        longest = longest.noted(part.assumed, part.edges if part.same(longest) else [*part.edges, step.name])
+    return longest
 
 
 def _stack(step: Step, fields: Fields) -> Fields:
