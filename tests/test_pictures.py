@@ -37,7 +37,7 @@ def test_frames_show_taps_products_and_outputs() -> None:
         assert f"{products} = {value}" in shown
     assert shown.count("37") == 4
     assert shown.count("77") == 1
-    assert shown.count("·3") == 4
+    assert shown.count("\N{MULTIPLICATION SIGN}3") == 4
 
 
 def test_frames_follow_padding_stride_and_dilation() -> None:

@@ -189,7 +189,16 @@ class _Slide:
         for (i, j), weight in taps.items():
             _cell(ax, i, j, "none", "", BLUE, 1.6, 3)
             if self.numbered:
-                _write(ax, j + 0.46, i + 0.46, f"·{number(weight)}", 6.5, BLUE, ha="right", va="bottom")
+                _write(
+                    ax,
+                    j + 0.45,
+                    i + 0.42,
+                    f"\N{MULTIPLICATION SIGN}{number(weight)}",
+                    6.5,
+                    BLUE,
+                    ha="right",
+                    va="bottom",
+                )
         _frame(ax, (-max(top, 0), rows + max(bottom, 0)), (-max(left, 0), columns + max(right, 0)))
         padded = any(lo > 0 or hi > 0 for lo, hi in self.padding)
         ax.set_title(f"input {rows}x{columns}" + (", padded" if padded else ""), fontsize=9, color=INK)
