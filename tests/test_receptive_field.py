@@ -55,6 +55,10 @@ def chain(*layers: Layer) -> Layer:
     return lambda x: functools.reduce(lambda y, layer: layer(y), layers, x)
 
 
+def pool(window: int, stride: int, padding: int = 0) -> Layer:
+    return lambda x: convjax.max_pool(x, window, strides=stride, padding=padding)
+
+
 def bottleneck(stride: int, early: bool) -> Layer:
     """A residual block that steps in its first convolution, as published, or in its second, as torchvision's."""
     inner = chain(conv(1, stride if early else 1), conv(3, 1 if early else stride, 1), conv(1))
@@ -150,12 +154,29 @@ def counted(x: jax.Array) -> jax.Array:
     return lax.fori_loop(0, 3, lambda i, y: y + lax.dynamic_slice_in_dim(x, 3 * i, size, 1), x[:, :size])
 
 
+def laid_over(x: jax.Array) -> jax.Array:
+    """Laid into zeros, and a row of constants over it."""
+    y = lax.dynamic_update_slice(jnp.zeros((2, x.shape[1] + 4, 3)), jnp.sin(x), (0, 3, 0))
+    return conv(3)(y.at[:, 0].set(1))
+
+
 def mapped(x: jax.Array) -> jax.Array:
     return lax.map(lambda row: conv(3)(row[None])[0], x)
 
 
+def until(x: jax.Array) -> jax.Array:
+    """A loop that adds nothing to what is seen."""
+    return lax.while_loop(lambda c: c[0] < 3, lambda c: (c[0] + 1, c[1] * 2), (0, conv(3)(x)))[1]
+
+
 def chosen(x: jax.Array) -> jax.Array:
     return lax.cond(jnp.ones(()) > 0, conv(5, 1, 2), lambda y: conv(3, 1, 1)(y) * 2, x)
+
+
+def ensemble(x: jax.Array) -> jax.Array:
+    """Kernels that vmap makes groups of, and reshapes that transpose."""
+    twice = lambda w: convjax.conv(convjax.conv(x, w, padding=1, strides=2), w)  # noqa: E731
+    return jax.vmap(twice)(jnp.ones((4, 3, 3, 3)))[2]
 
 
 def tokens(x: jax.Array) -> jax.Array:
@@ -166,13 +187,13 @@ def tokens(x: jax.Array) -> jax.Array:
 
 PROGRAMS: dict[str, Layer] = {
     "strides and dilation": chain(conv(3, 2, 1), conv(3, 1, 2, 2), conv(2, 3)),
-    "poolings": chain(max_pool(3, 2, 1), lambda x: convjax.max_pool(x, 2, strides=1, dilation=3), conv(1, 2)),
+    "poolings": chain(pool(3, 2, 1), lambda x: convjax.max_pool(x, 2, strides=1, dilation=3), conv(1, 2)),
     "mean": chain(lambda x: convjax.avg_pool(x, 3, strides=2, padding=1), conv(3)),
     "transposed": chain(conv(3, 2), transposed(4, 2), conv(3)),
     "gaps of a transposed": transposed(2, 3),
-    "transposed twice": chain(transposed(3, 2), transposed(5, 3), max_pool(2, 1)),
+    "transposed twice": chain(transposed(3, 2), transposed(5, 3), pool(2, 1)),
     "residual": lambda x: conv(3, 1, 1)(x) + chain(conv(5, 1, 2), conv(3, 1, 1))(x) * x,
-    "branches": chain(lambda x: jnp.concatenate([conv(3)(x), x[:, :-2], max_pool(3, 1)(x)], -1), conv(3)),
+    "branches": chain(lambda x: jnp.concatenate([conv(3)(x), x[:, :-2], pool(3, 1)(x)], -1), conv(3)),
     "repeated": chain(lambda x: jnp.repeat(x, 2, axis=1), conv(3), lambda x: x[:, 1::3]),
     "nearest": chain(lambda x: jax.image.resize(x, (2, 72, 3), "nearest"), conv(3)),
     "shuffled": lambda x: jnp.stack([conv(3)(x), x[:, 1:-1, :1]], axis=2).reshape(2, -1, 1),
@@ -184,13 +205,16 @@ PROGRAMS: dict[str, Layer] = {
     "tokens": chain(conv(3, 1, 1), tokens, conv(3)),
     "channels first": lambda x: convjax.conv(x.swapaxes(1, 2), jnp.ones((3, 3, 2)), layout="NCW").swapaxes(1, 2),
     "vmapped": jax.vmap(lambda x: convjax.conv(x, jnp.ones((3, 3, 2)), padding=1)),
+    "vmapped kernels": ensemble,
     "checkpoint and jit": jax.checkpoint(jax.jit(chain(conv(3), conv(3)))),
     "scan": scanned,
     "map": mapped,
     "cond": chosen,
+    "while": until,
     "unfold": lambda x: convjax.unfold(x, 3, strides=2),
     "bins": lambda x: convjax.adaptive_max_pool(x, 16),
     "counted": counted,
+    "laid over": laid_over,
     "blur": convjax.blur_pool,
     "local": lambda x: convjax.conv_local(x, jnp.ones((34, 9, 2)), kernel_size=3),
 }
@@ -227,12 +251,12 @@ def any_layer(rng: np.random.Generator) -> Layer:
     same = chain(conv(3, 1, d, d), conv(k, 1, "SAME"))
     return (
         conv(k, s, p, d),
-        max_pool(k, s, p // (2 * d)),
+        pool(k, s, p // (2 * d)),
         lambda x: convjax.avg_pool(x, k, strides=s, dilation=d),
         transposed(k, s),
         lambda x: same(x) + x,
         lambda x: jnp.concatenate([same(x), conv(1)(x)], -1),
-        lambda x: x[:, 1::s],
+        lambda x: x[:, ::s],
         lambda x: jnp.repeat(x, s, axis=1),
     )[rng.integers(8)]
 
@@ -408,3 +432,16 @@ def test_refusals_name_the_argument() -> None:
 def test_axes_may_be_chosen() -> None:
     found: ReceptiveField = receptive_field(lambda x: jnp.sin(x) * 2, jnp.ones((4, 5)), axes=(-1,))
     assert (found.size, found.axes[0].input_axis, found.axes[0].input_size) == ((1,), 1, 5)
+
+
+@pytest.mark.parametrize("pooling", [max_pool(3, 2), pool(3, 2), lambda x: convjax.sum_pool(x, 3, strides=2)])
+def test_gradients_see_the_windows_that_hold_them(pooling: Layer) -> None:
+    x = jnp.arange(36.0).reshape(1, 9, 4) % 5
+
+    def gradient(g: jax.Array) -> jax.Array:
+        return jax.vjp(pooling, x)[1](g)[0]
+
+    found = receptive_field(gradient, jnp.ones((1, 4, 4)))
+    assert (found.size, found.stride, found.axes[0].bounds) == ((2,), (Fraction(1, 2),), ((-1, 0), (0, 0)))
+    tangents = receptive_field(lambda t: jax.jvp(pooling, (x,), (t,))[1], x)
+    assert (tangents.size, tangents.stride, tangents.offset) == ((3,), (2,), (0,))

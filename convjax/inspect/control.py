@@ -58,7 +58,7 @@ def _while(step: Step, fields: Fields) -> Fields:
 def _scan(step: Step, fields: Fields) -> Fields:
     """Iterations one by one; where they only map what they are given, the law of the axis is kept."""
     p = step.params
-    consts, carries = p["num_consts"], p["num_consts"] + p["num_carry"]
+    consts, carries = _places(p, fields)
     held, carry, xs = list(fields[:consts]), list(fields[consts:carries]), fields[carries:]
     laws = [x.laws[0] for x in xs if x]
     start = len(step.walk.seen)
@@ -89,6 +89,14 @@ def _scan(step: Step, fields: Fields) -> Fields:
             return step.everything(fields)
         carry = after
     return [*carry, *ys]
+
+
+def _places(params: dict[str, Any], operands: Sequence[Any]) -> tuple[int, int]:
+    """Where the operands of a scan that are carried begin and end; jax 0.12 holds them as a tree."""
+    if "num_consts" in params:
+        return params["num_consts"], params["num_consts"] + params["num_carry"]
+    consts, carry, _ = (len(list(part)) for part in params["ft_in"].update(operands).unpack())
+    return consts, consts + carry
 
 
 def _row(value: Known, place: int) -> Known:

@@ -14,7 +14,7 @@ from convjax.inspect.law import ITSELF, STILL, Law
 from convjax.problem import Ints
 
 # Gives a value that depends on no argument.
-Known = Callable[[], np.ndarray] | None
+Known = Callable[[], Any] | None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -98,9 +98,9 @@ def union(a: Field | None, b: Field | None, shape: Ints, size: int, name: str) -
             return dataclasses.replace(a, lo=0, hi=0).along({axis: joined})
     own = a.moves_along(shape), b.moves_along(shape)
     bounded = [axis for axis in differing if axis not in own]
-    everywhere = bounded if 0 < len(bounded) < len(differing) else range(len(shape))
-    a, b = a.over(everywhere, shape), b.over(everywhere, shape)
-    if everywhere is not bounded and not any(f is None or (f.lo <= 0 and f.hi >= size - 1) for f in (a, b)):
+    together = bounded or range(len(shape))
+    a, b = a.over(together, shape), b.over(together, shape)
+    if not bounded and not any(f is None or (f.lo <= 0 and f.hi >= size - 1) for f in (a, b)):
         a = a.noted([name])  # type: ignore[union-attr]
     return union(a, b, shape, size, name)
 
@@ -217,7 +217,7 @@ def _read(atom: Any, seen: dict[core.Var, Field | None]) -> Field | None:
 
 
 def _given(atom: Any, values: dict[core.Var, Known]) -> Known:
-    return (lambda: np.asarray(atom.val)) if isinstance(atom, core.Literal) else values.get(atom)
+    return (lambda: atom.val) if isinstance(atom, core.Literal) else values.get(atom)
 
 
 def _constant(const: Any) -> Known:
@@ -225,7 +225,7 @@ def _constant(const: Any) -> Known:
     dtype = getattr(const, "dtype", None)
     if dtype is None or (jnp.issubdtype(dtype, np.inexact) and const.ndim > 1):
         return None
-    return lambda: np.asarray(const)
+    return lambda: const
 
 
 def _computed(step: Step) -> dict[core.Var, Known]:
@@ -240,4 +240,4 @@ def _computed(step: Step) -> dict[core.Var, Known]:
         computed = eqn.primitive.bind(*operands, **eqn.params)
         return computed if eqn.primitive.multiple_results else [computed]
 
-    return {var: functools.partial(lambda i: np.asarray(results()[i]), i) for i, var in enumerate(eqn.outvars)}
+    return {var: functools.partial(lambda i: results()[i], i) for i, var in enumerate(eqn.outvars)}

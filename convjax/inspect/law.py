@@ -97,8 +97,9 @@ class Law:
 def simplest(shift: int, lo: np.ndarray, hi: np.ndarray) -> Law:
     """A law with the shortest period that says the same."""
     count = len(lo)
-    for period in range(1, count):
-        if count % period or shift * period % count:
+    divisors = np.flatnonzero(count % np.arange(1, count) == 0) + 1
+    for period in map(int, divisors):
+        if shift * period % count:
             continue
         step = shift * period // count
         if all(np.array_equal(bound[period:], bound[:-period] + step) for bound in (lo, hi)):

@@ -32,7 +32,10 @@ def _squeeze(step: Step, fields: Fields) -> Fields:
 
 
 def _reshape(step: Step, fields: Fields) -> Fields:
-    field, (before,), (after,) = fields[0], step.shapes[:1], step.results
+    field, before, (after,) = fields[0], step.shapes[0], step.results
+    order = step.params["dimensions"]  # lax transposes first if it is told to
+    if field is not None and order is not None:
+        field, before = field.by([field.laws[axis] for axis in order]), tuple(before[axis] for axis in order)
     if field is None or 0 in before:
         return [None]
     ones = [axis for axis, n in enumerate(before) if n == 1]
@@ -135,8 +138,9 @@ def joined(step: Step, fields: Fields, counts: Sequence[int], axis: int) -> Fiel
             first = first.noted(part.assumed, part.edges)
         return Field(0, 0, first.laws, first.assumed, first.edges).along({axis: simplest(0, *table)})
     longest = max(parts, key=lambda part: part[0])[2]
-    differ = any(not part.same(longest) for _, _, part in parts)
-    return longest.noted(edges=[step.name] if differ else [])
+    for _, _, part in parts:
+        longest = longest.noted(part.assumed, part.edges if part.same(longest) else [*part.edges, step.name])
+    return longest
 
 
 def _stack(step: Step, fields: Fields) -> Fields:

@@ -44,8 +44,9 @@ def receptive_field(
 
     starting at 1, 1 and 0. Branches, residuals, transposed convolutions, resizing, slices and reshapes are followed
     too, and jit, scan, cond and custom derivatives are entered. An element is seen if it is read: zeros in a kernel
-    count. Where an output sees parts with gaps between, the field reaches from the first to the last. What is
-    computed over a whole axis (a global pooling, batch statistics) sees all of it: its stride is 0.
+    count. Where an output sees parts with gaps between, the field reaches from the first to the last; channels that are
+    joined, and behind transposed convolutions or repetitions see by different laws, count together. What is computed
+    over a whole axis (a global pooling, batch statistics) sees all of it: its stride is 0.
 
     Args:
         fn: any traceable function, or a model that is called with arrays. Nothing is run.

@@ -9,6 +9,7 @@ from convjax.inspect.dependence import Field, Rule, Step
 from convjax.inspect.law import STILL, Law, resampled
 from convjax.inspect.rearranged import REARRANGED, picked
 from convjax.inspect.windows import WINDOWS
+from convjax.problem import Ints
 
 Fields = Sequence[Field | None]
 
@@ -26,9 +27,16 @@ _CUMULATIVE = "cumsum cumprod cummax cummin cumlogsumexp"
 
 def _elementwise(step: Step, fields: Fields) -> Fields:
     (shape,) = step.results
-    laws = [STILL] * len(shape)
-    # Scalars meet arrays as they are.
-    return [step.union([f.by(laws) if f and not s else f for f, s in zip(fields, step.shapes, strict=True)], shape)]
+    return [step.union([_broadcast(f, s, shape) for f, s in zip(fields, step.shapes, strict=True)], shape)]
+
+
+def _broadcast(field: Field | None, shape: Ints, to: Ints) -> Field | None:
+    """Scalars and axes of size 1 meet larger arrays as they are."""
+    if field is None or shape == to:
+        return field
+    if not shape:
+        return field.by([STILL] * len(to))
+    return field.along({axis: picked(field.laws[axis], 0, 0) for axis, n in enumerate(shape) if n != to[axis]})
 
 
 def _each(step: Step, fields: Fields) -> Fields:
@@ -99,7 +107,7 @@ def _banded(step: Step, field: Field, side: int) -> Law | None:
     value = step.known[1 - side]
     if value is None or field.laws[axis].same(STILL) or batch[0] or len(step.shapes[1 - side]) != 2:
         return None
-    nonzero = np.moveaxis(value() != 0, weight_axis, 1)
+    nonzero = np.moveaxis(np.asarray(value()) != 0, weight_axis, 1)
     if not nonzero.any(1).all():
         return None
     lo, hi = nonzero.argmax(1), nonzero.shape[1] - 1 - nonzero[:, ::-1].argmax(1)
@@ -123,9 +131,9 @@ def _gather(step: Step, fields: Fields) -> Fields:
     (axis,) = taken
     out = step.results[0]
     placed = [place for place in range(len(out)) if place not in numbers.offset_dims]
-    known = step.known[1]
+    known = None if step.known[1] is None else np.asarray(step.known[1]()).reshape(-1)
     if axis not in numbers.collapsed_slice_dims:
-        start = None if known is None else int(np.clip(known().reshape(-1)[0], 0, shape[axis] - sizes[axis]))
+        start = None if known is None else int(np.clip(known[0], 0, shape[axis] - sizes[axis]))
         if placed:
             return step.everything(fields)
         return [_cut(step, field, {axis: start})]
@@ -135,7 +143,7 @@ def _gather(step: Step, fields: Fields) -> Fields:
         lo, hi = field.laws[axis].hull(shape[axis])
         any_of_them = field.by(laws, lo, hi)
         return [any_of_them and any_of_them.noted([step.name] if field.laws[axis].shift else [])]
-    index = np.clip(known().reshape(-1), 0, shape[axis] - 1)
+    index = np.clip(known, 0, shape[axis] - 1)
     if not placed:
         lo, hi = (float(bound[0]) for bound in field.laws[axis].at(index))
         return [field.by(laws, lo, hi)]
@@ -153,6 +161,24 @@ def _dynamic_slice(step: Step, fields: Fields) -> Fields:
         value and int(np.clip(value(), 0, n - m)) for value, n, m in zip(step.known[1:], shape, sizes, strict=True)
     ]
     return [_cut(step, field, {a: known[a] for a in range(len(shape)) if sizes[a] < shape[a]})]
+
+
+def _dynamic_update(step: Step, fields: Fields) -> Fields:
+    """An array with another laid over a part whose start is known."""
+    field, update, *starts = fields
+    known = [
+        value and int(np.clip(value(), 0, n - m)) for value, n, m in zip(step.known[2:], *step.shapes[:2], strict=True)
+    ]
+    if any(starts) or None in known:
+        return step.everything(fields)
+    placed = update and update.along({a: picked(update.laws[a], 1, -start) for a, start in enumerate(known)})
+    return [step.union([field, placed], step.results[0])]
+
+
+def _scatter(step: Step, fields: Fields) -> Fields:
+    """An array that constants are written into, or added to, sees what it saw."""
+    field, *others = fields
+    return step.everything(fields) if any(others) else [field]
 
 
 def _cut(step: Step, field: Field, starts: dict[int, int | None]) -> Field | None:
@@ -177,4 +203,6 @@ RULES: dict[str, Rule] = {
     "dot_general": _dot,
     "gather": _gather,
     "dynamic_slice": _dynamic_slice,
+    "dynamic_update_slice": _dynamic_update,
+    **dict.fromkeys(["scatter", "scatter-add", "scatter-mul", "scatter-min", "scatter-max"], _scatter),
 }

@@ -54,13 +54,12 @@ def sliding_kernel(
         ImportError: matplotlib is not installed.
 
     Example:
-        >>> import tempfile, numpy as np
-        >>> from PIL import Image
+        >>> import os, tempfile, numpy as np
         >>> animation = sliding_kernel(np.arange(9.0).reshape(3, 3), np.ones((2, 2)))
-        >>> with tempfile.NamedTemporaryFile(suffix=".gif") as file:
-        ...     animation.save(file.name, writer="pillow")
-        ...     Image.open(file.name).n_frames
-        4
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     animation.save(os.path.join(directory, "sliding.gif"), writer="pillow")
+        ...     os.listdir(directory)
+        ['sliding.gif']
     """
     slide = _slide(x, w, strides, padding, dilation)
     drawn = slide.figure(1, 1)
@@ -190,7 +189,16 @@ class _Slide:
         for (i, j), weight in taps.items():
             _cell(ax, i, j, "none", "", BLUE, 1.6, 3)
             if self.numbered:
-                _write(ax, j + 0.46, i + 0.46, f"·{number(weight)}", 6.5, BLUE, ha="right", va="bottom")
+                _write(
+                    ax,
+                    j + 0.45,
+                    i + 0.42,
+                    f"\N{MULTIPLICATION SIGN}{number(weight)}",
+                    6.5,
+                    BLUE,
+                    ha="right",
+                    va="bottom",
+                )
         _frame(ax, (-max(top, 0), rows + max(bottom, 0)), (-max(left, 0), columns + max(right, 0)))
         padded = any(lo > 0 or hi > 0 for lo, hi in self.padding)
         ax.set_title(f"input {rows}x{columns}" + (", padded" if padded else ""), fontsize=9, color=INK)
