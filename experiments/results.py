@@ -7,11 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from experiments import peers
 from experiments.cases import AUTO, STOCK
 from experiments.config import PASSES
 from experiments.records import SweepRecord, TrainRecord
 
-PEERS = (AUTO, STOCK)
+# The cases of other libraries, and all that are no algorithm of their own.
+PEERS = tuple(case for cases in peers.CASES.values() for case in cases)
+_OTHERS = (AUTO, STOCK, *PEERS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,12 +41,23 @@ class Cell:
     @property
     def algorithms(self) -> dict[str, SweepRecord]:
         """Those of `timed` that are one algorithm."""
-        return {name: r for name, r in self.timed.items() if name not in PEERS}
+        return {name: r for name, r in self.timed.items() if name not in _OTHERS}
 
     @property
     def best(self) -> SweepRecord | None:
         """The fastest algorithm."""
         return min(self.algorithms.values(), key=lambda r: r.median or np.inf, default=None)
+
+    @property
+    def peer(self) -> SweepRecord | None:
+        """The fastest case of another library."""
+        return max((r for name, r in self.timed.items() if name in PEERS), key=lambda r: r.speedup or 0.0, default=None)
+
+    def over_peer(self, record: SweepRecord | None) -> float | None:
+        """Times as fast as that, each set against stock lax in its own turns, should they not be the same."""
+        if record is None or self.peer is None or not record.speedup or not self.peer.speedup:
+            return None
+        return record.speedup / self.peer.speedup
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +70,9 @@ class Summary:
     compared: int
     faster: int
     mean_speedup: float | None
+    # The same over the fastest peer, and the number of cases where one was timed.
+    mean_over_peer: float | None
+    with_peer: int
     slowest: Cell | None
     fastest: Cell | None
     # Time of convjax's choice over that of the fastest algorithm measured, geometric mean.
@@ -74,6 +91,7 @@ def summarise(table: Sequence[Cell]) -> Summary:
     statuses = collections.Counter[str](r.status for cell in table for r in cell.records.values())
     compared = [(cell, cell.auto.speedup) for cell in table if cell.auto and cell.auto.speedup]
     ratios = [ratio for _, ratio in compared]
+    over_peer = [ratio for cell in table if (ratio := cell.over_peer(cell.auto))]
     regrets = [cell.auto.median / cell.best.median for cell in table if cell.auto and cell.best]  # type: ignore[operator]
     ordered = [cell for cell, _ in sorted(compared, key=lambda pair: pair[1])]
     return Summary(
@@ -83,6 +101,8 @@ def summarise(table: Sequence[Cell]) -> Summary:
         compared=len(ratios),
         faster=sum(ratio >= 1 for ratio in ratios),
         mean_speedup=geometric_mean(ratios),
+        mean_over_peer=geometric_mean(over_peer),
+        with_peer=len(over_peer),
         slowest=ordered[0] if ordered else None,
         fastest=ordered[-1] if ordered else None,
         regret=geometric_mean(regrets),
