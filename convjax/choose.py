@@ -5,12 +5,11 @@ A lowering asks `choose` and `explain` prints what it saw, so both see the same.
 
 import dataclasses
 import functools
-import importlib.resources
-import tomllib
 
 from convjax.algorithms import algorithms, named
 from convjax.algorithms.numerics import direct_error, epsilon
-from convjax.algorithms.protocol import Algorithm, Cost, Reasons, describe
+from convjax.algorithms.protocol import Algorithm, Reasons, describe
+from convjax.device import device_of
 from convjax.dtypes import dtype_of
 from convjax.problem import ConvSpec, Problem
 from convjax.request import Request
@@ -20,36 +19,7 @@ _ADMITTED = {None: 2e-5, "default": 2e-5, "high": 4e-6}
 
 
 # Predictions are good to some tenths, so lax keeps its place unless another is predicted to be clearly faster.
-_INCUMBENT = 0.8
-
-
-@dataclasses.dataclass(frozen=True)
-class Device:
-    """Rates of one kind of device, in operations or bytes per second, and seconds per kernel.
-
-    Attributes:
-        gemm, vector, library, scalar: multiply-adds per second in each kind of code (`Cost`).
-        memory: bytes per second.
-        call: seconds that any kernel takes.
-    """
-
-    gemm: float
-    vector: float
-    library: float
-    scalar: float
-    memory: float
-    call: float
-
-    def seconds(self, cost: Cost) -> float:
-        """Predicted time: an algorithm's kernels run one after another, some bound by arithmetic, some by memory."""
-        return (
-            cost.gemm / self.gemm
-            + cost.vector / self.vector
-            + cost.library / self.library
-            + cost.scalar / self.scalar
-            + cost.bytes / self.memory
-            + cost.calls * self.call
-        )
+INCUMBENT = 0.8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,34 +47,45 @@ def choose(problem: Problem, request: Request, platform: str) -> Choice:
     Raises:
         ValueError: a wish binds this pass and none of its algorithms applies, or no algorithm keeps the limits.
     """
-    rejected: dict[Algorithm, Reasons] = {}
-    wished = _wished(problem, request, platform)
-    if wished:
-        allowed = wished
-        rejected = {a: ("another was asked for",) for a in algorithms(problem.operation) if a not in wished}
-    else:
-        for algorithm in algorithms(problem.operation):
-            reasons = _unusable(algorithm, problem, request, platform) or _inexact(algorithm, problem, request)
-            if reasons:
-                rejected[algorithm] = reasons
-        allowed = [a for a in algorithms(problem.operation) if a not in rejected]
-        if not allowed:
-            raise ValueError(f"no algorithm keeps the limits {request.constraints} for {problem}: {_listed(rejected)}")
-
-    device = devices().get(platform)
+    allowed, rejected, wished = _sifted(problem, request, platform)
+    device = request.constraints.device or device_of(platform)
     if device is None:
         taken, seconds = allowed[0], None
         reason = f"no measured constants for {platform}, so the first that applies"
         rejected |= dict.fromkeys(allowed[1:], ("another comes first",))
     else:
         predicted = {a: device.seconds(a.cost(problem)) for a in allowed}
-        taken = min(allowed, key=lambda a: predicted[a] * (_INCUMBENT if a.name == "lax" else 1))
+        taken = min(allowed, key=lambda a: predicted[a] * (INCUMBENT if a.name == "lax" else 1))
         seconds = predicted[taken]
         reason = f"shortest predicted time of {len(allowed)} that apply"
         if seconds > min(predicted.values()):
             reason = f"none of {len(allowed)} that apply is predicted to be clearly faster"
         rejected |= {a: (f"predicted {predicted[a] / seconds:.1f}x the time",) for a in allowed if a != taken}
     return Choice(problem, taken, "asked for" if wished else reason, seconds, tuple(rejected.items()))
+
+
+def candidates(problem: Problem, request: Request, platform: str) -> list[Algorithm]:
+    """The algorithms that `choose` ranks for `problem`."""
+    return _sifted(problem, request, platform)[0]
+
+
+def _sifted(
+    problem: Problem, request: Request, platform: str
+) -> tuple[list[Algorithm], dict[Algorithm, Reasons], bool]:
+    """What may be taken, what may not and why, and whether the first is what was asked for."""
+    wished = _wished(problem, request, platform)
+    if wished:
+        others = [a for a in algorithms(problem.operation) if a not in wished]
+        return wished, dict.fromkeys(others, ("another was asked for",)), True
+    rejected: dict[Algorithm, Reasons] = {}
+    for algorithm in algorithms(problem.operation):
+        reasons = _unusable(algorithm, problem, request, platform) or _inexact(algorithm, problem, request)
+        if reasons:
+            rejected[algorithm] = reasons
+    allowed = [a for a in algorithms(problem.operation) if a not in rejected]
+    if not allowed:
+        raise ValueError(f"no algorithm keeps the limits {request.constraints} for {problem}: {_listed(rejected)}")
+    return allowed, rejected, False
 
 
 def admitted_error(problem: ConvSpec) -> float:
@@ -115,13 +96,6 @@ def admitted_error(problem: ConvSpec) -> float:
         dtype_of("float32")
     )
     return max(direct, _ADMITTED.get(precision, 0.0) * scale)
-
-
-@functools.cache
-def devices() -> dict[str, Device]:
-    """The measured constants, by platform."""
-    text = importlib.resources.files("convjax").joinpath("devices.toml").read_text()
-    return {platform: Device(**rates) for platform, rates in tomllib.loads(text).items()}
 
 
 def _unusable(algorithm: Algorithm, problem: Problem, request: Request, platform: str) -> Reasons:

@@ -13,6 +13,7 @@ import jax
 
 from convjax.algorithms import named
 from convjax.algorithms.protocol import Algorithm
+from convjax.device import Device
 
 Pass = Literal["fprop", "dgrad", "wgrad"]
 PASSES: tuple[Pass, ...] = ("fprop", "dgrad", "wgrad")
@@ -35,18 +36,20 @@ _TRANSPOSED: dict[tuple[Pass, int], Pass] = {
 
 @dataclasses.dataclass(frozen=True)
 class Constraints:
-    """Limits that an algorithm must keep to be a candidate.
+    """Limits that an algorithm must keep to be a candidate, and the constants that rank those that do.
 
     Attributes:
         max_workspace_bytes: most bytes of intermediate arrays; None does not limit.
         max_error: largest stated error as a fraction of the largest output; None leaves it to `precision`.
+        device: the rates predictions are made with; None takes those shipped for the device at hand.
     """
 
     max_workspace_bytes: int | None = None
     max_error: float | None = None
+    device: Device | None = None
 
     def __str__(self) -> str:
-        limits = dataclasses.asdict(self).items()
+        limits = {"max_workspace_bytes": self.max_workspace_bytes, "max_error": self.max_error}.items()
         return ", ".join(f"{name}={value}" for name, value in limits if value is not None)
 
 
@@ -114,12 +117,15 @@ _constraints = jax.make_user_context(default_value=None)
 
 
 @contextlib.contextmanager
-def using(*, max_workspace_bytes: int | None = None, max_error: float | None = None) -> Iterator[None]:
-    """Limits the choice inside the block; functions already jitted are traced again under it.
+def using(
+    *, max_workspace_bytes: int | None = None, max_error: float | None = None, device: Device | None = None
+) -> Iterator[None]:
+    """Limits or informs the choice inside the block; functions already jitted are traced again under it.
 
     Args:
         max_workspace_bytes: candidates needing more bytes of intermediate arrays are rejected.
         max_error: candidates whose stated error, as a fraction of the largest output, is larger are rejected.
+        device: candidates are ranked by these constants, such as `convjax.calibrate` measures.
 
     Example:
         >>> import jax.numpy as jnp, convjax
@@ -132,7 +138,7 @@ def using(*, max_workspace_bytes: int | None = None, max_error: float | None = N
         if value is not None and value < 0:
             raise ValueError(f"{name} must not be negative, got {value}")
     outer = _constraints.value or Constraints()
-    given = {"max_workspace_bytes": max_workspace_bytes, "max_error": max_error}
+    given = {"max_workspace_bytes": max_workspace_bytes, "max_error": max_error, "device": device}
     inner = dataclasses.replace(outer, **{k: v for k, v in given.items() if v is not None})
     with _constraints(inner):
         yield

@@ -105,6 +105,19 @@ def report(workdir: Workdir, config: ConfigPath = None, settings: Settings = Non
 
 
 @app.command()
+def fit(
+    workdir: Workdir,
+    output: Annotated[
+        Path | None, typer.Option("--output", help="A file such as convjax/devices.toml, whose table is replaced.")
+    ] = None,
+) -> None:
+    """Fits the cost model's constants to the times of a sweep, and says what the choice loses by them."""
+    from experiments import fit
+
+    fit.run(RunFolder(workdir), output)
+
+
+@app.command()
 def run(
     workdir: Workdir,
     config: ConfigPath = None,

@@ -7,6 +7,9 @@
     transpose2d 1x32x32x256 -> 128 k4 s2 p1    transposed; op1 enlarges the output
     max2d 8x112x112x64 k3 s2 p1                pooling, also avg2d
     conv2d 4x28x28x128 -> 128 k3 p1 bfloat16   another dtype than float32
+    conv2d 4x28x28x32 -> 32 k3 p1 members8     vmapped over 8 members, each with an x and a kernel of its own
+    conv2d 1x14x14x16 -> 32 k3 p1 examples32   vmapped over 32 examples that share a kernel, whose gradient is each's
+    conv2d Nx56x56x64 -> 64 k3 p1              a batch that a config fills in; see experiments/problems.py
 
 Each knob takes one number or one for each axis (`k3x5`), padding also `lo_hi` pairs (`p1_0x1_0`).
 """
@@ -19,6 +22,23 @@ from typing import Any, Literal, Self
 Ints = tuple[int, ...]
 Kind = Literal["conv", "depthwise", "transpose", "max", "avg"]
 
+# What is compared together. A layer belongs to one: `Layer.family`.
+FAMILIES = (
+    "depthwise to 7",
+    "depthwise above 7",
+    "grouped",
+    "dense 3x3",
+    "1x1",
+    "other dense",
+    "transposed",
+    "3-D",
+    "1-D",
+    "vmapped",
+    "pooling",
+)
+# Input channels up to which a dense layer is the stem of a network.
+_STEM_CHANNELS = 4
+
 _SYNTAX = "like 'conv2d 4x56x56x64 -> 64 k3 p1', 'depthwise2d 4x56x56x128 k3 p1' or 'max2d 8x112x112x64 k3 s2 p1'"
 _DTYPES = ("float32", "float64", "bfloat16", "float16")
 _PADDINGS = ("VALID", "SAME", "SAME_LOWER", "CAUSAL")
@@ -26,7 +46,10 @@ _PADDINGS = ("VALID", "SAME", "SAME_LOWER", "CAUSAL")
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """A layer with lax's parameters, channels last; `w_shape` is None for a pooling."""
+    """A layer with lax's parameters, channels last; `w_shape` is None for a pooling.
+
+    Where it is vmapped, over so many `members`, the shapes are those of one.
+    """
 
     name: str
     text: str
@@ -40,6 +63,8 @@ class Layer:
     lhs_dilation: Ints
     rhs_dilation: Ints
     groups: int
+    members: int = 0
+    shares_kernel: bool = False
 
     @property
     def ndim(self) -> int:
@@ -48,6 +73,31 @@ class Layer:
     @property
     def is_pool(self) -> bool:
         return self.w_shape is None
+
+    @property
+    def family(self) -> str:
+        """Decided by the first that holds: pooled, vmapped, transposed, its number of axes, its groups, its kernel."""
+        if self.is_pool:
+            return "pooling"
+        if self.members:
+            return "vmapped"
+        if self.kind == "transpose":
+            return "transposed"
+        if self.ndim != 2:
+            return f"{self.ndim}-D"
+        if 1 < self.groups == self.x_shape[-1]:
+            return "depthwise to 7" if max(self.kernel) <= 7 else "depthwise above 7"
+        if self.groups > 1:
+            return "grouped"
+        if set(self.kernel) == {1}:
+            return "1x1"
+        plain = set(self.kernel) == {3} and set(self.strides) == set(self.rhs_dilation) == {1}
+        return "dense 3x3" if plain and self.x_shape[-1] > _STEM_CHANNELS else "other dense"
+
+    @property
+    def mapped(self) -> tuple[int | None, ...]:
+        """The axis of x, w and the cotangent that `jax.vmap` maps where there are members."""
+        return 0, None if self.shares_kernel else 0, 0
 
     @property
     def dimension_numbers(self) -> tuple[str, str, str]:
@@ -81,9 +131,14 @@ class Layer:
         """The layer that `text` describes; `ValueError` names what cannot be read or does not fit."""
         words = text.split()
         head = re.fullmatch(r"(conv|depthwise|transpose|max|avg)([123])d", words[0]) if words else None
-        shape = re.fullmatch(r"\d+(x\d+)+", words[1]) if len(words) > 1 else None
+        shape = re.fullmatch(r"(N|\d+)(x\d+)+", words[1]) if len(words) > 1 else None
         if head is None or shape is None:
             raise ValueError(f"layer {name!r}: cannot read {text!r}; a layer reads {_SYNTAX}")
+        if shape[1] == "N":
+            raise ValueError(
+                f"layer {name!r}: {words[1]} leaves its batch to a config: write a number for N, "
+                "or name its problem list under sweep.problems"
+            )
         kind: Any = head[1]
         ndim = int(head[2])
         x_shape = tuple(int(n) for n in words[1].split("x"))
@@ -108,6 +163,11 @@ class Layer:
         groups = x_shape[-1] if kind == "depthwise" else int(knobs.get("g", "1"))
         if groups < 1 or x_shape[-1] % groups or channels % groups:
             raise ValueError(f"layer {name!r}: {groups} groups do not divide {x_shape[-1]} -> {channels} channels")
+        members = {word: int(knobs[word]) for word in ("members", "examples") if word in knobs}
+        if members and (len(members) > 1 or kind in ("max", "avg")):
+            raise ValueError(
+                f"layer {name!r}: a convolution may have members or examples, but not both, and a pooling neither"
+            )
         lhs_dilation = (1,) * ndim
         if kind == "transpose":
             extra = _per_axis(name, knobs, "op", ndim, (0,) * ndim)
@@ -127,6 +187,8 @@ class Layer:
             lhs_dilation=lhs_dilation,
             rhs_dilation=dilation,
             groups=groups,
+            members=max(members.values(), default=0),
+            shares_kernel="examples" in members,
         )
 
     def __post_init__(self) -> None:
@@ -145,13 +207,14 @@ def _knobs(name: str, text: str, words: list[str]) -> tuple[dict[str, str], str]
     knobs: dict[str, str] = {}
     dtype = "float32"
     for word in words:
-        match = re.fullmatch(r"(op|[ksdg])(\d+(?:x\d+)*)|(p)(\w+)", word)
+        match = re.fullmatch(r"(op|[ksdg])(\d+(?:x\d+)*)|(members|examples)([1-9]\d*)|(p)(\w+)", word)
         if word in _DTYPES:
             dtype = word
         elif match is None:
             raise ValueError(f"layer {name!r}: cannot read {word!r} in {text!r}; a layer reads {_SYNTAX}")
         else:
-            knobs[match[1] or match[3]] = match[2] or match[4]
+            knob, value = (part for part in match.groups() if part is not None)
+            knobs[knob] = value
     return knobs, dtype
 
 

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from convjax import timing
-from convjax.choose import devices
+from convjax.device import device_of
 from experiments.cases import AUTO, STOCK, Group
 from experiments.config import Sweep
 from experiments.records import Status, SweepRecord
@@ -100,7 +100,7 @@ class Measurement:
 
     def _predicted(self, algorithm: Any) -> float:
         """The cost model's seconds; 0 on a platform it has no constants for."""
-        device = devices().get(jax.default_backend())
+        device = device_of(jax.default_backend())
         return device.seconds(algorithm.cost(self.task.problem)) if device else 0.0
 
     def _function(self, name: str) -> Callable[..., jax.Array]:

@@ -1,6 +1,7 @@
 """Plots: the pictures of a report, each drawn from records and written as one PNG."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from experiments.cases import AUTO
 from experiments.config import PASSES
+from experiments.families import family_of, over_stock, over_torch
+from experiments.layers import FAMILIES
 from experiments.records import SweepRecord, TrainRecord
-from experiments.results import Cell, family
+from experiments.results import Cell, family, geometric_mean
 
 # Okabe and Ito's colours (and Tol's indigo for their black), told apart by colour-blind readers too; lax is
 # grey wherever it stands.
@@ -82,7 +85,8 @@ def draw_all(table: Sequence[Cell], choices: dict[str, list[TrainRecord]], direc
         figures: dict[str, Figure] = {}
         if any(cell.timed for cell in table):
             look = Look(table)
-            figures |= {"speed": speed(table, look), "choices": chosen(table, look), "error": error(table, look)}
+            figures |= {"speed": speed(table, look), "families": families(table), "choices": chosen(table, look)}
+            figures["error"] = error(table, look)
         if choices:
             figures["training"] = training(choices)
         for name, figure in figures.items():
@@ -196,6 +200,36 @@ def _error_marks(ax: Axes, cell: Cell, look: Look) -> None:
             )
 
 
+def families(table: Sequence[Cell]) -> Figure:
+    """Every layer and pass beside stock lax, PyTorch and the fastest candidate: a mark each, a stroke for the mean."""
+    ratios: dict[str, Callable[[Cell], float | None]] = {
+        "times as fast as stock lax": over_stock,
+        "times as fast as PyTorch": over_torch,
+        "regret: times as long as the fastest candidate": lambda cell: cell.regret,
+    }
+    shown = {title: ratio for title, ratio in ratios.items() if any(map(ratio, table))}
+    names = [name for name in FAMILIES if any(family_of(cell) == name for cell in table)]
+    size = (4.6 * len(shown) + 1, 0.48 * len(names) + 1.2)
+    figure, axes = plt.subplots(1, len(shown), figsize=size, sharey=True, squeeze=False, layout="constrained")
+    colours = dict(zip(PASSES, ("#0072B2", "#E69F00", "#009E73"), strict=True))
+    for ax, (title, ratio) in zip(axes[0], shown.items(), strict=True):
+        _rows(ax, names)
+        ax.axvline(1, color="#333333", linewidth=1)
+        values = [value for cell in table if (value := ratio(cell))]
+        _log_ratio_axis(ax, min([*values, 1.0]) / 1.1, max([*values, 1.3]) * 1.1)
+        ax.set_xlabel(title)
+        for (row, name), (i, pass_) in itertools.product(enumerate(names), enumerate(PASSES)):
+            place = row + 0.26 * (i - 1)
+            of = [cell for cell in table if cell.pass_ == pass_ and family_of(cell) == name]
+            values = [value for cell in of if (value := ratio(cell))]
+            ax.plot(values, np.full(len(values), place), "o", color=colours[pass_], markersize=4, alpha=0.5, zorder=3)
+            if mean := geometric_mean(values):
+                ax.plot(mean, place, "|", color=colours[pass_], markersize=11, markeredgewidth=2.5, zorder=4)
+    marks = [Line2D([], [], color=c, marker="o", linestyle="", label=_TITLES[p]) for p, c in colours.items()]
+    _legend(figure, marks)
+    return figure
+
+
 def training(choices: dict[str, list[TrainRecord]]) -> Figure:
     """Loss by step, how far the curves are apart, and what a step takes."""
     figure, (losses, apart, steps) = plt.subplots(1, 3, figsize=(14, 3.9), layout="constrained")
@@ -267,7 +301,8 @@ def _log_ratio_axis(ax: Axes, low: float, high: float) -> None:
     ax.set_xscale("log")
     ax.set_xlim(low, high)
     decades = np.log10(high / low)
-    ax.xaxis.set_major_locator(LogLocator(subs=(1.0,) if decades > 3 else (1.0, 2.0, 5.0)))
+    subs = (1.0,) if decades > 3 else (1.0, 2.0, 5.0) if decades > 0.7 else (1.0, 1.2, 1.5, 2.0, 3.0, 5.0, 7.0)
+    ax.xaxis.set_major_locator(LogLocator(subs=subs))
     ax.xaxis.set_major_formatter(FuncFormatter(_times))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.grid(axis="x", color="#E0E0E0", linewidth=0.6, zorder=0)

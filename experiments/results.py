@@ -2,16 +2,21 @@
 
 import collections
 import dataclasses
+import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from convjax.choose import admitted_error
+from convjax.problem import ConvSpec, parse
 from experiments.cases import AUTO, STOCK
 from experiments.config import PASSES
 from experiments.records import SweepRecord, TrainRecord
 
 PEERS = (AUTO, STOCK)
+# What the names of PyTorch's cases begin with: one for each of its layouts.
+TORCH = "torch"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,12 +43,38 @@ class Cell:
     @property
     def algorithms(self) -> dict[str, SweepRecord]:
         """Those of `timed` that are one algorithm."""
-        return {name: r for name, r in self.timed.items() if name not in PEERS}
+        return {name: r for name, r in self.timed.items() if name not in PEERS and not name.startswith(TORCH)}
+
+    @property
+    def peer(self) -> SweepRecord | None:
+        """PyTorch, in the layout that is faster here."""
+        return _fastest(r for name, r in self.timed.items() if name.startswith(TORCH))
+
+    def over_peer(self, record: SweepRecord | None) -> float | None:
+        """Times as fast as that; each is set against stock lax in its own turns."""
+        if record is None or self.peer is None or not record.speedup or not self.peer.speedup:
+            return None
+        return record.speedup / self.peer.speedup
 
     @property
     def best(self) -> SweepRecord | None:
         """The fastest algorithm."""
-        return min(self.algorithms.values(), key=lambda r: r.median or np.inf, default=None)
+        return _fastest(self.algorithms.values())
+
+    @property
+    def best_candidate(self) -> SweepRecord | None:
+        """The fastest that is exact enough to be chosen unasked."""
+        return _fastest(r for r in self.algorithms.values() if _admitted(r))
+
+    @property
+    def regret(self) -> float | None:
+        """Times as long as the fastest candidate that convjax's choice takes; 1 where it is that candidate."""
+        best = self.best_candidate
+        if not self.auto or not best or not self.auto.median or not best.median:
+            return None
+        # The same program timed twice differs by chance alone. (The taps of `put` may be found by another algorithm.)
+        same = self.auto.chosen == best.algorithm and not self.auto.problem.startswith("put")
+        return 1.0 if same else max(1.0, self.auto.median / best.median)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +105,7 @@ def summarise(table: Sequence[Cell]) -> Summary:
     statuses = collections.Counter[str](r.status for cell in table for r in cell.records.values())
     compared = [(cell, cell.auto.speedup) for cell in table if cell.auto and cell.auto.speedup]
     ratios = [ratio for _, ratio in compared]
-    regrets = [cell.auto.median / cell.best.median for cell in table if cell.auto and cell.best]  # type: ignore[operator]
+    regrets = [regret for cell in table if (regret := cell.regret)]
     ordered = [cell for cell, _ in sorted(compared, key=lambda pair: pair[1])]
     return Summary(
         layers=len({cell.layer for cell in table}),
@@ -123,6 +154,22 @@ def by_choice(records: Iterable[TrainRecord]) -> dict[str, list[TrainRecord]]:
     for record in records:
         grouped[record.choice].append(record)
     return {name: sorted(epochs, key=lambda r: r.epoch) for name, epochs in grouped.items()}
+
+
+def _fastest(records: Iterable[SweepRecord]) -> SweepRecord | None:
+    return min(records, key=lambda r: r.median or np.inf, default=None)
+
+
+def _admitted(record: SweepRecord) -> bool:
+    """Whether the algorithm is exact enough to be chosen unasked."""
+    admitted = _admitted_error(record.problem)
+    return admitted is None or record.error_bound is None or record.error_bound <= admitted
+
+
+@functools.lru_cache(maxsize=4096)
+def _admitted_error(problem: str) -> float | None:
+    spec = parse(problem)
+    return admitted_error(spec) if isinstance(spec, ConvSpec) else None
 
 
 def geometric_mean(values: Sequence[float]) -> float | None:
