@@ -30,7 +30,7 @@ _CONVOLUTIONS: dict[str, tuple[Algorithm, str]] = {
     "gemm": (Shift("dot"), "conv float32[4,28,28,256] float32[1,1,256,512] b01f_01io->b01f"),
     "vector": (
         Shift("multiply"),
-        "conv float32[4,28,28,192] float32[7,7,1,192] b01f_01io->b01f pad=3_3x3_3 feature_groups=192",
+        "conv float32[4,32,32,192] float32[5,5,1,192] b01f_01io->b01f feature_groups=192",
     ),
     "library": (Lax(), "conv float32[4,28,28,128] float32[3,3,128,128] b01f_01io->b01f pad=1_1x1_1"),
     "scalar": (Lax(), "conv float32[1,28,28,256] float32[3,3,1,256] b01f_01io->b01f pad=1_1x1_1 feature_groups=256"),
@@ -49,8 +49,8 @@ class _Probe:
 def calibrate(*, seconds: float = 20.0) -> Device:
     """Measures the rates that the choice is made with, on jax's default device.
 
-    The constants shipped with convjax were fitted to recorded times of two hundred layers on few machines. On another
-    kind of machine these are a first approximation of its own; keep what is printed, or measure it at every start.
+    The constants shipped with convjax were fitted to the times of many layers on few machines; for another kind of
+    machine these are a first approximation of its own. Keep what is printed, or measure it at every start.
 
     Args:
         seconds: how long to measure, compilation not counted. The machine should do nothing else meanwhile.

@@ -6,6 +6,7 @@ were in force, each is moved by itself as long as the choices it leads to lose l
 """
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,12 +27,12 @@ _WORK = ("gemm", "vector", "library", "scalar", "bytes", "calls")
 
 # Fewer cases than this for each constant say nothing of it.
 _LEAST_CASES = 10
-# How far from where it starts a constant may go, and the steps it takes in the end, as factors.
+# How far from where it starts least squares may take a constant, and the steps it takes in the end, as factors.
 _RANGE = 100.0
 _STEPS = (1.5, 1.2, 1.08, 1.03)
 # How much of the mean logarithmic error of the predictions weighs against a mean logarithm of the regret: between
 # constants that choose alike, those that predict well are better.
-_PREDICTION_WEIGHT = 0.03
+_PREDICTION_WEIGHT = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +85,7 @@ def times_of(table: Sequence[Cell], platform: str) -> Times:
 
     The gradient of a max-pool is left out: it is two problems, and its time is that of both.
     """
-    rows = [row for cell in table if (row := _row(cell, platform))]
+    rows = [found for cell in table if (found := _row(cell, platform))]
     most = max((len(row) for _, row in rows), default=0)
     work = np.zeros((len(rows), most, len(RATES)))
     seconds, favour = np.full((len(rows), most), np.inf), np.ones((len(rows), most))
@@ -114,21 +115,30 @@ def _row(cell: Cell, platform: str) -> tuple[Cell, list[tuple[Any, Cost, SweepRe
 
 
 def fit(times: Times, start: Device) -> Fit:
-    """The constants that suit `times` best; a kind of work that no candidate does keeps that of `start`."""
+    """The constants whose choices lose least; a kind of work that no candidate does keeps that of `start`."""
+    found = [_search(times, device) for device in (predicting(times, start), start)]
+    return judge(times, min(found, key=lambda device: _objective(times, device)))
+
+
+def predicting(times: Times, start: Device) -> Device:
+    """The constants that predict best, by non-negative and then by robust least squares."""
     require_enough(times)
-    log = np.log(_reciprocals(start))
-    free = np.flatnonzero(times.work[times.timed].any(axis=0))
-    bounds = log - np.log(_RANGE), log + np.log(_RANGE)
-    solved = log.copy()
-    solved[free] = _least_squares(times, log, free, bounds)
-    found = [_search(times, begin, free, bounds) for begin in (solved, log)]
-    return judge(times, _device(np.exp(min(found, key=lambda log: _objective(times, log)))))
+    log, free = _logarithms(start), _free(times)
+    work, seconds = times.work[times.timed][:, free], times.seconds[times.timed]
+    relative = work / seconds[:, None]
+    scale = np.linalg.norm(relative, axis=0)
+    first = optimize.nnls(relative / scale, np.ones(len(seconds)))[0] / scale
+    low, high = log[free] - np.log(_RANGE), log[free] + np.log(_RANGE)
+    begin = np.clip(np.log(np.maximum(first, np.finfo(float).tiny)), low + 1e-6, high - 1e-6)
+    log[free] = optimize.least_squares(
+        lambda trial: np.log(work @ np.exp(trial)) - np.log(seconds), begin, bounds=(low, high), loss="soft_l1"
+    ).x
+    return _device(log)
 
 
 def judge(times: Times, device: Device) -> Fit:
     """How well `device` predicts these times, and what its choices lose."""
-    log = np.log(_reciprocals(device))
-    return Fit(device, float(np.exp(np.mean(np.abs(_residuals(times, log))))), _regret(times, log))
+    return Fit(device, float(np.exp(np.mean(np.abs(_residuals(times, device))))), _regret(times, device))
 
 
 def require_enough(times: Times) -> None:
@@ -140,61 +150,53 @@ def require_enough(times: Times) -> None:
         )
 
 
-def _least_squares(
-    times: Times, log: np.ndarray, free: np.ndarray, bounds: tuple[np.ndarray, np.ndarray]
-) -> np.ndarray:
-    """Logarithms of the reciprocal rates `free`, by non-negative and then by robust least squares."""
-    work, seconds = times.work[times.timed][:, free], times.seconds[times.timed]
-    relative = work / seconds[:, None]
-    scale = np.linalg.norm(relative, axis=0)
-    first = optimize.nnls(relative / scale, np.ones(len(seconds)))[0] / scale
-    low, high = (bound[free] for bound in bounds)
-    begin = np.clip(np.log(np.maximum(first, np.finfo(float).tiny)), low + 1e-6, high - 1e-6)
-    found = optimize.least_squares(
-        lambda trial: np.log(work @ np.exp(trial)) - np.log(seconds), begin, bounds=(low, high), loss="soft_l1"
-    )
-    return np.asarray(found.x)
-
-
-def _search(times: Times, log: np.ndarray, free: np.ndarray, bounds: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+def _search(times: Times, start: Device) -> Device:
     """Moves one constant after another by ever smaller steps, as long as the objective falls."""
-    best = _objective(times, log)
+    device, best = start, _objective(times, start)
     for step in _STEPS:
         moved = True
         while moved:
             moved = False
-            for index in free:
-                for direction in (1, -1):
-                    trial = log.copy()
-                    trial[index] = np.clip(trial[index] + direction * np.log(step), bounds[0][index], bounds[1][index])
-                    value = _objective(times, trial)
-                    if value < best - 1e-9:
-                        log, best, moved = trial, value, True
-    return log
+            for index, direction in itertools.product(_free(times), (1, -1)):
+                log = _logarithms(device)
+                log[index] += direction * np.log(step)
+                trial = _device(log)
+                value = _objective(times, trial)
+                if value < best - 1e-9:
+                    device, best, moved = trial, value, True
+    return device
 
 
-def _objective(times: Times, log: np.ndarray) -> float:
-    return float(np.log(_regret(times, log).mean) + _PREDICTION_WEIGHT * np.mean(np.abs(_residuals(times, log))))
+def _objective(times: Times, device: Device) -> float:
+    error = np.mean(np.abs(_residuals(times, device)))
+    return float(np.log(_regret(times, device).mean) + _PREDICTION_WEIGHT * error)
 
 
-def _regret(times: Times, log: np.ndarray) -> Regret:
-    predicted = np.where(np.isfinite(times.seconds), times.work @ np.exp(log), np.inf) * times.favour
+def _regret(times: Times, device: Device) -> Regret:
+    predicted = np.where(np.isfinite(times.seconds), times.work @ np.exp(_logarithms(device)), np.inf) * times.favour
     chosen = predicted.argmin(axis=1)
     each = times.seconds[np.arange(len(chosen)), chosen] / times.seconds.min(axis=1)
     return Regret(float(np.exp(np.mean(np.log(each)))), float(each.max()), each, chosen)
 
 
-def _residuals(times: Times, log: np.ndarray) -> np.ndarray:
+def _residuals(times: Times, device: Device) -> np.ndarray:
     """Logarithms of predicted over recorded times."""
-    return np.log(times.work[times.timed] @ np.exp(log)) - np.log(times.seconds[times.timed])
+    predicted = times.work[times.timed] @ np.exp(_logarithms(device))
+    return np.asarray(np.log(predicted) - np.log(times.seconds[times.timed]))
 
 
-def _reciprocals(device: Device) -> np.ndarray:
-    """Seconds for a unit of each kind of work; a call's is what it is."""
-    return np.array([device.call if name == "call" else 1 / getattr(device, name) for name in RATES])
+def _free(times: Times) -> np.ndarray:
+    """Which constants the times say something of."""
+    return np.flatnonzero(times.work[times.timed].any(axis=0))
 
 
-def _device(reciprocals: np.ndarray) -> Device:
+def _logarithms(device: Device) -> np.ndarray:
+    """Of the seconds that a unit of each kind of work takes; what a call takes is a constant itself."""
+    return np.log([device.call if name == "call" else 1 / getattr(device, name) for name in RATES])
+
+
+def _device(log: np.ndarray) -> Device:
     """The inverse, to the two digits that times are good for."""
-    values = [value if name == "call" else 1 / value for name, value in zip(RATES, reciprocals, strict=True)]
-    return Device(*(float(f"{value:.1e}") for value in values))
+    seconds = dict(zip(RATES, np.exp(log), strict=True))
+    rates = {name: value if name == "call" else 1 / value for name, value in seconds.items()}
+    return Device(**{name: float(f"{value:.1e}") for name, value in rates.items()})
