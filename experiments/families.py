@@ -4,8 +4,24 @@ import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 
 from experiments.config import PASSES
-from experiments.layers import FAMILIES, Layer
+from experiments.layers import Layer
 from experiments.results import Cell, geometric_mean
+
+FAMILIES = (
+    "depthwise to 7",
+    "depthwise above 7",
+    "grouped",
+    "dense 3x3",
+    "1x1",
+    "other dense",
+    "transposed",
+    "3-D",
+    "1-D",
+    "vmapped",
+    "pooling",
+)
+# Input channels up to which a dense layer is the stem of a network.
+_STEM_CHANNELS = 4
 
 # What the ratios of a family are put together over: each pass, both gradients, everything.
 COLUMNS: dict[str, tuple[str, ...]] = {p: (p,) for p in PASSES} | {"gradients": PASSES[1:], "all": PASSES}
@@ -38,8 +54,28 @@ class Row:
     regret: Ratios | None
 
 
+def family(layer: Layer) -> str:
+    """What `layer` is compared with, by the first that holds: pooled, vmapped, transposed, its axes, groups, kernel."""
+    if layer.is_pool:
+        return "pooling"
+    if layer.members:
+        return "vmapped"
+    if layer.kind == "transpose":
+        return "transposed"
+    if layer.ndim != 2:
+        return f"{layer.ndim}-D"
+    if 1 < layer.groups == layer.x_shape[-1]:
+        return "depthwise to 7" if max(layer.kernel) <= 7 else "depthwise above 7"
+    if layer.groups > 1:
+        return "grouped"
+    if set(layer.kernel) == {1}:
+        return "1x1"
+    plain = set(layer.kernel) == {3} and set(layer.strides) == set(layer.rhs_dilation) == {1}
+    return "dense 3x3" if plain and layer.x_shape[-1] > _STEM_CHANNELS else "other dense"
+
+
 def family_of(cell: Cell) -> str:
-    return Layer.parse(cell.layer, next(iter(cell.records.values())).layer_text).family
+    return family(Layer.parse(cell.layer, next(iter(cell.records.values())).layer_text))
 
 
 def over_stock(cell: Cell) -> float | None:

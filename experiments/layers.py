@@ -22,23 +22,6 @@ from typing import Any, Literal, Self
 Ints = tuple[int, ...]
 Kind = Literal["conv", "depthwise", "transpose", "max", "avg"]
 
-# What is compared together. A layer belongs to one: `Layer.family`.
-FAMILIES = (
-    "depthwise to 7",
-    "depthwise above 7",
-    "grouped",
-    "dense 3x3",
-    "1x1",
-    "other dense",
-    "transposed",
-    "3-D",
-    "1-D",
-    "vmapped",
-    "pooling",
-)
-# Input channels up to which a dense layer is the stem of a network.
-_STEM_CHANNELS = 4
-
 _SYNTAX = "like 'conv2d 4x56x56x64 -> 64 k3 p1', 'depthwise2d 4x56x56x128 k3 p1' or 'max2d 8x112x112x64 k3 s2 p1'"
 _DTYPES = ("float32", "float64", "bfloat16", "float16")
 _PADDINGS = ("VALID", "SAME", "SAME_LOWER", "CAUSAL")
@@ -73,26 +56,6 @@ class Layer:
     @property
     def is_pool(self) -> bool:
         return self.w_shape is None
-
-    @property
-    def family(self) -> str:
-        """Decided by the first that holds: pooled, vmapped, transposed, its number of axes, its groups, its kernel."""
-        if self.is_pool:
-            return "pooling"
-        if self.members:
-            return "vmapped"
-        if self.kind == "transpose":
-            return "transposed"
-        if self.ndim != 2:
-            return f"{self.ndim}-D"
-        if 1 < self.groups == self.x_shape[-1]:
-            return "depthwise to 7" if max(self.kernel) <= 7 else "depthwise above 7"
-        if self.groups > 1:
-            return "grouped"
-        if set(self.kernel) == {1}:
-            return "1x1"
-        plain = set(self.kernel) == {3} and set(self.strides) == set(self.rhs_dilation) == {1}
-        return "dense 3x3" if plain and self.x_shape[-1] > _STEM_CHANNELS else "other dense"
 
     @property
     def mapped(self) -> tuple[int | None, ...]:

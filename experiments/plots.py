@@ -19,8 +19,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from experiments.cases import AUTO
 from experiments.config import PASSES
-from experiments.families import family_of, over_stock, over_torch
-from experiments.layers import FAMILIES
+from experiments.families import FAMILIES, family_of, over_stock, over_torch
 from experiments.records import SweepRecord, TrainRecord
 from experiments.results import Cell, family, geometric_mean
 

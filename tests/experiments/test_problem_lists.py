@@ -7,7 +7,8 @@ import pytest
 
 from experiments import config as configs
 from experiments.errors import ExperimentError
-from experiments.layers import FAMILIES, Layer
+from experiments.families import FAMILIES, family
+from experiments.layers import Layer
 from experiments.problems import layers_of
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -46,7 +47,7 @@ def test_every_list_holds_its_layers_and_the_sweep_names_every_list() -> None:
     layers = [Layer.parse(name, text) for name, text in sweep.layers.items()]
     # What is named and what is computed are one: no two names for one layer.
     assert len({layer.text for layer in layers}) == len(layers) == 150
-    assert collections.Counter(layer.family for layer in layers) == {
+    assert collections.Counter(family(layer) for layer in layers) == {
         "depthwise to 7": 25,
         "depthwise above 7": 4,
         "grouped": 10,
@@ -70,7 +71,7 @@ def test_shipped_sweeps_load_and_read_back(path: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "family"),
+    ("text", "expected"),
     [
         ("depthwise2d 1x9x9x4 k7x3", "depthwise to 7"),
         ("conv2d 1x9x9x4 -> 8 k3 g4", "depthwise to 7"),
@@ -89,9 +90,9 @@ def test_shipped_sweeps_load_and_read_back(path: Path, tmp_path: Path) -> None:
         ("max1d 1x9x8 k3", "pooling"),
     ],
 )
-def test_family_follows_from_the_layer(text: str, family: str) -> None:
-    assert Layer.parse("a", text).family == family
-    assert family in FAMILIES
+def test_family_follows_from_the_layer(text: str, expected: str) -> None:
+    assert family(Layer.parse("a", text)) == expected
+    assert expected in FAMILIES
 
 
 def test_batch_is_the_lists_unless_the_config_says_otherwise(tmp_path: Path) -> None:
