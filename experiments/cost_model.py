@@ -5,6 +5,7 @@ first set of these, soft-l1 on the logarithms one that outliers do not bend. Fro
 were in force, each is moved by itself as long as the choices it leads to lose less time; the better end counts.
 """
 
+import collections
 import dataclasses
 import itertools
 from collections.abc import Sequence
@@ -139,6 +140,15 @@ def predicting(times: Times, start: Device) -> Device:
 def judge(times: Times, device: Device) -> Fit:
     """How well `device` predicts these times, and what its choices lose."""
     return Fit(device, float(np.exp(np.mean(np.abs(_residuals(times, device))))), _regret(times, device))
+
+
+def by_algorithm(times: Times, device: Device) -> dict[str, tuple[int, float]]:
+    """For each algorithm how often it was timed, and predicted over recorded times in the geometric mean."""
+    rows, columns = np.nonzero(times.timed)
+    found: dict[str, list[float]] = collections.defaultdict(list)
+    for row, column, residual in zip(rows, columns, _residuals(times, device), strict=True):
+        found[times.names[row][column]].append(residual)
+    return {name: (len(each), float(np.exp(np.mean(each)))) for name, each in sorted(found.items())}
 
 
 def require_enough(times: Times) -> None:

@@ -88,6 +88,11 @@ def _print(kind: str, times: Times, fits: dict[str, Fit]) -> None:
     table.add_row("predictions are off by", *(f"{fit.error:.2f}x" for fit in fits.values()))
     table.add_row("regret, geometric mean", *(f"{fit.regret.mean:.3f}" for fit in fits.values()))
     table.add_row("regret, worst", *(f"{fit.regret.worst:.2f}" for fit in fits.values()))
+    table.add_section()
+    biases = {name: cost_model.by_algorithm(times, fit.device) for name, fit in fits.items()}
+    for algorithm, (count, _) in next(iter(biases.values())).items():
+        table.add_row(f"{algorithm}, {count} times", *(f"{bias[algorithm][1]:.2f}x" for bias in biases.values()))
+    table.caption = "below the regrets: predicted over recorded times, by algorithm"
     console.print(table)
     fitted = list(fits.values())[-1].regret
     for row in (-fitted.each).argsort()[:_MOST_WORST]:

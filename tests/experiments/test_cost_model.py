@@ -54,6 +54,9 @@ def times(device: Device, outliers: float = 0.0) -> cost_model.Times:
 def test_known_constants_are_recovered() -> None:
     measured, shipped = times(TRUE), devices()["cpu"]
     assert cost_model.predicting(measured, shipped) == TRUE
+    for count, bias in cost_model.by_algorithm(measured, dataclasses.replace(TRUE, call=TRUE.call / 2)).values():
+        assert count > 0
+        assert 0.5 <= bias < 1
     found = cost_model.fit(measured, shipped)
     # lax keeps its place against small gains, so even these choices lose some time, and the fit gives way to that.
     assert found.regret.mean <= cost_model.judge(measured, TRUE).regret.mean
@@ -117,5 +120,5 @@ def test_the_command_prints_and_stores_them(tmp_path: Path, capsys: pytest.Captu
     assert "Old" not in written
     assert tomllib.loads(written) == {"other": {"gemm": 1.0}, "cpu": dataclasses.asdict(device)}
     printed = capsys.readouterr().out
-    for told in ("regret, geometric mean", "regret, worst", "predictions are off by", "shipped", "gemm"):
+    for told in ("regret, geometric mean", "regret, worst", "predictions are off by", "im2col, ", "shipped", "gemm"):
         assert told in printed
