@@ -12,7 +12,7 @@ from convjax.algorithms.protocol import Reasons
 from convjax.choose import choose
 from convjax.primitive import conv_p, problem_of
 from convjax.problem import Problem
-from convjax.request import Pass
+from convjax.request import Pass, Request, request
 from convjax.rewrite import ENTERED
 from convjax.stock import stated
 
@@ -107,33 +107,57 @@ def explain(fn: Callable[..., Any], *args: Any, platform: str | None = None) -> 
     jaxpr = jax.make_jaxpr(fn)(*args).jaxpr
     found: dict[Row, int] = {}
     for eqn in _equations(jaxpr):
-        row = _row(eqn, platform)
+        row = _row_of(eqn, platform)
         if row is not None:
             found[row] = found.get(row, 0) + 1
     return Explanation(platform, tuple(dataclasses.replace(row, count=n) for row, n in found.items()), _left(jaxpr))
 
 
-def _row(eqn: Any, platform: str) -> Row | None:
+def explain_problem(problem: Problem, *, platform: str | None = None) -> Explanation:
+    """Which algorithm is taken for one problem and why, nothing being asked for but the limits in force.
+
+    Args:
+        problem: a `ConvSpec` or `WindowSpec`.
+        platform: as `explain`.
+
+    Returns:
+        An `Explanation` of one row.
+
+    Example:
+        >>> from convjax import ConvSpec
+        >>> problem = ConvSpec.parse("conv float32[1,9,9,32] float32[3,3,1,32] b01f_01io->b01f feature_groups=32")
+        >>> [row.algorithm for row in explain_problem(problem, platform="cpu").rows]
+        ['shift(by=multiply)']
+    """
+    platform = platform or _default_platform()
+    return Explanation(platform, (_row(problem, request(None, problem.operation), platform),))
+
+
+def _row_of(eqn: Any, platform: str) -> Row | None:
     avals = [atom.aval for atom in eqn.invars]
     if eqn.primitive is conv_p or eqn.primitive in window_primitive.PRIMITIVES:
         params = dict(eqn.params)
-        request = params.pop("request")
+        asked = params.pop("request")
         problem = problem_of(avals[0], avals[1], params) if eqn.primitive is conv_p else params["problem"]
-        choice = choose(problem, request, platform)
-        return Row(
-            problem,
-            request.role,
-            str(choice.algorithm),
-            choice.reason,
-            choice.seconds,
-            None,
-            choice.algorithm.cost(problem).workspace,
-            tuple((str(a), reasons) for a, reasons in choice.rejected),
-        )
+        return _row(problem, asked, platform)
     problem = stated(eqn)
     if problem is None:
         return None
     return Row(problem, "stock", "lax", "lax's own primitive, not called through convjax", None, None, 0, ())
+
+
+def _row(problem: Problem, asked: Request, platform: str) -> Row:
+    choice = choose(problem, asked, platform)
+    return Row(
+        problem,
+        asked.role,
+        str(choice.algorithm),
+        choice.reason,
+        choice.seconds,
+        None,
+        choice.algorithm.cost(problem).workspace,
+        tuple((str(a), reasons) for a, reasons in choice.rejected),
+    )
 
 
 def _left(jaxpr: core.Jaxpr) -> tuple[str, ...]:

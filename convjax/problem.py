@@ -181,8 +181,8 @@ class ConvSpec:
             lhs_dilation=text_form.read_by(fields, "lhs_dilate", ones),
             rhs_dilation=text_form.read_by(fields, "rhs_dilate", ones),
             dimension_numbers=dims,
-            feature_groups=int(fields.get("feature_groups", 1)),
-            batch_groups=int(fields.get("batch_groups", 1)),
+            feature_groups=text_form.read_count(fields, "feature_groups"),
+            batch_groups=text_form.read_count(fields, "batch_groups"),
             precision=fields.get("precision"),
             preferred_element_type=fields.get("out"),
         )
@@ -368,7 +368,11 @@ Problem = ConvSpec | WindowSpec
 
 def parse(text: str) -> Problem:
     """The problem of either kind that `text` describes."""
-    return ConvSpec.parse(text) if text.split()[:1] == ["conv"] else WindowSpec.parse(text)
+    operation = text.partition(" ")[0]
+    if operation not in ("conv", *WindowSpec.OPERATIONS):
+        operations = ", ".join(WindowSpec.OPERATIONS)
+        raise ValueError(f"problem {text!r} must begin with one of {operations}, or with conv")
+    return ConvSpec.parse(text) if operation == "conv" else WindowSpec.parse(text)
 
 
 def require_positive(name: str, values: Iterable[int]) -> None:

@@ -22,11 +22,22 @@ def ceil_windows(size: int, kernel_extent: int, stride: int, lo: int, hi: int) -
     return max(0, count)
 
 
+def left_over(extent: int, kernel_extent: int, stride: int, count: int) -> int:
+    """Cells of `extent` behind the last of `count` windows; below 0 where that overhangs the end."""
+    return extent - ((count - 1) * stride + kernel_extent if count else 0)
+
+
 def same_padding(size: int, kernel_extent: int, stride: int, odd_at_end: bool = True) -> tuple[int, int]:
     """Padding that makes ceil(n / s) windows; the odd cell goes to the end, or to the start."""
     total = max(0, (-(-size // stride) - 1) * stride + kernel_extent - size)
     small, large = total // 2, total - total // 2
     return (small, large) if odd_at_end else (large, small)
+
+
+def paddings(size: int, count: int, kernel_extent: int, stride: int) -> range:
+    """Every p, at least 0, that makes `count` windows, at least 1, when it pads both ends."""
+    least = transposed(count, kernel_extent, stride, size, 0)
+    return range(max(0, -(-least // 2)), (least + stride - 1) // 2 + 1)
 
 
 def transposed(count: int, kernel_extent: int, stride: int, lo: int, hi: int) -> int:

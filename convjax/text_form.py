@@ -74,7 +74,13 @@ def by(values: Ints, default: Ints) -> str | None:
 
 
 def read_by(fields: dict[str, str], name: str, default: Ints) -> Ints:
-    return tuple(int(n) for n in fields[name].split("x")) if name in fields else default
+    return tuple(map(int, _parts(fields, name, r"-?\d+", "2x2"))) if name in fields else default
+
+
+def read_count(fields: dict[str, str], name: str) -> int:
+    if name in fields and not fields[name].isdecimal():
+        raise ValueError(f"{name}={fields[name]} must be a number")
+    return int(fields.get(name, 1))
 
 
 def by_pads(padding: Pads) -> str | None:
@@ -84,5 +90,12 @@ def by_pads(padding: Pads) -> str | None:
 def read_pads(fields: dict[str, str], ndim: int) -> Pads:
     if "pad" not in fields:
         return ((0, 0),) * ndim
-    pairs = (pair.split("_") for pair in fields["pad"].split("x"))
+    pairs = (part.split("_") for part in _parts(fields, "pad", r"-?\d+_-?\d+", "1_1x0_1"))
     return tuple((int(lo), int(hi)) for lo, hi in pairs)
+
+
+def _parts(fields: dict[str, str], name: str, pattern: str, example: str) -> list[str]:
+    """What x separates, each part being as `pattern`."""
+    if not re.fullmatch(f"{pattern}(x{pattern})*", fields[name]):
+        raise ValueError(f"{name}={fields[name]} must read like {name}={example}")
+    return fields[name].split("x")

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import convjax
+from convjax.layer import Layer
 from experiments.config import PASSES, Pass, Sweep
 from experiments.errors import ExperimentError, nearest
-from experiments.layers import Layer
 from experiments.programs import Task
 from experiments.records import Record, SweepRecord
 

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 import tomli_w
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
 
+from convjax.layer import Layer
 from experiments import problems, sections
 from experiments.errors import ExperimentError
-from experiments.layers import Layer
 from experiments.sections import Section, named
 
 Pass = Literal["fprop", "dgrad", "wgrad"]
@@ -52,7 +52,7 @@ class Sweep(Section):
     # see experiments/problems.py. Resolved, the layers stand below.
     problems: tuple[str, ...] | None = None
     batch: PositiveInt | None = None
-    # name -> text, such as "conv2d 4x56x56x64 -> 64 k3 p1"; see experiments/layers.py.
+    # name -> text, such as "conv2d 4x56x56x64 -> 64 k3 p1"; see convjax/layer.py.
     layers: Annotated[dict[str, str], AfterValidator(_layers)] = Field(default={})
 
 

@@ -3,8 +3,8 @@
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 
+from convjax.layer import Layer
 from experiments.config import PASSES
-from experiments.layers import Layer
 from experiments.results import Cell, geometric_mean
 
 FAMILIES = (

@@ -16,8 +16,8 @@ from typing import Annotated, Self
 import pydantic
 from pydantic import AfterValidator, Field, PositiveInt
 
+from convjax.layer import Layer
 from experiments.errors import ExperimentError, nearest
-from experiments.layers import Layer
 from experiments.sections import Section, named, read
 
 

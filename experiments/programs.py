@@ -17,9 +17,9 @@ from jax import lax
 
 import convjax
 from convjax import testing
+from convjax.layer import Layer
 from convjax.problem import ConvSpec, Problem, WindowSpec
 from experiments.config import Pass
-from experiments.layers import Layer
 
 Function = Callable[..., Any]
 

@@ -8,9 +8,9 @@ from flax import nnx
 
 from convjax import sizes
 from convjax.nn.operands import check_groups, hashable, hashable_windows, kernel_sizes, operands, result, steps
-from convjax.ops.arguments import channels_first, padding_pairs
+from convjax.ops.arguments import channels_first
 from convjax.ops.conv import SPATIAL_LETTERS, conv_general_dilated
-from convjax.ops.operands import check_sizes
+from convjax.ops.operands import kernel_padding
 from convjax.ops.pad import PaddingMode, pad_by_mode, padding_modes
 from convjax.request import AlgorithmLike, request
 
@@ -99,8 +99,7 @@ class Conv(nnx.Conv):
                 f"padding_mode {modes} copies elements of inputs, which input_dilation {spread} spreads apart: "
                 "leave one out, or pad the inputs before by convjax.pad"
             )
-        widths = padding_pairs(padding, size, extent, strides)
-        check_sizes(size, widths, extent)
+        widths = kernel_padding(size, self.kernel_size, strides, dilation, padding)
         x, widths = pad_by_mode(x, widths, modes, 2 if first else 1)
 
         letters = SPATIAL_LETTERS[ndim]

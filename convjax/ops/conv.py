@@ -6,9 +6,9 @@ from typing import Any
 import jax
 from jax import lax
 
-from convjax import primitive, sizes
-from convjax.ops.arguments import Padding, channels_first, padding_pairs, positive_per_axis, with_batch
-from convjax.ops.operands import add_bias, check_bias, check_dtypes, check_groups, check_sizes
+from convjax import primitive
+from convjax.ops.arguments import Padding, channels_first, positive_per_axis, with_batch
+from convjax.ops.operands import add_bias, check_bias, check_dtypes, check_groups, kernel_padding
 from convjax.ops.pad import PaddingMode, pad_by_mode, padding_modes
 from convjax.problem import require_positive
 from convjax.request import AlgorithmLike, request
@@ -144,9 +144,7 @@ def conv(
     _check_operands(x, w, bias, groups, x.shape[1 if first else -1], preferred_element_type)
 
     size = x.shape[2:] if first else x.shape[1:-1]
-    extent = tuple(sizes.dilated(k, d) for k, d in zip(w.shape, dilation))  # noqa: B905  the kernel's axes lead
-    widths = padding_pairs(padding, size, extent, strides)
-    check_sizes(size, widths, extent)
+    widths = kernel_padding(size, w.shape[:ndim], strides, dilation, padding)
     modes = padding_modes(padding_mode, ndim)
     x, widths = pad_by_mode(x, widths, modes, 2 if first else 1)
 

@@ -86,7 +86,7 @@ def conv_transpose(
 
     size = x.shape[2:] if first else x.shape[1:-1]
     extent = tuple(sizes.dilated(k, d) for k, d in zip(w.shape[:ndim], dilation, strict=True))
-    output, widths = _output(size, extent, strides, dilation, padding, output_padding, output_size)
+    output, widths = transposed_size(size, extent, strides, dilation, padding, output_padding, output_size)
     modes = padding_modes(padding_mode, ndim)
     # Along the axes of other modes the margins are computed too, and added back afterwards.
     cropped = tuple(pair if mode == "zeros" else (0, 0) for pair, mode in zip(widths, modes, strict=True))
@@ -98,7 +98,7 @@ def conv_transpose(
         x,
         _kernel_of_adjoint(w, groups),
         (1,) * ndim,
-        _padding_of_adjoint(size, computed, extent, strides, cropped),
+        padding_of_adjoint(size, computed, extent, strides, cropped),
         lhs_dilation=strides,
         rhs_dilation=dilation,
         dimension_numbers=(x_order, f"{letters}IO", x_order),
@@ -167,7 +167,7 @@ def _check_operands(
     check_bias(bias, outputs)
 
 
-def _output(
+def transposed_size(
     size: Ints,
     extent: Ints,
     strides: Ints,
@@ -176,7 +176,10 @@ def _output(
     output_padding: int | Sequence[int],
     output_size: int | Sequence[int] | None,
 ) -> tuple[Ints, Pads]:
-    """The spatial sizes of y, and the padding of the convolution from there to x."""
+    """The spatial sizes of y, and the padding of the convolution from there to x.
+
+    `output_size` takes the place of the least size and `output_padding`.
+    """
     ndim = len(size)
     extra = per_axis("output_padding", output_padding, ndim)
     wanted = None if output_size is None else per_axis("output_size", output_size, ndim)
@@ -216,7 +219,7 @@ def _output(
     return output, widths
 
 
-def _padding_of_adjoint(size: Ints, output: Ints, extent: Ints, strides: Ints, widths: Pads) -> Pads:
+def padding_of_adjoint(size: Ints, output: Ints, extent: Ints, strides: Ints, widths: Pads) -> Pads:
     """The padding of x, dilated by the strides, under which windows stand where y's elements are."""
     pads = []
     for n, m, e, s, (lo, _) in zip(size, output, extent, strides, widths, strict=True):

@@ -1,10 +1,12 @@
 """What every convolution asks of its operands and sizes, and the bias that it adds."""
 
-from collections.abc import Sequence
-
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from convjax import sizes
+from convjax.ops.arguments import Padding, padding_pairs
+from convjax.problem import Ints, Pads
 
 
 def check_groups(groups: int, channels: int, outputs: int) -> None:
@@ -33,7 +35,10 @@ def add_bias(y: jax.Array, bias: jax.Array, axis: int) -> jax.Array:
     return y + broadcast.astype(y.dtype)
 
 
-def check_sizes(size: Sequence[int], widths: Sequence[tuple[int, int]], extent: Sequence[int]) -> None:
+def kernel_padding(size: Ints, kernel: Ints, strides: Ints, dilation: Ints, padding: Padding) -> Pads:
+    """(lo, hi) an axis for a convolution over `size`; refuses what leaves no room for the dilated kernel."""
+    extent = tuple(map(sizes.dilated, kernel, dilation))
+    widths = padding_pairs(padding, size, extent, strides)
     for axis, (n, (lo, hi), e) in enumerate(zip(size, widths, extent, strict=True)):
         if n + min(lo, 0) + min(hi, 0) < 0:
             raise ValueError(f"padding ({lo}, {hi}) crops more than the {n} elements of spatial axis {axis}")
@@ -42,3 +47,4 @@ def check_sizes(size: Sequence[int], widths: Sequence[tuple[int, int]], extent: 
                 f"spatial axis {axis} has {n} elements, {n + lo + hi} with padding ({lo}, {hi}), fewer than the "
                 f"dilated kernel's {e}: the output would be empty; pad by {e - n} or more in all"
             )
+    return widths

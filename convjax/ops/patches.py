@@ -15,16 +15,8 @@ import numpy as np
 
 from convjax import sizes
 from convjax.layout import pad, window_slice
-from convjax.ops.arguments import (
-    Padding,
-    channels_first,
-    padding_pairs,
-    per_axis,
-    positive_per_axis,
-    spatial_axes,
-    with_batch,
-)
-from convjax.ops.operands import check_sizes
+from convjax.ops.arguments import Padding, channels_first, per_axis, positive_per_axis, spatial_axes, with_batch
+from convjax.ops.operands import kernel_padding
 from convjax.problem import Ints, Pads
 
 
@@ -242,9 +234,7 @@ def _read(
     ndim = len(size)
     kernel = positive_per_axis("kernel_size", kernel_size, ndim)
     steps, gaps = positive_per_axis("strides", strides, ndim), positive_per_axis("dilation", dilation, ndim)
-    extent = tuple(map(sizes.dilated, kernel, gaps))
-    widths = padding_pairs(padding, size, extent, steps)
-    check_sizes(size, widths, extent)
+    widths = kernel_padding(size, kernel, steps, gaps, padding)
     return _Patches(size, kernel, steps, widths, gaps, channels_first(layout, ndim))
 
 

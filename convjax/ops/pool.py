@@ -11,7 +11,7 @@ from jax import lax
 from convjax import sizes, window_primitive
 from convjax.ops.arguments import Padding, channels_first, padding_pairs, positive_per_axis, spatial_axes, with_batch
 from convjax.ops.patches import accumulator
-from convjax.problem import Ints, WindowSpec
+from convjax.problem import Ints, Pads, WindowSpec
 from convjax.request import AlgorithmLike, request
 
 
@@ -166,8 +166,8 @@ class Windows:
     window: Ints
     strides: Ints
     dilation: Ints
-    asked: tuple[tuple[int, int], ...]
-    padding: tuple[tuple[int, int], ...]
+    asked: Pads
+    padding: Pads
 
     @property
     def ndim(self) -> int:
@@ -200,10 +200,8 @@ class Windows:
         for axis, (n, k, s, d, (lo, hi)) in enumerate(
             zip(self.size, self.window, self.strides, self.dilation, self.asked, strict=True), self.first
         ):
-            windows = self.problem("sum").windows_shape[axis]
-            cells = np.arange(windows)[:, None] * s + np.arange(k) * d - lo
             low, high = (-lo, n + hi) if include_padding else (0, n)
-            inside = np.sum((cells >= low) & (cells < high), axis=1)
+            inside = _cells_within(low, high, self.problem("sum").windows_shape[axis], k, s, d, lo)
             counts = counts * inside.reshape([-1 if a == axis else 1 for a in range(self.x.ndim)])
         return counts
 
@@ -245,10 +243,22 @@ def read_windows(
     steps = positive_per_axis("strides", window if strides is None else strides, ndim)
     gaps = positive_per_axis("dilation", dilation, ndim)
     first = 2 if channels_first(layout, ndim) else 1
-    size = x.shape[first : first + ndim]
-    extent = tuple(sizes.dilated(k, d) for k, d in zip(taps, gaps, strict=True))
-    asked = padding_pairs(padding, size, extent, steps)
-    for axis, ((lo, hi), e, n) in enumerate(zip(asked, extent, size, strict=True)):
+    asked, pads = window_padding(x.shape[first : first + ndim], taps, steps, gaps, padding, ceil_mode)
+    return Windows(x, unbatched, first, taps, steps, gaps, asked, pads)
+
+
+def window_padding(
+    size: Ints, window: Ints, strides: Ints, dilation: Ints, padding: Padding, ceil_mode: bool
+) -> tuple[Pads, Pads]:
+    """(lo, hi) an axis as asked for, and so that it ends where the last window of ceil mode does.
+
+    Refuses what leaves no window, or a window without elements.
+    """
+    extent = tuple(map(sizes.dilated, window, dilation))
+    asked = padding_pairs(padding, size, extent, strides)
+    pads = []
+    places = zip(size, window, strides, dilation, extent, asked, strict=True)
+    for axis, (n, k, s, d, e, (lo, hi)) in enumerate(places):
         if min(lo, hi) < 0 or (not isinstance(padding, str) and max(lo, hi) > e // 2):
             raise ValueError(
                 f"padding ({lo}, {hi}) on spatial axis {axis} must be between 0 and half the dilated window, {e // 2}"
@@ -258,22 +268,23 @@ def read_windows(
                 f"spatial axis {axis} has {n} elements, {n + lo + hi} with padding, fewer than the dilated window's "
                 f"{e}: use a smaller window, more padding or ceil_mode"
             )
-    pads = asked
-    if ceil_mode:
-        pads = tuple(
-            (lo, (sizes.ceil_windows(n, e, s, lo, hi) - 1) * s + e - n - lo)
-            for n, e, s, (lo, hi) in zip(size, extent, steps, asked, strict=True)
-        )
-    pool = Windows(x, unbatched, first, taps, steps, gaps, asked, pads)
-    windows = pool.problem("max").windows_shape[first : first + ndim]
-    if 0 in windows and 0 not in size:
-        raise ValueError(
-            f"windows of extent {extent} do not fit into {size} with padding {asked}: the output would be empty; "
-            "use a smaller window or more padding"
-        )
-    if not pool.counts(include_padding=False).all():
-        raise ValueError(
-            f"a window of {taps} taps, dilation {gaps}, stride {steps} over {size} with padding {asked} "
-            "holds no element of x: use less padding or dilation"
-        )
-    return pool
+        count = sizes.ceil_windows(n, e, s, lo, hi) if ceil_mode else sizes.windows(n + lo + hi, e, s)
+        if n > 0 and count == 0:
+            raise ValueError(
+                f"windows of extent {extent} do not fit into {size} with padding {asked}: the output would be empty; "
+                "use a smaller window or more padding"
+            )
+        if 0 in _cells_within(0, n, count, k, s, d, lo):
+            raise ValueError(
+                f"a window of {window} taps, dilation {dilation}, stride {strides} over {size} with padding {asked} "
+                "holds no element of x: use less padding or dilation"
+            )
+        pads.append((lo, hi - sizes.left_over(n + lo + hi, e, s, count) if ceil_mode else hi))
+    return asked, tuple(pads)
+
+
+def _cells_within(low: int, high: int, count: int, taps: int, stride: int, dilation: int, lo: int) -> np.ndarray:
+    """Of each of `count` windows along an axis, the taps that stand on `low` to `high` of x."""
+    cells = np.arange(count)[:, None] * stride + np.arange(taps) * dilation - lo
+    within: np.ndarray = np.sum((cells >= low) & (cells < high), axis=1)
+    return within

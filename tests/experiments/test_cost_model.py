@@ -12,12 +12,12 @@ from test_records import sweep_record
 import convjax
 from convjax.choose import choose
 from convjax.device import Device, devices
+from convjax.layer import Layer
 from convjax.request import Constraints, Request
 from experiments import config as configs
 from experiments import cost_model, fit
 from experiments.errors import ExperimentError
 from experiments.folder import RunFolder
-from experiments.layers import Layer
 from experiments.programs import layer_problem
 from experiments.records import RecordWriter, SweepRecord
 from experiments.results import cells

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
+from convjax.layer import Layer
 from experiments.config import PASSES
-from experiments.layers import Layer
 from experiments.programs import Task
 
 
@@ -34,6 +34,8 @@ def test_knobs() -> None:
     assert Layer.parse("a", "max2d 1x8x8x2 k2").strides == (2, 2)
     transposed = Layer.parse("a", "transpose2d 1x8x8x2 -> 4 k3 s2 p1 op1")
     assert (transposed.strides, transposed.lhs_dilation, transposed.padding) == ((1, 1), (2, 2), ((1, 2), (1, 2)))
+    kept = Layer.parse("a", "transpose1d 1x7x2 -> 4 k2 s3 pSAME")  # 7 elements make 21, of which the last is 0
+    assert (kept.lhs_dilation, kept.padding) == ((3,), ((1, 2),))
 
 
 @pytest.mark.parametrize("text", ["conv2d 2x5x4x2 -> 3 k3 p1 members3", "conv2d 1x5x4x2 -> 3 k3 s2 examples4"])
@@ -71,10 +73,14 @@ def test_vmapped_layers_are_computed_member_by_member(text: str) -> None:
         ("conv2d 1x8x8x3 -> 4 k9", "reaching over 9 does not fit the 8 padded cells"),
         ("conv2d 1x8x8x3 -> 4 k3 g2", "2 groups do not divide 3 -> 4 channels"),
         ("conv2d 1x8x8x3 -> 4 k3 s0", "s0 must be at least 1"),
+        ("conv2d 1x8x8x4 -> 4 k3 g2x2", "g2x2 must be one number"),
+        ("depthwise2d 1x8x8x4 k3 g4", "only conv and transpose have it"),
+        ("conv2d 1x8x8x3 -> 4 k3 op1", "only transpose has op"),
+        ("transpose2d 1x8x8x3 -> 4 k3 op1", "output_padding 1 must be at least 0 and below"),
         ("conv2d 1x8x8x3 -> 4 k3x3x3", "3 numbers for 2 spatial axes"),
-        ("conv2d 1x8x8x3 -> 4 k3 pEQUAL", "VALID, SAME, SAME_LOWER, CAUSAL"),
+        ("conv2d 1x8x8x3 -> 4 k3 pEQUAL", "SAME, SAME_LOWER, VALID, FULL, CAUSAL"),
         ("conv2d 1x8x8x3 -> 4 k3 x7", "cannot read 'x7'"),
-        ("conv2d Nx8x8x3 -> 4 k3", "Nx8x8x3 leaves its batch to a config"),
+        ("conv2d Nx8x8x3 -> 4 k3", "Nx8x8x3 leaves its batch open"),
         ("conv2d 1x8x8x3 -> 4 k3 members0", "cannot read 'members0'"),
         ("conv2d 1x8x8x3 -> 4 k3 members2 examples2", "members or examples, but not both"),
         ("max2d 1x8x8x3 k3 members2", "and a pooling neither"),

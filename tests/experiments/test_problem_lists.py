@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from convjax.layer import Layer
 from experiments import config as configs
 from experiments.errors import ExperimentError
 from experiments.families import FAMILIES, family
-from experiments.layers import Layer
 from experiments.problems import layers_of
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -142,7 +142,7 @@ def test_bad_lists_are_refused_in_one_sentence(tmp_path: Path, text: str, said: 
         ),
         ("problem = ['list.toml']", "unknown key 'problem' in [sweep]; did you mean 'problems'?"),
         ("batch = 3\nlayers = { a = 'max2d 1x8x8x3 k2' }", "sweep.batch is of the lists in sweep.problems"),
-        ("layers = { a = 'max2d Nx8x8x3 k2' }", "sweep.layers: layer 'a': Nx8x8x3 leaves its batch to a config"),
+        ("layers = { a = 'max2d Nx8x8x3 k2' }", "sweep.layers: layer 'a': Nx8x8x3 leaves its batch open"),
         ("seconds = 1.0", "[sweep] has no layers: give some under layers, or lists under problems"),
     ],
 )

@@ -9,29 +9,32 @@
     conv2d 4x28x28x128 -> 128 k3 p1 bfloat16   another dtype than float32
     conv2d 4x28x28x32 -> 32 k3 p1 members8     vmapped over 8 members, each with an x and a kernel of its own
     conv2d 1x14x14x16 -> 32 k3 p1 examples32   vmapped over 32 examples that share a kernel, whose gradient is each's
-    conv2d Nx56x56x64 -> 64 k3 p1              a batch that a config fills in; see experiments/problems.py
+    conv2d Nx56x56x64 -> 64 k3 p1              a batch left open, to be filled in before it is parsed
 
 Each knob takes one number or one for each axis (`k3x5`), padding also `lo_hi` pairs (`p1_0x1_0`).
 """
 
 import dataclasses
-import math
 import re
 from typing import Any, Literal, Self
 
-Ints = tuple[int, ...]
+from convjax import sizes
+from convjax.ops.arguments import PADDING_STRINGS, padding_pairs
+from convjax.ops.conv_transpose import padding_of_adjoint, transposed_size
+from convjax.problem import Ints, Pads
+
 Kind = Literal["conv", "depthwise", "transpose", "max", "avg"]
 
 _SYNTAX = "like 'conv2d 4x56x56x64 -> 64 k3 p1', 'depthwise2d 4x56x56x128 k3 p1' or 'max2d 8x112x112x64 k3 s2 p1'"
 _DTYPES = ("float32", "float64", "bfloat16", "float16")
-_PADDINGS = ("VALID", "SAME", "SAME_LOWER", "CAUSAL")
 
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
     """A layer with lax's parameters, channels last; `w_shape` is None for a pooling.
 
-    Where it is vmapped, over so many `members`, the shapes are those of one.
+    `written_padding` and `output_padding` are those of the text: what a transposed layer crops and adds. Where it is
+    vmapped, over so many `members`, the shapes are those of one.
     """
 
     name: str
@@ -42,7 +45,9 @@ class Layer:
     w_shape: Ints | None
     kernel: Ints
     strides: Ints
-    padding: tuple[tuple[int, int], ...]
+    padding: Pads
+    written_padding: str | Pads
+    output_padding: Ints
     lhs_dilation: Ints
     rhs_dilation: Ints
     groups: int
@@ -98,10 +103,7 @@ class Layer:
         if head is None or shape is None:
             raise ValueError(f"layer {name!r}: cannot read {text!r}; a layer reads {_SYNTAX}")
         if shape[1] == "N":
-            raise ValueError(
-                f"layer {name!r}: {words[1]} leaves its batch to a config: write a number for N, "
-                "or name its problem list under sweep.problems"
-            )
+            raise ValueError(f"layer {name!r}: {words[1]} leaves its batch open: write a number for N")
         kind: Any = head[1]
         ndim = int(head[2])
         x_shape = tuple(int(n) for n in words[1].split("x"))
@@ -122,21 +124,16 @@ class Layer:
         kernel = _per_axis(name, knobs, "k", ndim, None)
         strides = _per_axis(name, knobs, "s", ndim, kernel if kind in ("max", "avg") else (1,) * ndim)
         dilation = _per_axis(name, knobs, "d", ndim, (1,) * ndim)
-        padding = _padding(name, knobs, x_shape[1:-1], kernel, strides, dilation)
+        extra = _per_axis(name, knobs, "op", ndim, (0,) * ndim)
+        _refuse_foreign(name, knobs, kind)
+        asked = _asked_padding(name, knobs.get("p", "0"), ndim)
+        padding = _padding(name, kind, x_shape[1:-1], kernel, strides, dilation, asked, extra)
         groups = x_shape[-1] if kind == "depthwise" else int(knobs.get("g", "1"))
         if groups < 1 or x_shape[-1] % groups or channels % groups:
             raise ValueError(f"layer {name!r}: {groups} groups do not divide {x_shape[-1]} -> {channels} channels")
-        members = {word: int(knobs[word]) for word in ("members", "examples") if word in knobs}
-        if members and (len(members) > 1 or kind in ("max", "avg")):
-            raise ValueError(
-                f"layer {name!r}: a convolution may have members or examples, but not both, and a pooling neither"
-            )
         lhs_dilation = (1,) * ndim
         if kind == "transpose":
-            extra = _per_axis(name, knobs, "op", ndim, (0,) * ndim)
             lhs_dilation, strides = strides, lhs_dilation
-            reach = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
-            padding = tuple((r - lo, r - hi + e) for r, (lo, hi), e in zip(reach, padding, extra, strict=True))
         return cls(
             name=name,
             text=" ".join(words),
@@ -147,17 +144,19 @@ class Layer:
             kernel=kernel,
             strides=strides,
             padding=padding,
+            written_padding=asked,
+            output_padding=extra,
             lhs_dilation=lhs_dilation,
             rhs_dilation=dilation,
             groups=groups,
-            members=max(members.values(), default=0),
-            shares_kernel="examples" in members,
+            members=int(knobs.get("members", knobs.get("examples", "0"))),
+            shares_kernel="examples" in knobs,
         )
 
     def __post_init__(self) -> None:
         for axis, (n, k, (lo, hi)) in enumerate(zip(self.x_shape[1:-1], self.kernel, self.padding, strict=True)):
-            room = (n - 1) * self.lhs_dilation[axis] + 1 + lo + hi
-            reach = self.rhs_dilation[axis] * (k - 1) + 1
+            room = sizes.dilated(n, self.lhs_dilation[axis]) + lo + hi
+            reach = sizes.dilated(k, self.rhs_dilation[axis])
             if room < reach:
                 raise ValueError(
                     f"layer {self.name!r}: a kernel reaching over {reach} does not fit the {room} padded cells "
@@ -195,27 +194,45 @@ def _per_axis(name: str, knobs: dict[str, str], knob: str, ndim: int, default: I
     return values
 
 
+def _refuse_foreign(name: str, knobs: dict[str, str], kind: Kind) -> None:
+    """Knobs that would have no effect, or say more than one number can."""
+    if "g" in knobs and (kind not in ("conv", "transpose") or not knobs["g"].isdecimal()):
+        raise ValueError(f"layer {name!r}: g{knobs['g']} must be one number, and only conv and transpose have it")
+    if "op" in knobs and kind != "transpose":
+        raise ValueError(f"layer {name!r}: only transpose has op, which enlarges its output")
+    mapped = {"members", "examples"} & knobs.keys()
+    if len(mapped) > 1 or (mapped and kind in ("max", "avg")):
+        raise ValueError(
+            f"layer {name!r}: a convolution may have members or examples, but not both, and a pooling neither"
+        )
+
+
 def _padding(
-    name: str, knobs: dict[str, str], spatial: Ints, kernel: Ints, strides: Ints, dilation: Ints
-) -> tuple[tuple[int, int], ...]:
-    text = knobs.get("p", "0")
-    reach = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
-    if text == "VALID":
-        return ((0, 0),) * len(spatial)
-    if text == "CAUSAL":
-        return tuple((r, 0) for r in reach)
-    if text in ("SAME", "SAME_LOWER"):
-        totals = [
-            max(0, (math.ceil(n / s) - 1) * s + r + 1 - n) for n, s, r in zip(spatial, strides, reach, strict=True)
-        ]
-        return tuple((t // 2, t - t // 2) if text == "SAME" else (t - t // 2, t // 2) for t in totals)
+    name: str, kind: Kind, size: Ints, kernel: Ints, strides: Ints, dilation: Ints, asked: str | Pads, extra: Ints
+) -> Pads:
+    """Lax's padding, by the operation's own function."""
+    extent = tuple(map(sizes.dilated, kernel, dilation))
+    if kind != "transpose":
+        return padding_pairs(asked, size, extent, strides)
+    try:
+        output, crop = transposed_size(size, extent, strides, dilation, asked, extra, None)
+    except ValueError as error:
+        raise ValueError(f"layer {name!r}: {error}") from None
+    return padding_of_adjoint(size, output, extent, strides, crop)
+
+
+def _asked_padding(name: str, text: str, ndim: int) -> str | Pads:
+    """A name, or (lo, hi) an axis."""
+    if text in PADDING_STRINGS:
+        return text
     if not re.fullmatch(r"\d+(_\d+)?(x\d+(_\d+)?)*", text):
         raise ValueError(
-            f"layer {name!r}: padding p{text} must be numbers (p1, p1x2, p1_0x1_0) or one of {', '.join(_PADDINGS)}"
+            f"layer {name!r}: padding p{text} must be numbers (p1, p1x2, p1_0x1_0) or one of "
+            f"{', '.join(PADDING_STRINGS)}"
         )
     pairs = [part.partition("_") for part in text.split("x")]
     padding = tuple((int(lo), int(hi or lo)) for lo, _, hi in pairs)
-    padding = padding * len(spatial) if len(padding) == 1 else padding
-    if len(padding) != len(spatial):
-        raise ValueError(f"layer {name!r}: padding p{text} has {len(padding)} entries for {len(spatial)} spatial axes")
+    padding = padding * ndim if len(padding) == 1 else padding
+    if len(padding) != ndim:
+        raise ValueError(f"layer {name!r}: padding p{text} has {len(padding)} entries for {ndim} spatial axes")
     return padding

@@ -1,0 +1,6 @@
+"""`python -m convjax`."""
+
+from convjax.commands import main
+
+if __name__ == "__main__":
+    main()

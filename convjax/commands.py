@@ -1,0 +1,91 @@
+"""The commands of `python -m convjax`: arguments in, a table or one sentence out; bad input exits with 2.
+
+To add one, write its function, which takes the parsed arguments and prints, and its parser in `_parser`.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from convjax.algorithms import REGISTRY
+from convjax.algorithms.protocol import Algorithm
+from convjax.explain import explain_problem
+from convjax.inspect.shape import layer_shape
+from convjax.lowering import PLATFORMS
+from convjax.problem import parse
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command that `arguments` (by default the command line's) name."""
+    given = _parser().parse_args(arguments)
+    try:
+        given.run(given)
+    except (ValueError, OSError) as error:
+        _refuse(str(error))
+
+
+def _shape(given: argparse.Namespace) -> None:
+    print(layer_shape(given.layer, given.layout))
+
+
+def _algorithms(given: argparse.Namespace) -> None:
+    by_registered: dict[tuple[Algorithm, ...], list[str]] = {}
+    for operation, registered in REGISTRY.items():
+        if given.operation in (None, operation):
+            by_registered.setdefault(registered, []).append(operation)
+    print("\n\n".join(_table(operations, registered) for registered, operations in by_registered.items()))
+
+
+def _table(operations: Sequence[str], registered: Sequence[Algorithm]) -> str:
+    """The algorithms in their order, and what the first line of each one's file says of it."""
+    width = max(len(str(a)) for a in registered)
+    rows = [f"  {a!s:{width}}  {_summary(a)}" for a in registered]
+    return "\n".join([", ".join(operations), *rows])
+
+
+def _summary(algorithm: Algorithm) -> str:
+    documentation = sys.modules[type(algorithm).__module__].__doc__ or ""
+    return documentation.strip().partition("\n")[0]
+
+
+def _explain(given: argparse.Namespace) -> None:
+    print(explain_problem(parse(given.problem), platform=given.platform))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="python -m convjax", description="Convolutions and poolings, looked at from the shell.")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    shape = commands.add_parser("shape", help="what comes out of a layer, its parameters and its work")
+    shape.add_argument("layer", metavar="LAYER", help="such as 'conv2d 3x10x10 -> 5 k3'; see convjax/layer.py")
+    shape.add_argument(
+        "--layout", help="NCHW, NHWC or their like; by default channels last, or C x H x W where there is no batch"
+    )
+    shape.set_defaults(run=_shape)
+
+    algorithms = commands.add_parser("algorithms", help="the registered algorithms, by operation")
+    algorithms.add_argument("operation", metavar="OPERATION", nargs="?", choices=REGISTRY, help=", ".join(REGISTRY))
+    algorithms.set_defaults(run=_algorithms)
+
+    explain = commands.add_parser("explain", help="the algorithm that is taken for a problem, and why")
+    explain.add_argument(
+        "problem",
+        metavar="PROBLEM",
+        help="as str(ConvSpec) or str(WindowSpec): 'conv float32[1,56,56,64] float32[3,3,64,64] b01f_01io->b01f'",
+    )
+    explain.add_argument("--platform", choices=PLATFORMS, help="by default that of the default backend")
+    explain.set_defaults(run=_explain)
+    return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """Refuses in one sentence, without the usage that `--help` shows."""
+
+    def error(self, message: str) -> NoReturn:
+        _refuse(message)
+
+
+def _refuse(message: str) -> NoReturn:
+    print(f"convjax: {message}", file=sys.stderr)
+    sys.exit(2)

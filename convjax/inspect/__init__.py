@@ -1,0 +1,1 @@
+"""See and count: sizes, parameters, costs, receptive fields and pictures of convolutional networks."""

@@ -1,0 +1,313 @@
+"""Sizes along one axis, known beforehand: what an operation makes of one, and which convolutions make another of it.
+
+The numbers and the refusals are those of the operations: both read their arguments by the same functions.
+"""
+
+import dataclasses
+import heapq
+import itertools
+from collections.abc import Iterator, Sequence
+
+from convjax import sizes
+from convjax.ops.arguments import Padding, padding_pairs, per_axis, positive_per_axis
+from convjax.ops.conv_transpose import transposed_size
+from convjax.ops.operands import kernel_padding
+from convjax.ops.pool import window_padding
+
+# As the operations take it, or the (lo, hi) pair of the one axis.
+AxisPadding = str | int | Sequence[int | Sequence[int]]
+
+
+@dataclasses.dataclass(frozen=True)
+class OutputSize:
+    """What an operation makes of one axis.
+
+    Attributes:
+        size: elements of the output.
+        padding: (lo, hi), whatever form it was given in.
+        remainder: cells at the end of the padded input that no window reads, since a further stride does not fit. Of
+            a transposed convolution, cells at the end of the output, before it is cropped, that nothing is added to.
+        overhang: cells behind the padded input that the last window of ceil mode reaches.
+
+    Example:
+        >>> made = conv_output_size(9, 3, stride=4, padding=(0, 1), full_output=True)
+        >>> made.size, made.remainder, made.unused  # one of the three cells left over is padding
+        (2, 3, 2)
+    """
+
+    size: int
+    padding: tuple[int, int]
+    remainder: int
+    overhang: int = 0
+
+    @property
+    def unused(self) -> int:
+        """Elements of the input itself behind the last window: what the remainder holds beyond the padding."""
+        return max(0, self.remainder - self.padding[1])
+
+
+def conv_output_size(
+    size: int,
+    kernel: int,
+    *,
+    stride: int = 1,
+    padding: AxisPadding = "VALID",
+    dilation: int = 1,
+    ceil_mode: bool = False,
+    full_output: bool = False,
+) -> int | OutputSize:
+    """How many elements `conv` makes of an axis.
+
+    floor((n + lo + hi - d (k - 1) - 1) / s) + 1, in ceil mode with ceil in the place of floor, and one less where the
+    last window would start behind the input and its low padding
+
+    Args:
+        size: n, elements of the axis.
+        kernel: k, taps.
+        stride: s, elements between windows.
+        padding: one number for both ends, a (lo, hi) pair, negative to crop, or "SAME", "SAME_LOWER", "VALID",
+            "FULL", "CAUSAL".
+        dilation: d, elements between taps.
+        ceil_mode: whether a last window may overhang the end, as `pool_output_size`; `conv` has no such mode.
+        full_output: whether to return an `OutputSize`, which says the resolved padding and what is left over as well.
+
+    Returns:
+        The size, or the `OutputSize` that holds it.
+
+    Raises:
+        ValueError: as `conv`: numbers below 1, or an axis that leaves no room for the kernel.
+        TypeError: a number that is no integer.
+
+    Example:
+        >>> conv_output_size(224, 7, stride=2, padding=3)
+        112
+        >>> conv_output_size(10, 3, stride=2, full_output=True)
+        OutputSize(size=4, padding=(0, 0), remainder=1, overhang=0)
+
+    Source:
+        Dumoulin and Visin, A guide to convolution arithmetic for deep learning, arXiv:1603.07285, section 2.
+    """
+    n, k, s, d = _size(size), *_positive(kernel=kernel, stride=stride, dilation=dilation)
+    extent = sizes.dilated(k, d)
+    ((lo, hi),) = padding_pairs(_of_one_axis(padding), (n,), (extent,), (s,))
+    count = sizes.ceil_windows(n, extent, s, lo, hi) if ceil_mode else sizes.windows(n + lo + hi, extent, s)
+    found = _output_size(count, n, extent, s, (lo, hi))
+    kernel_padding((n,), (k,), (s,), (d,), ((lo, hi + found.overhang),))  # refuses what conv refuses
+    return found if full_output else found.size
+
+
+def pool_output_size(
+    size: int,
+    window: int,
+    *,
+    stride: int | None = None,
+    padding: AxisPadding = "VALID",
+    dilation: int = 1,
+    ceil_mode: bool = False,
+    full_output: bool = False,
+) -> int | OutputSize:
+    """How many elements `max_pool` and its like make of an axis; the formula is that of `conv_output_size`.
+
+    Args:
+        size, dilation, full_output: as `conv_output_size`.
+        window: k, taps.
+        stride: s, elements between windows; None is the window.
+        padding: as `conv_output_size`; numbers from 0 to half the dilated window.
+        ceil_mode: whether a last window may overhang the end, if it starts inside the axis or its low padding.
+
+    Returns:
+        As `conv_output_size`.
+
+    Raises:
+        ValueError: as `max_pool`; also a window that would hold no element.
+        TypeError: a number that is no integer.
+
+    Example:
+        >>> pool_output_size(112, 3, stride=2, padding=1)
+        56
+        >>> pool_output_size(112, 3, stride=2, ceil_mode=True, full_output=True)
+        OutputSize(size=56, padding=(0, 0), remainder=0, overhang=1)
+    """
+    n, k, s, d = _size(size), *_positive(window=window, stride=window if stride is None else stride, dilation=dilation)
+    asked, padded = window_padding((n,), (k,), (s,), (d,), _of_one_axis(padding), ceil_mode)
+    extent = sizes.dilated(k, d)
+    found = _output_size(sizes.windows(n + sum(padded[0]), extent, s), n, extent, s, asked[0])
+    return found if full_output else found.size
+
+
+def conv_transpose_output_size(
+    size: int,
+    kernel: int,
+    *,
+    stride: int = 1,
+    padding: AxisPadding = "VALID",
+    dilation: int = 1,
+    output_padding: int = 0,
+    output_size: int | None = None,
+    full_output: bool = False,
+) -> int | OutputSize:
+    """How many elements `conv_transpose` makes of an axis.
+
+    (n - 1) s - lo - hi + d (k - 1) + 1 + output_padding, and n s where padding is "SAME" or "SAME_LOWER"
+
+    Args:
+        size, kernel, stride, dilation, full_output: as `conv_output_size`.
+        padding: of the convolution that is transposed, in the forms of `conv_output_size`: numbers crop the output.
+        output_padding: elements beyond the least possible size, below the larger of stride and dilation.
+        output_size: the size itself, to be checked.
+
+    Returns:
+        As `conv_output_size`.
+
+    Raises:
+        ValueError: as `conv_transpose`.
+        TypeError: a number that is no integer.
+
+    Example:
+        >>> conv_transpose_output_size(5, 3, stride=2), conv_transpose_output_size(5, 3, stride=2, padding=2)
+        (11, 7)
+        >>> conv_transpose_output_size(7, 3, stride=2, padding="SAME", full_output=True)
+        OutputSize(size=14, padding=(0, 1), remainder=0, overhang=0)
+
+    Source:
+        Dumoulin and Visin, arXiv:1603.07285, section 4.
+    """
+    n, k, s, d = _size(size), *_positive(kernel=kernel, stride=stride, dilation=dilation)
+    extent = sizes.dilated(k, d)
+    (m,), (pair,) = transposed_size((n,), (extent,), (s,), (d,), _of_one_axis(padding), output_padding, output_size)
+    found = dataclasses.replace(_output_size(n, m, extent, s, pair), size=m)
+    return found if full_output else found.size
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvArguments:
+    """Arguments of `conv_output_size` that make a wanted size.
+
+    Attributes:
+        kernel, stride, dilation: as there.
+        padding: (lo, hi).
+        remainder: as `OutputSize`.
+
+    Example:
+        >>> conv_arguments_for(28, 14, kernel=3)
+        (ConvArguments(kernel=3, stride=2, padding=(1, 1), dilation=1, remainder=1),)
+    """
+
+    kernel: int
+    stride: int
+    padding: tuple[int, int]
+    dilation: int
+    remainder: int
+
+    @property
+    def keeps_size(self) -> bool:
+        """Whether any size is kept: stride 1, and padding that makes up for the dilated kernel, K = 2 P + 1."""
+        return self.stride == 1 and sum(self.padding) == sizes.dilated(self.kernel, self.dilation) - 1
+
+    @property
+    def skips(self) -> bool:
+        """Whether there are elements between the windows that none of them reads."""
+        return self.stride > sizes.dilated(self.kernel, self.dilation)
+
+
+def conv_arguments_for(
+    size: int,
+    output: int,
+    *,
+    kernel: int | None = None,
+    stride: int | None = None,
+    padding: AxisPadding | None = None,
+    dilation: int | None = 1,
+    limit: int = 10,
+) -> tuple[ConvArguments, ...]:
+    """Which convolutions make `output` elements of `size`, the simplest first: the inverse of `conv_output_size`.
+
+    Those that keep every size come first (stride 1, K = 2 P + 1), and those whose windows skip elements last; between
+    them the sum of kernel, stride, padding, dilation and remainder decides. What is pinned is kept, what is None is
+    searched: dilated kernels and strides up to the larger of the two sizes, and equal padding of both ends that leaves
+    every window room for an element, P < d (k - 1) + 1.
+
+    A pooling has the same sizes, but its padding is at most half its window. A transposed convolution from `output`
+    to `size` takes the same arguments, with the remainder for its output_padding.
+
+    Args:
+        size, output: elements before and after, at least 1.
+        kernel, stride, padding, dilation: what `conv_output_size` takes, or None to search.
+        limit: how many to return at most.
+
+    Returns:
+        At most `limit` `ConvArguments`; none where no convolution does it.
+
+    Raises:
+        ValueError: numbers below 1, or a padding that is none.
+        TypeError: a number that is no integer.
+
+    Example:
+        >>> [(a.kernel, a.stride, a.padding) for a in conv_arguments_for(28, 28, limit=3)]
+        [(1, 1, (0, 0)), (3, 1, (1, 1)), (5, 1, (2, 2))]
+        >>> [(a.kernel, a.stride, a.padding) for a in conv_arguments_for(28, 14, limit=3)]
+        [(2, 2, (0, 0)), (3, 2, (1, 1)), (4, 2, (1, 1))]
+    """
+    before, after, most = _positive(size=size, output=output, limit=limit)
+    pinned = {"kernel": kernel, "stride": stride, "dilation": dilation}
+    k, s, d = (None if n is None else next(_positive(**{name: n})) for name, n in pinned.items())
+    found = _candidates(before, after, k, s, None if padding is None else _of_one_axis(padding), d, most)
+    return tuple(heapq.nsmallest(most, found, _order))
+
+
+def _candidates(
+    n: int,
+    output: int,
+    kernel: int | None,
+    stride: int | None,
+    padding: Padding | None,
+    dilation: int | None,
+    most: int,
+) -> Iterator[ConvArguments]:
+    """All within the bounds; of equal paddings for one kernel, stride and dilation only the `most` least."""
+    free = range(1, max(n, output) + 1)
+    for k, d in itertools.product((kernel,) if kernel else free, (dilation,) if dilation else free):
+        extent = sizes.dilated(k, d)
+        if (extent not in free and None in (kernel, dilation)) or (dilation is None and k == 1 < d):
+            continue
+        for s in (stride,) if stride else free:
+            if padding is None:
+                fitting = sizes.paddings(n, output, extent, s)
+                if fitting.start >= extent:  # and so for any larger stride
+                    break
+                pads = [(p, p) for p in fitting[:most] if p < extent]
+            else:
+                pads = list(padding_pairs(padding, (n,), (extent,), (s,)))
+            for pair in pads:
+                padded = n + sum(pair)
+                if sizes.windows(padded, extent, s) == output:
+                    yield ConvArguments(k, s, pair, d, sizes.left_over(padded, extent, s, output))
+
+
+def _order(found: ConvArguments) -> tuple[bool, bool, int, int, int]:
+    total = found.kernel + found.stride + sum(found.padding) + found.dilation + found.remainder
+    return not found.keeps_size, found.skips, total, found.dilation, found.kernel
+
+
+def _output_size(count: int, size: int, extent: int, stride: int, padding: tuple[int, int]) -> OutputSize:
+    """What is left when `count` windows stand in `size` elements and their padding."""
+    left = sizes.left_over(size + sum(padding), extent, stride, count)
+    return OutputSize(count, padding, max(0, left), max(0, -left) if count else 0)
+
+
+def _size(size: int) -> int:
+    (n,) = per_axis("size", size, 1)
+    if n < 0:
+        raise ValueError(f"size must be at least 0, got {n}")
+    return n
+
+
+def _positive(**numbers: int) -> Iterator[int]:
+    return (positive_per_axis(name, number, 1)[0] for name, number in numbers.items())
+
+
+def _of_one_axis(padding: AxisPadding) -> Padding:
+    """`padding` as the operations read it where there is one axis."""
+    if isinstance(padding, str) or not isinstance(padding, Sequence) or len(padding) == 1:
+        return padding
+    return (padding,)  # type: ignore[return-value]
