@@ -15,6 +15,7 @@ from experiments.sections import Section, named
 
 Pass = Literal["fprop", "dgrad", "wgrad"]
 PASSES: tuple[Pass, ...] = typing.get_args(Pass)
+Peer = Literal["torch"]
 
 
 def _layers(texts: dict[str, str]) -> dict[str, str]:
@@ -29,13 +30,15 @@ class Sweep(Section):
     passes: tuple[Pass, ...] = PASSES
     # "all", or names: `winograd` takes every variant of it, `winograd(tile=4)` only that one.
     algorithms: Literal["all"] | tuple[str, ...] = "all"
+    # Other libraries in the same turns; where one is not installed its cases are recorded as unsupported.
+    peers: tuple[Peer, ...] = ()
     # Untimed calls of a program before its first sample; the value check is the first of them.
     warmup: PositiveInt = 2
     # A program is sampled until `seconds` are spent, within the two counts.
     seconds: PositiveFloat = 0.1
     min_samples: PositiveInt = 5
     max_samples: PositiveInt = 50
-    # stock lax and convjax's own choice get this many times the seconds and samples of an algorithm.
+    # stock lax, convjax's own choice and peers get this many times the seconds and samples of an algorithm.
     favour: PositiveFloat = 2.0
     # A program whose warmed-up call takes longer than `slow_seconds` gets `slow_samples` samples.
     slow_seconds: PositiveFloat = 0.1

@@ -10,13 +10,14 @@ import numpy as np
 
 from convjax.choose import admitted_error
 from convjax.problem import ConvSpec, parse
+from experiments import peers
 from experiments.cases import AUTO, STOCK
 from experiments.config import PASSES
 from experiments.records import SweepRecord, TrainRecord
 
-PEERS = (AUTO, STOCK)
-# What the names of PyTorch's cases begin with: one for each of its layouts.
-TORCH = "torch"
+# The cases of other libraries, and all that are no algorithm of their own.
+PEERS = tuple(case for cases in peers.CASES.values() for case in cases)
+_OTHERS = (AUTO, STOCK, *PEERS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,18 +44,7 @@ class Cell:
     @property
     def algorithms(self) -> dict[str, SweepRecord]:
         """Those of `timed` that are one algorithm."""
-        return {name: r for name, r in self.timed.items() if name not in PEERS and not name.startswith(TORCH)}
-
-    @property
-    def peer(self) -> SweepRecord | None:
-        """PyTorch, in the layout that is faster here."""
-        return _fastest(r for name, r in self.timed.items() if name.startswith(TORCH))
-
-    def over_peer(self, record: SweepRecord | None) -> float | None:
-        """Times as fast as that; each is set against stock lax in its own turns."""
-        if record is None or self.peer is None or not record.speedup or not self.peer.speedup:
-            return None
-        return record.speedup / self.peer.speedup
+        return {name: r for name, r in self.timed.items() if name not in _OTHERS}
 
     @property
     def best(self) -> SweepRecord | None:
@@ -76,6 +66,17 @@ class Cell:
         same = self.auto.chosen == best.algorithm and not self.auto.problem.startswith("put")
         return 1.0 if same else max(1.0, self.auto.median / best.median)
 
+    @property
+    def peer(self) -> SweepRecord | None:
+        """The fastest case of another library."""
+        return max((r for name, r in self.timed.items() if name in PEERS), key=lambda r: r.speedup or 0.0, default=None)
+
+    def over_peer(self, record: SweepRecord | None) -> float | None:
+        """Times as fast as that, each set against stock lax in its own turns, should they not be the same."""
+        if record is None or self.peer is None or not record.speedup or not self.peer.speedup:
+            return None
+        return record.speedup / self.peer.speedup
+
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
@@ -87,6 +88,9 @@ class Summary:
     compared: int
     faster: int
     mean_speedup: float | None
+    # The same over the fastest peer, and the number of cases where one was timed.
+    mean_over_peer: float | None
+    with_peer: int
     slowest: Cell | None
     fastest: Cell | None
     # Time of convjax's choice over that of the fastest algorithm measured, geometric mean.
@@ -105,6 +109,7 @@ def summarise(table: Sequence[Cell]) -> Summary:
     statuses = collections.Counter[str](r.status for cell in table for r in cell.records.values())
     compared = [(cell, cell.auto.speedup) for cell in table if cell.auto and cell.auto.speedup]
     ratios = [ratio for _, ratio in compared]
+    over_peer = [ratio for cell in table if (ratio := cell.over_peer(cell.auto))]
     regrets = [regret for cell in table if (regret := cell.regret)]
     ordered = [cell for cell, _ in sorted(compared, key=lambda pair: pair[1])]
     return Summary(
@@ -114,6 +119,8 @@ def summarise(table: Sequence[Cell]) -> Summary:
         compared=len(ratios),
         faster=sum(ratio >= 1 for ratio in ratios),
         mean_speedup=geometric_mean(ratios),
+        mean_over_peer=geometric_mean(over_peer),
+        with_peer=len(over_peer),
         slowest=ordered[0] if ordered else None,
         fastest=ordered[-1] if ordered else None,
         regret=geometric_mean(regrets),
