@@ -28,7 +28,7 @@ class Outcome:
 
     status: Status
     reasons: tuple[str, ...] = ()
-    program: timing.Program | None = None
+    program: Callable[[], Any] | None = None
     compile_seconds: float | None = None
     error: float | None = None
     call_seconds: float = 0.0
@@ -70,10 +70,10 @@ class Measurement:
 
     def _compile(self, names: Sequence[str]) -> dict[str, timing.Program | Outcome]:
         """Each case's program; equal ones (convjax's choice and the algorithm it takes) are compiled once."""
-        lowered = {name: _guarded(timing.lower, self._function(name), *self.operands) for name in names}
+        lowered = {name: guarded(timing.lower, self._function(name), *self.operands) for name in names}
         distinct = {low.text: low for low in lowered.values() if isinstance(low, timing.Lowered)}
         with concurrent.futures.ThreadPoolExecutor(self.settings.compile_threads) as pool:
-            programs = pool.map(lambda low: _guarded(low.compile), distinct.values())
+            programs = pool.map(lambda low: guarded(low.compile), distinct.values())
             by_text = dict(zip(distinct, programs, strict=True))
         return {name: by_text[low.text] if isinstance(low, timing.Lowered) else low for name, low in lowered.items()}
 
@@ -84,7 +84,7 @@ class Measurement:
         limits, may_stop, took = self.settings, name not in (AUTO, STOCK), compiled.compile_seconds
         if may_stop and took > limits.compile_limit_seconds:
             return Outcome("timeout", (f"compiling took longer than {limits.compile_limit_seconds:g} s",), None, took)
-        called = _guarded(timing.timed, compiled)
+        called = guarded(timing.timed, compiled)
         if isinstance(called, Outcome):
             return dataclasses.replace(called, compile_seconds=took)
         result, seconds = called
@@ -155,7 +155,7 @@ class Measurement:
         )
 
 
-def _guarded(call: Callable[..., Result], *arguments: Any) -> Result | Outcome:
+def guarded(call: Callable[..., Result], *arguments: Any) -> Result | Outcome:
     """What `call` returns, or the `error` that a faulty algorithm makes of it."""
     try:
         return call(*arguments)

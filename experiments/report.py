@@ -21,7 +21,8 @@ def write(folder: RunFolder) -> Path:
         raise ExperimentError(f"{folder.path} has no records yet: run a sweep or a training in it first")
     table = results.cells(records.sweep, list(config.sweep.layers) if config.sweep else [])
     choices = results.by_choice(records.train)
-    pictures = plots.draw_all(table, choices, folder.plots_path)
+    rows = results.network_rows(records.networks)
+    pictures = plots.draw_all(table, choices, rows, folder.plots_path)
     text = _template().render(
         config=config,
         config_text=config.text(),
@@ -31,6 +32,7 @@ def write(folder: RunFolder) -> Path:
         stopped=results.with_status(table, "timeout"),
         refusals=results.refusals(table),
         training=[_training_row(epochs) for epochs in choices.values()],
+        networks=rows,
         pictures={name: _embedded(path) for name, path in pictures.items()},
         environments=folder.environments(),
         used={r.environment for r in records.by_case.values()},

@@ -9,7 +9,7 @@ import numpy as np
 
 from experiments.cases import AUTO, STOCK
 from experiments.config import PASSES
-from experiments.records import SweepRecord, TrainRecord
+from experiments.records import NetworkRecord, SweepRecord, TrainRecord
 
 PEERS = (AUTO, STOCK)
 
@@ -123,6 +123,29 @@ def by_choice(records: Iterable[TrainRecord]) -> dict[str, list[TrainRecord]]:
     for record in records:
         grouped[record.choice].append(record)
     return {name: sorted(epochs, key=lambda r: r.epoch) for name, epochs in grouped.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkRow:
+    """One network in one mode: its records by variant."""
+
+    records: dict[str, NetworkRecord]
+
+    @property
+    def first(self) -> NetworkRecord:
+        return next(iter(self.records.values()))
+
+    def speedup(self, variant: str) -> float | None:
+        """Times as fast as the stock network, in its own turns."""
+        return self.records[variant].speedup if variant in self.records else None
+
+
+def network_rows(records: Iterable[NetworkRecord]) -> list[NetworkRow]:
+    """The records by network and mode, in the order they were first taken in."""
+    grouped: dict[tuple[str, str], dict[str, NetworkRecord]] = collections.defaultdict(dict)
+    for record in records:
+        grouped[record.network, record.mode][record.variant] = record
+    return [NetworkRow(found) for found in grouped.values()]
 
 
 def geometric_mean(values: Sequence[float]) -> float | None:
