@@ -13,7 +13,7 @@ from convjax import timing
 from experiments.models.catalogue import Network
 
 # Parameters, and all other variables: the running statistics.
-State = tuple[Any, Any]
+State = tuple[Any, ...]
 Function = Callable[..., Any]
 
 
@@ -58,9 +58,9 @@ class NetworkSteps:
 
 def split(network: Network, module: Any, learning_rate: float) -> tuple[NetworkSteps, State]:
     """The steps of a network, and the state it starts from: that of its `module`."""
-    graph, params, rest = nnx.split(module, nnx.Param, ...)
+    graph, *state = nnx.split(module, nnx.Param, ...)
     module.eval()
-    return NetworkSteps(network, graph, nnx.graphdef(module), learning_rate), (params, rest)
+    return NetworkSteps(network, graph, nnx.graphdef(module), learning_rate), tuple(state)
 
 
 def parameters(state: State) -> int:

@@ -141,7 +141,7 @@ class Measurement:
         """A variant compiled, its value compared with stock's, and warmed up."""
         way, steps, inputs = _WAYS[variant], self.steps, self.batch[0]
         if self.group.mode == "inference":
-            program = timing.compile_program(way(steps.inference), self.state, inputs)
+            program: timing.Program | Training = timing.compile_program(way(steps.inference), self.state, inputs)
             value = program()
         else:
             value = timing.compile_program(way(steps.gradients), self.state, *self.batch)()
