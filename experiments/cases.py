@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import convjax
+from experiments import peers
 from experiments.config import PASSES, Pass, Sweep
 from experiments.errors import ExperimentError, nearest
 from experiments.layers import Layer
@@ -49,23 +50,27 @@ class Group:
 
     task: Task
     algorithms: dict[str, Any]
+    # Cases of other libraries.
+    peers: tuple[str, ...] = ()
 
     @property
     def names(self) -> list[str]:
-        return [STOCK, AUTO, *self.algorithms]
+        return [STOCK, AUTO, *self.algorithms, *self.peers]
 
     def case(self, name: str) -> str:
         """The id of a case: layer/pass/algorithm."""
         return f"{self.task.id}/{name}"
 
     def algorithm(self, name: str) -> Any | None:
-        """The algorithm that a case runs: of `auto` the one convjax takes, of stock lax none."""
+        """The algorithm that a case runs: of `auto` the one convjax takes, of stock lax and of peers none."""
         return self.task.chosen if name == AUTO else self.algorithms.get(name)
 
     def holds(self, name: str, record: Record | None) -> bool:
         """Whether `record` is of this case as it is now, i.e. of the same version of the same algorithm."""
         if not isinstance(record, SweepRecord):
             return False
+        if name in self.peers and record.status == "unsupported":  # by what may have been installed since
+            return record.reasons == peers.unsupported(name, self.task.layer)
         algorithm = self.algorithm(name)
         if algorithm is None:
             return True
@@ -77,8 +82,9 @@ def groups(sweep: Sweep, selection: Selection) -> list[Group]:
     _require_known(sweep)
     layers = [Layer.parse(name, text) for name, text in sweep.layers.items()]
     tasks = [Task(layer, p) for layer in layers for p in sweep.passes if not (layer.is_pool and p == "wgrad")]
+    cases = tuple(case for peer in sweep.peers for case in peers.CASES[peer])
     return [
-        Group(task, candidates(task, sweep.algorithms))
+        Group(task, candidates(task, sweep.algorithms), cases)
         for index, task in enumerate(tasks)
         if selection.takes_group(index, task.pass_)
     ]

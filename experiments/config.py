@@ -20,6 +20,7 @@ Pass = Literal["fprop", "dgrad", "wgrad"]
 PASSES: tuple[Pass, ...] = typing.get_args(Pass)
 Mode = Literal["inference", "train"]
 MODES: tuple[Mode, ...] = typing.get_args(Mode)
+Peer = Literal["torch"]
 
 NAME = re.compile(r"[\w.@+-]+")
 
@@ -49,13 +50,15 @@ class Sweep(Section):
     passes: tuple[Pass, ...] = PASSES
     # "all", or names: `winograd` takes every variant of it, `winograd(tile=4)` only that one.
     algorithms: Literal["all"] | tuple[str, ...] = "all"
+    # Other libraries in the same turns; where one is not installed its cases are recorded as unsupported.
+    peers: tuple[Peer, ...] = ()
     # Untimed calls of a program before its first sample; the value check is the first of them.
     warmup: PositiveInt = 2
     # A program is sampled until `seconds` are spent, within the two counts.
     seconds: PositiveFloat = 0.1
     min_samples: PositiveInt = 5
     max_samples: PositiveInt = 50
-    # stock lax and convjax's own choice get this many times the seconds and samples of an algorithm.
+    # stock lax, convjax's own choice and peers get this many times the seconds and samples of an algorithm.
     favour: PositiveFloat = 2.0
     # A program whose warmed-up call takes longer than `slow_seconds` gets `slow_samples` samples.
     slow_seconds: PositiveFloat = 0.1
@@ -113,7 +116,8 @@ class Models(Section):
     modes: tuple[Mode, ...] = MODES
     # Beside the stock network, which the others are compared with.
     variants: tuple[Literal["accelerated"], ...] = ("accelerated",)
-    peers: tuple[Literal["torch"], ...] = ()
+    # The same networks by other libraries; where one is not installed its cases are recorded as unsupported.
+    peers: tuple[Peer, ...] = ()
     # Untimed calls before the first sample; then each variant is sampled until `seconds` are spent, within the counts.
     warmup: PositiveInt = 1
     seconds: PositiveFloat = 2.0

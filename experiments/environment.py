@@ -11,9 +11,9 @@ from typing import Any
 
 import jax
 
-_PACKAGES = ("convjax", "jax", "jaxlib", "numpy", "scipy", "flax", "optax", "scikit-learn")
+_PACKAGES = ("convjax", "jax", "jaxlib", "numpy", "scipy", "flax", "optax", "scikit-learn", "torch")
 _VECTOR_FLAGS = ("avx", "avx2", "fma", "avx512f", "avx512_bf16", "amx_tile", "neon", "asimd", "sve")
-_FLAGS = ("XLA_FLAGS", "OMP_NUM_THREADS")
+_FLAGS = ("XLA_FLAGS", "OMP_NUM_THREADS", "GOMP_SPINCOUNT")
 
 
 def describe() -> dict[str, Any]:
@@ -23,7 +23,7 @@ def describe() -> dict[str, Any]:
     facts = {
         "cpu": name,
         "cpu_vector_flags": vector,
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cores(),
         "system": f"{platform.system()} {platform.machine()}",
         "platform": device.platform,
         "device": device.device_kind,
@@ -35,6 +35,11 @@ def describe() -> dict[str, Any]:
     }
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     return {"id": digest[:12], **facts}
+
+
+def cores() -> int:
+    """Those that this process may run on, which are as many as jax has threads."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _cpu() -> tuple[str, list[str]]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from convjax import timing
 from convjax.choose import devices
+from experiments import peers
 from experiments.cases import AUTO, STOCK, Group
 from experiments.config import Sweep
 from experiments.records import Status, SweepRecord
@@ -46,7 +47,9 @@ class Measurement:
         """The records of these cases. Stock lax runs beside them in any case: it is what they are compared with."""
         present = [name for name in self.group.names if name in names or name == STOCK]
         refused = {name: outcome for name in present if (outcome := self._refuse(name))}
-        compiled = self._compile([name for name in present if name not in refused])
+        runnable = [name for name in present if name not in refused]
+        compiled: dict[str, Any] = self._compile([name for name in runnable if name not in self.group.peers])
+        compiled |= {name: self._peer(name) for name in runnable if name in self.group.peers}
         outcomes = refused | {name: self._check(name, result) for name, result in compiled.items()}
         timed = {name: (o.program, self._budget(name, o)) for name, o in outcomes.items() if o.program}
         calls = {name: program for name, (program, _) in timed.items()}
@@ -57,6 +60,9 @@ class Measurement:
 
     def _refuse(self, name: str) -> Outcome | None:
         """Why a case is not even compiled, if so."""
+        if name in self.group.peers:
+            reasons = peers.unsupported(name, self.task.layer)
+            return Outcome("unsupported", reasons) if reasons else None
         algorithm = self.group.algorithms.get(name)
         if algorithm is None:
             return None
@@ -77,7 +83,11 @@ class Measurement:
             by_text = dict(zip(distinct, programs, strict=True))
         return {name: by_text[low.text] if isinstance(low, timing.Lowered) else low for name, low in lowered.items()}
 
-    def _check(self, name: str, compiled: timing.Program | Outcome) -> Outcome:
+    def _peer(self, name: str) -> peers.Program | Outcome:
+        """A peer's program, on the same operands."""
+        return guarded(peers.layer_program, name, self.task.layer, self.task.pass_, self.operands)
+
+    def _check(self, name: str, compiled: timing.Program | peers.Program | Outcome) -> Outcome:
         """The value of a compiled case compared, and the case warmed up, as far as it gets."""
         if isinstance(compiled, Outcome):
             return compiled
@@ -88,7 +98,8 @@ class Measurement:
         if isinstance(called, Outcome):
             return dataclasses.replace(called, compile_seconds=took)
         result, seconds = called
-        error, bound = self._error(result), self._bound(name)
+        value = np.asarray(result) if isinstance(compiled, timing.Program) else compiled.array(result)
+        error, bound = self._error(value), self._bound(name)
         if not error <= bound:  # NaN is wrong too
             return Outcome("wrong", (f"error {error:.2g} is above the bound {bound:.2g}",), None, took, error)
         if may_stop and seconds > limits.limit_seconds:
@@ -108,20 +119,20 @@ class Measurement:
             return self.task.stock()
         return self.task.ours(None if name == AUTO else self.group.algorithms[name])
 
-    def _error(self, result: jax.Array) -> float:
-        y = np.asarray(result).astype(np.float64)
+    def _error(self, value: np.ndarray) -> float:
+        y = value.astype(np.float64)
         largest = float(np.max(np.abs(self.reference), initial=0.0))
         return float(np.max(np.abs(y - self.reference), initial=0.0)) / (largest or 1.0)
 
     def _bound(self, name: str) -> float:
-        """What the algorithm promises; stock lax is held to what direct summation promises."""
+        """What the algorithm promises; stock lax and peers are held to what direct summation promises."""
         algorithm = self.group.algorithm(name) or self.task.algorithms["lax"]
         return float(algorithm.error(self.task.problem))
 
     def _budget(self, name: str, outcome: Outcome) -> timing.Budget:
-        """A slow case gets few samples; stock lax and convjax's choice, which every ratio rests on, get more."""
+        """A slow case gets few samples; the choice and what it is compared with, stock lax and peers, get more."""
         s = self.settings
-        favour = s.favour if name in (AUTO, STOCK) else 1.0
+        favour = s.favour if name in (AUTO, STOCK, *self.group.peers) else 1.0
         if outcome.call_seconds > s.slow_seconds:
             count = round(favour * s.slow_samples)
             return timing.Budget(0.0, count, count)

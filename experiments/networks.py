@@ -13,7 +13,7 @@ from flax import nnx
 
 import convjax
 from convjax import timing
-from experiments import progress
+from experiments import peers, progress
 from experiments.cases import Selection
 from experiments.config import Config, Mode, Models
 from experiments.errors import ExperimentError, nearest
@@ -46,6 +46,11 @@ class Group:
         """The id of a case: network/mode/variant."""
         return f"{self.id}/{variant}"
 
+    def holds(self, variant: str, records: Records) -> bool:
+        """Whether there is a record of a case; what was not supported may have been installed since."""
+        record = records.by_case.get(self.case(variant))
+        return record is not None and (record.status != "unsupported" or record.reasons == peers.absent())
+
 
 Todo = list[tuple[Group, list[str]]]
 
@@ -66,7 +71,7 @@ def groups(settings: Models) -> list[Group]:
 def remaining(settings: Models, selection: Selection, records: Records) -> Todo:
     """The groups that have selected cases without a record, with the variants of these."""
     todo = [
-        (group, [v for v in group.variants if selection.takes(group.case(v)) and group.case(v) not in records.by_case])
+        (group, [v for v in group.variants if selection.takes(group.case(v)) and not group.holds(v, records)])
         for group in groups(settings)
     ]
     return [(group, variants) for group, variants in todo if variants]
@@ -108,8 +113,8 @@ class Measurement:
     def measure(self, variants: Collection[str]) -> list[NetworkRecord]:
         """Their records. The stock network runs beside them in any case: it is what they are compared with."""
         present = [v for v in self.group.variants if v in variants or v == STOCK]
-        stock = self._outcome(STOCK)  # whose faults stop the experiment
-        outcomes = {STOCK: stock} | {v: guarded(self._outcome, v) for v in present if v != STOCK}
+        stock = self._ours(STOCK)  # whose faults stop the experiment
+        outcomes = {STOCK: stock} | {v: guarded(self._prepared, v) for v in present if v != STOCK}
         calls = {v: o.program for v, o in outcomes.items() if o.program}
         s = self.settings
         budget = timing.Budget(s.seconds, s.min_samples, s.max_samples)
@@ -137,8 +142,11 @@ class Measurement:
             if v in variants
         ]
 
-    def _outcome(self, variant: str) -> Outcome:
-        """A variant compiled, its value compared with stock's, and warmed up."""
+    def _prepared(self, variant: str) -> Outcome:
+        return self._ours(variant) if variant in _WAYS else self._by_torch()
+
+    def _ours(self, variant: str) -> Outcome:
+        """A variant of ours compiled, its value compared with stock's, and warmed up."""
         way, steps, inputs = _WAYS[variant], self.steps, self.batch[0]
         if self.group.mode == "inference":
             program: timing.Program | Training = timing.compile_program(way(steps.inference), self.state, inputs)
@@ -156,6 +164,17 @@ class Measurement:
         for _ in range(self.settings.warmup):
             program()
         return Outcome("ok", (), program, program.compile_seconds, error)
+
+    def _by_torch(self) -> Outcome:
+        """The twin, which starts from parameters of its own: its values are compared where it is tested."""
+        if reasons := peers.absent():
+            return Outcome("unsupported", reasons)
+        inputs, targets = map(np.asarray, self.batch)
+        rate = self.settings.learning_rate
+        step = peers.network_step(self.group.mode, self.group.network.name, inputs, targets, learning_rate=rate)
+        for _ in range(self.settings.warmup):
+            step()
+        return Outcome("ok", (), step, 0.0)
 
     def _losses(self, call: Any) -> tuple[float, ...]:
         """Of the first `steps` steps, which are gone on with until there are so many."""

@@ -27,6 +27,7 @@ _COLOURS = ("#CC79A7", "#E69F00", "#009E73", "#56B4E9", "#0072B2", "#F0E442", "#
 _GREY = "#8A8A8A"
 _MARKERS = "osv^DPX<>phd8*"
 _BAR: Any = {"facecolor": "#C9D7E3", "edgecolor": "#333333", "linewidth": 0.8}
+_PEER: Any = {"marker": "|", "color": "#222222", "markersize": 11, "markeredgewidth": 1.6, "linestyle": ""}
 # Inches: of the longest name of an algorithm beside its mark, and of a line.
 _LEGEND_COLUMN, _LEGEND_ROW = 2.9, 0.19
 _TITLES = {
@@ -121,7 +122,9 @@ def speed(table: Sequence[Cell], look: Look) -> Figure:
         ax.set_title(_TITLES[pass_], loc="left", fontweight="bold")
         ax.set_xlabel("times as fast as stock lax")
     bar = Rectangle((0, 0), 1, 1, **_BAR, label="convjax's own choice")
-    _legend(figure, [bar, *look.handles(look.names)])
+    stroke = Line2D([], [], **_PEER, label="torch, the faster memory format")
+    peer = [stroke] if any(cell.peer for cell in table) else []
+    _legend(figure, [bar, *peer, *look.handles(look.names)])
     return figure
 
 
@@ -131,6 +134,8 @@ def _speed_row(ax: Axes, cell: Cell, row: int, look: Look) -> None:
         ax.barh(row, ratio - 1, left=1, height=0.7, zorder=2, **_BAR)
         told = f"{ratio:.2f}x" if ratio < 10 else f"{ratio:.0f}x"
         ax.annotate(told, (1.01, row), xycoords=("axes fraction", "data"), va="center", fontsize=8, color="#222222")
+    if cell.peer and cell.peer.speedup:
+        ax.plot(cell.peer.speedup, row, **_PEER, zorder=4)
     for name, record in cell.algorithms.items():
         if record.speedup:
             ax.plot(

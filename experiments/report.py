@@ -33,6 +33,7 @@ def write(folder: RunFolder) -> Path:
         refusals=results.refusals(table),
         training=[_training_row(epochs) for epochs in choices.values()],
         networks=rows,
+        network_means=results.network_means(rows),
         pictures={name: _embedded(path) for name, path in pictures.items()},
         environments=folder.environments(),
         used={r.environment for r in records.by_case.values()},

@@ -7,11 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from experiments import peers
 from experiments.cases import AUTO, STOCK
-from experiments.config import PASSES
+from experiments.config import MODES, PASSES
 from experiments.records import NetworkRecord, SweepRecord, TrainRecord
 
-PEERS = (AUTO, STOCK)
+# The cases of other libraries, and all that are no algorithm of their own.
+PEERS = tuple(case for cases in peers.CASES.values() for case in cases)
+_OTHERS = (AUTO, STOCK, *PEERS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,12 +41,23 @@ class Cell:
     @property
     def algorithms(self) -> dict[str, SweepRecord]:
         """Those of `timed` that are one algorithm."""
-        return {name: r for name, r in self.timed.items() if name not in PEERS}
+        return {name: r for name, r in self.timed.items() if name not in _OTHERS}
 
     @property
     def best(self) -> SweepRecord | None:
         """The fastest algorithm."""
         return min(self.algorithms.values(), key=lambda r: r.median or np.inf, default=None)
+
+    @property
+    def peer(self) -> SweepRecord | None:
+        """The fastest case of another library."""
+        return max((r for name, r in self.timed.items() if name in PEERS), key=lambda r: r.speedup or 0.0, default=None)
+
+    def over_peer(self, record: SweepRecord | None) -> float | None:
+        """Times as fast as that, each set against stock lax in its own turns, should they not be the same."""
+        if record is None or self.peer is None or not record.speedup or not self.peer.speedup:
+            return None
+        return record.speedup / self.peer.speedup
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +70,9 @@ class Summary:
     compared: int
     faster: int
     mean_speedup: float | None
+    # The same over the fastest peer, and the number of cases where one was timed.
+    mean_over_peer: float | None
+    with_peer: int
     slowest: Cell | None
     fastest: Cell | None
     # Time of convjax's choice over that of the fastest algorithm measured, geometric mean.
@@ -74,6 +91,7 @@ def summarise(table: Sequence[Cell]) -> Summary:
     statuses = collections.Counter[str](r.status for cell in table for r in cell.records.values())
     compared = [(cell, cell.auto.speedup) for cell in table if cell.auto and cell.auto.speedup]
     ratios = [ratio for _, ratio in compared]
+    over_peer = [ratio for cell in table if (ratio := cell.over_peer(cell.auto))]
     regrets = [cell.auto.median / cell.best.median for cell in table if cell.auto and cell.best]  # type: ignore[operator]
     ordered = [cell for cell, _ in sorted(compared, key=lambda pair: pair[1])]
     return Summary(
@@ -83,6 +101,8 @@ def summarise(table: Sequence[Cell]) -> Summary:
         compared=len(ratios),
         faster=sum(ratio >= 1 for ratio in ratios),
         mean_speedup=geometric_mean(ratios),
+        mean_over_peer=geometric_mean(over_peer),
+        with_peer=len(over_peer),
         slowest=ordered[0] if ordered else None,
         fastest=ordered[-1] if ordered else None,
         regret=geometric_mean(regrets),
@@ -139,6 +159,22 @@ class NetworkRow:
         """Times as fast as the stock network, in its own turns."""
         return self.records[variant].speedup if variant in self.records else None
 
+    def over_peer(self, variant: str) -> float | None:
+        """Times as fast as the fastest peer; each is set against the stock network in its own turns."""
+        own, peer = self.speedup(variant), max((self.speedup(p) or 0.0 for p in peers.CASES), default=0.0)
+        return own / peer if own and peer else None
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkMeans:
+    """How many times as fast the accelerated networks are in one mode: geometric means, and of how many."""
+
+    mode: str
+    over_stock: float | None
+    networks: int
+    over_peer: float | None
+    with_peer: int
+
 
 def network_rows(records: Iterable[NetworkRecord]) -> list[NetworkRow]:
     """The records by network and mode, in the order they were first taken in."""
@@ -146,6 +182,18 @@ def network_rows(records: Iterable[NetworkRecord]) -> list[NetworkRow]:
     for record in records:
         grouped[record.network, record.mode][record.variant] = record
     return [NetworkRow(found) for found in grouped.values()]
+
+
+def network_means(rows: Sequence[NetworkRow]) -> list[NetworkMeans]:
+    """Those of every mode that was timed."""
+    means = []
+    for mode in MODES:
+        timed = [row for row in rows if row.first.mode == mode]
+        stock = [ratio for row in timed if (ratio := row.speedup("accelerated"))]
+        peer = [ratio for row in timed if (ratio := row.over_peer("accelerated"))]
+        if stock:
+            means.append(NetworkMeans(mode, geometric_mean(stock), len(stock), geometric_mean(peer), len(peer)))
+    return means
 
 
 def geometric_mean(values: Sequence[float]) -> float | None:
