@@ -15,6 +15,8 @@ from experiments.sections import Section, named
 
 Pass = Literal["fprop", "dgrad", "wgrad"]
 PASSES: tuple[Pass, ...] = typing.get_args(Pass)
+Mode = Literal["inference", "train"]
+MODES: tuple[Mode, ...] = typing.get_args(Mode)
 Peer = Literal["torch"]
 
 
@@ -87,6 +89,36 @@ class Train(Section):
     choices: Annotated[dict[str, Choice], AfterValidator(named)] = Field(min_length=1)
 
 
+class TimedNetwork(Section):
+    """A network of the catalogue at a batch and a size; without one, at its own."""
+
+    batch: PositiveInt = 1
+    size: PositiveInt | None = None
+
+
+class Models(Section):
+    """Stock networks, an inference and a training step of each: as they are, accelerated, and by peers."""
+
+    modes: tuple[Mode, ...] = MODES
+    # Beside the stock network, which the others are compared with.
+    variants: tuple[Literal["accelerated"], ...] = ("accelerated",)
+    # The same networks by other libraries; where one is not installed its cases are recorded as unsupported.
+    peers: tuple[Peer, ...] = ()
+    # Untimed calls before the first sample; then each variant is sampled until `seconds` are spent, within the counts.
+    warmup: PositiveInt = 1
+    seconds: PositiveFloat = 2.0
+    min_samples: PositiveInt = 5
+    max_samples: PositiveInt = 50
+    learning_rate: PositiveFloat = 0.01
+    # How far an output, a loss and a parameter's gradient may be from stock's, relative in the 2-norm.
+    tolerance: PositiveFloat = 1e-3
+    # Training goes on to this many steps, and no loss may be further from stock's at the same step, relative to the
+    # first. None are compared if 0.
+    steps: int = Field(default=0, ge=0)
+    loss_tolerance: PositiveFloat = 0.05
+    networks: dict[str, TimedNetwork] = Field(min_length=1)
+
+
 class Config(Section):
     """One experiment."""
 
@@ -94,8 +126,9 @@ class Config(Section):
     seed: int = Field(default=0, ge=0)
     sweep: Sweep | None = None
     train: Train | None = None
+    models: Models | None = None
 
-    def section(self, name: Literal["sweep", "train"]) -> Any:
+    def section(self, name: Literal["sweep", "train", "models"]) -> Any:
         """The table `name`, which a command needs."""
         value = getattr(self, name)
         if value is None:

@@ -18,16 +18,17 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from experiments.cases import AUTO
-from experiments.config import PASSES
+from experiments.config import MODES, PASSES
 from experiments.families import FAMILIES, family_of, over_stock, over_torch
 from experiments.records import SweepRecord, TrainRecord
-from experiments.results import Cell, family, geometric_mean
+from experiments.results import Cell, NetworkRow, family, geometric_mean
 
 # Okabe and Ito's colours (and Tol's indigo for their black), told apart by colour-blind readers too; lax is
 # grey wherever it stands.
 _COLOURS = ("#CC79A7", "#E69F00", "#009E73", "#56B4E9", "#0072B2", "#F0E442", "#D55E00", "#332288")
 _GREY = "#8A8A8A"
 _MARKERS = "osv^DPX<>phd8*"
+_BAR: Any = {"facecolor": "#C9D7E3", "edgecolor": "#333333", "linewidth": 0.8}
 _PEER: Any = {"marker": "|", "color": "#222222", "markersize": 11, "markeredgewidth": 1.6, "linestyle": ""}
 # Inches: of the longest name of an algorithm beside its mark, and of a line.
 _LEGEND_COLUMN, _LEGEND_ROW = 2.9, 0.19
@@ -77,7 +78,9 @@ class Look:
         ]
 
 
-def draw_all(table: Sequence[Cell], choices: dict[str, list[TrainRecord]], directory: Path) -> dict[str, Path]:
+def draw_all(
+    table: Sequence[Cell], choices: dict[str, list[TrainRecord]], rows: Sequence[NetworkRow], directory: Path
+) -> dict[str, Path]:
     """Draws every plot there are records for and returns their files by name."""
     directory.mkdir(parents=True, exist_ok=True)
     paths: dict[str, Path] = {}
@@ -89,6 +92,8 @@ def draw_all(table: Sequence[Cell], choices: dict[str, list[TrainRecord]], direc
             figures["error"] = error(table, look)
         if choices:
             figures["training"] = training(choices)
+        if any(row.speedup(v) for row in rows for v in row.records):
+            figures["networks"] = networks(rows)
         for name, figure in figures.items():
             paths[name] = directory / f"{name}.png"
             figure.savefig(paths[name])
@@ -119,7 +124,7 @@ def speed(table: Sequence[Cell], look: Look) -> Figure:
         ax.annotate("choice", (1.01, 1.01), xycoords="axes fraction", fontsize=8, color="#222222")
         ax.set_title(_TITLES[pass_], loc="left", fontweight="bold")
         ax.set_xlabel("times as fast as stock lax")
-    bar = Rectangle((0, 0), 1, 1, facecolor="#C9D7E3", edgecolor="#333333", linewidth=0.8, label="convjax's own choice")
+    bar = Rectangle((0, 0), 1, 1, **_BAR, label="convjax's own choice")
     stroke = Line2D([], [], **_PEER, label="torch, the faster memory format")
     peer = [stroke] if any(cell.peer for cell in table) else []
     _legend(figure, [bar, *peer, *look.handles(look.names)])
@@ -129,7 +134,7 @@ def speed(table: Sequence[Cell], look: Look) -> Figure:
 def _speed_row(ax: Axes, cell: Cell, row: int, look: Look) -> None:
     if cell.auto and cell.auto.speedup:
         ratio = cell.auto.speedup
-        ax.barh(row, ratio - 1, left=1, height=0.7, color="#C9D7E3", edgecolor="#333333", linewidth=0.8, zorder=2)
+        ax.barh(row, ratio - 1, left=1, height=0.7, zorder=2, **_BAR)
         told = f"{ratio:.2f}x" if ratio < 10 else f"{ratio:.0f}x"
         ax.annotate(told, (1.01, row), xycoords=("axes fraction", "data"), va="center", fontsize=8, color="#222222")
     if cell.peer and cell.peer.speedup:
@@ -272,6 +277,39 @@ def _step_bars(ax: Axes, choices: dict[str, list[TrainRecord]], colours: dict[st
     ax.set_xlim(0, ax.get_xlim()[1] * 1.5)
     ax.set_xlabel("milliseconds a step: median, quartiles")
     ax.set_title("Step time and test accuracy", loc="left", fontweight="bold")
+
+
+def networks(rows: Sequence[NetworkRow]) -> Figure:
+    """Times as fast as the stock network: a bar for the accelerated one, a mark for every other variant."""
+    modes = [m for m in MODES if any(row.first.mode == m for row in rows)]
+    names = list(dict.fromkeys(row.first.network for row in rows))
+    others = sorted({v for row in rows for v in row.records} - {"stock", "accelerated"})
+    marks: dict[str, Any] = {v: {"color": _COLOURS[i], "marker": _MARKERS[i]} for i, v in enumerate(others)}
+    size = (5.2 * len(modes) + 1, 0.34 * len(names) + 1.2)
+    figure, axes = plt.subplots(1, len(modes), figsize=size, sharey=True, squeeze=False, layout="constrained")
+    ratios = [ratio for row in rows for v in row.records if (ratio := row.speedup(v))]
+    for ax, mode in zip(axes[0], modes, strict=True):
+        _rows(ax, names)
+        ax.axvline(1, color="#333333", linewidth=1)
+        for row in rows:
+            if row.first.mode == mode:
+                _network_row(ax, row, names.index(row.first.network), marks)
+        _log_ratio_axis(ax, min([*ratios, 0.5]) / 1.3, max([*ratios, 2.0]) * 1.3)
+        ax.set_title({"inference": "Inference", "train": "Training step"}[mode], loc="left", fontweight="bold")
+        ax.set_xlabel("times as fast as the stock network")
+    bar = Rectangle((0, 0), 1, 1, **_BAR, label="accelerated")
+    _legend(figure, [bar, *(Line2D([], [], linestyle="", label=v, **mark) for v, mark in marks.items())])
+    return figure
+
+
+def _network_row(ax: Axes, row: NetworkRow, place: int, marks: dict[str, Any]) -> None:
+    ratio = row.speedup("accelerated")
+    if ratio:
+        ax.barh(place, ratio - 1, left=1, height=0.7, zorder=2, **_BAR)
+        ax.annotate(f"{ratio:.2f}x", (1.01, place), xycoords=("axes fraction", "data"), va="center", fontsize=8)
+    for variant, mark in marks.items():
+        if other := row.speedup(variant):
+            ax.plot(other, place, markersize=6, zorder=3, **mark)
 
 
 def _losses(epochs: Sequence[TrainRecord]) -> np.ndarray:

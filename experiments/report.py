@@ -25,7 +25,8 @@ def write(folder: RunFolder) -> Path:
     table = results.cells(records.sweep, list(config.sweep.layers) if config.sweep else [])
     family_rows = families.rows(table)
     choices = results.by_choice(records.train)
-    pictures = plots.draw_all(table, choices, folder.plots_path)
+    rows = results.network_rows(records.networks)
+    pictures = plots.draw_all(table, choices, rows, folder.plots_path)
     text = _template().render(
         config=config,
         config_text=config.text(),
@@ -35,6 +36,8 @@ def write(folder: RunFolder) -> Path:
         stopped=results.with_status(table, "timeout"),
         refusals=results.refusals(table),
         training=[_training_row(epochs) for epochs in choices.values()],
+        networks=rows,
+        network_means=results.network_means(rows),
         pictures={name: _embedded(path) for name, path in pictures.items()},
         environments=folder.environments(),
         used={r.environment for r in records.by_case.values()},

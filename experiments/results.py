@@ -12,8 +12,8 @@ from convjax.choose import admitted_error
 from convjax.problem import ConvSpec, parse
 from experiments import peers
 from experiments.cases import AUTO, STOCK
-from experiments.config import PASSES
-from experiments.records import SweepRecord, TrainRecord
+from experiments.config import MODES, PASSES
+from experiments.records import NetworkRecord, SweepRecord, TrainRecord
 
 # The cases of other libraries, and all that are no algorithm of their own.
 PEERS = tuple(case for cases in peers.CASES.values() for case in cases)
@@ -161,6 +161,57 @@ def by_choice(records: Iterable[TrainRecord]) -> dict[str, list[TrainRecord]]:
     for record in records:
         grouped[record.choice].append(record)
     return {name: sorted(epochs, key=lambda r: r.epoch) for name, epochs in grouped.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkRow:
+    """One network in one mode: its records by variant."""
+
+    records: dict[str, NetworkRecord]
+
+    @property
+    def first(self) -> NetworkRecord:
+        return next(iter(self.records.values()))
+
+    def speedup(self, variant: str) -> float | None:
+        """Times as fast as the stock network, in its own turns."""
+        return self.records[variant].speedup if variant in self.records else None
+
+    def over_peer(self, variant: str) -> float | None:
+        """Times as fast as the fastest peer; each is set against the stock network in its own turns."""
+        own, peer = self.speedup(variant), max((self.speedup(p) or 0.0 for p in peers.CASES), default=0.0)
+        return own / peer if own and peer else None
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkMeans:
+    """How many times as fast the accelerated networks are in one mode: geometric means, and of how many."""
+
+    mode: str
+    over_stock: float | None
+    networks: int
+    over_peer: float | None
+    with_peer: int
+
+
+def network_rows(records: Iterable[NetworkRecord]) -> list[NetworkRow]:
+    """The records by network and mode, in the order they were first taken in."""
+    grouped: dict[tuple[str, str], dict[str, NetworkRecord]] = collections.defaultdict(dict)
+    for record in records:
+        grouped[record.network, record.mode][record.variant] = record
+    return [NetworkRow(found) for found in grouped.values()]
+
+
+def network_means(rows: Sequence[NetworkRow]) -> list[NetworkMeans]:
+    """Those of every mode that was timed."""
+    means = []
+    for mode in MODES:
+        timed = [row for row in rows if row.first.mode == mode]
+        stock = [ratio for row in timed if (ratio := row.speedup("accelerated"))]
+        peer = [ratio for row in timed if (ratio := row.over_peer("accelerated"))]
+        if stock:
+            means.append(NetworkMeans(mode, geometric_mean(stock), len(stock), geometric_mean(peer), len(peer)))
+    return means
 
 
 def _fastest(records: Iterable[SweepRecord]) -> SweepRecord | None:

@@ -1,1 +1,1 @@
-"""Networks that the experiments train."""
+"""Networks: the one that the experiments train on digits, and stock Flax models of the field, which know no convjax."""
