@@ -33,8 +33,7 @@ _DTYPES = ("float32", "float64", "bfloat16", "float16")
 class Layer:
     """A layer with lax's parameters, channels last; `w_shape` is None for a pooling.
 
-    `written_padding` and `output_padding` are those of the text: what a transposed layer crops and adds. Where it is
-    vmapped, over so many `members`, the shapes are those of one.
+    Where it is vmapped, over so many `members`, the shapes are those of one.
     """
 
     name: str
@@ -46,6 +45,7 @@ class Layer:
     kernel: Ints
     strides: Ints
     padding: Pads
+    # As written: what a transposed layer crops, and what it adds.
     written_padding: str | Pads
     output_padding: Ints
     lhs_dilation: Ints

@@ -368,7 +368,7 @@ Problem = ConvSpec | WindowSpec
 
 def parse(text: str) -> Problem:
     """The problem of either kind that `text` describes."""
-    operation = text.partition(" ")[0]
+    operation = "".join(text.split()[:1])
     if operation not in ("conv", *WindowSpec.OPERATIONS):
         operations = ", ".join(WindowSpec.OPERATIONS)
         raise ValueError(f"problem {text!r} must begin with one of {operations}, or with conv")

@@ -113,7 +113,7 @@ def test_thousands_of_convolutions() -> None:
 @pytest.mark.parametrize("name", CALCULATORS)
 def test_every_form_of_padding(name: str, padding: str | int | None) -> None:
     options = {} if padding is None else {"padding": padding}  # None: pairs
-    axes, output = accepted(random_axes(2), lambda **axis: CALCULATORS[name](**axis | options), 45)
+    axes, output = accepted(random_axes(2), lambda **axis: CALCULATORS[name](**axis | options), 24)
     got = [by_operation(name, batch, **options) for batch in batches(axes, 3)]
     assert list(itertools.chain(*got)) == output
 
@@ -121,7 +121,7 @@ def test_every_form_of_padding(name: str, padding: str | int | None) -> None:
 @pytest.mark.parametrize("name", CALCULATORS)
 def test_what_the_operation_refuses_is_refused_in_its_words(name: str) -> None:
     refusals = 0
-    for axis in itertools.islice(random_axes(3, low=-4), 120):
+    for axis in itertools.islice(random_axes(3, low=-4), 80):
         try:
             made = CALCULATORS[name](**axis)
         except ValueError as refusal:
@@ -130,7 +130,7 @@ def test_what_the_operation_refuses_is_refused_in_its_words(name: str) -> None:
                 by_operation(name, [axis])
         else:
             assert by_operation(name, [axis]) == (made,)
-    assert 0 < refusals < 120
+    assert 0 < refusals < 80
 
 
 def test_output_padding_and_output_size() -> None:
@@ -243,17 +243,13 @@ def test_paddings_are_the_inverse_of_windows() -> None:
 def test_arguments_for_a_size_are_all_there_are(size: int, output: int) -> None:
     found = conv_arguments_for(size, output, dilation=None, limit=10_000)
     most = max(size, output)
-    want = set()
-    for k, s, d in itertools.product(range(1, most + 1), range(1, most + 1), range(1, most + 1)):
-        extent = d * (k - 1) + 1
-        for p in range(extent):
-            if (
-                extent <= most
-                and (k > 1 or d == 1)
-                and size + 2 * p >= extent
-                and (size + 2 * p - extent) // s + 1 == output
-            ):
-                want.add((k, s, p, d))
+    want = {
+        (k, s, p, d)
+        for k, s, d in itertools.product(range(1, most + 1), repeat=3)
+        for p in range(d * (k - 1) + 1)
+        if s <= d * (k - 1) + 1 <= most and (k > 1 or d == 1)
+        if size + 2 * p > d * (k - 1) and (size + 2 * p - d * (k - 1) - 1) // s + 1 == output
+    }
     assert {(a.kernel, a.stride, a.padding[0], a.dilation) for a in found} == want
     assert len(found) == len(want)
     for a in found:

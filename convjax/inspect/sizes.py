@@ -3,9 +3,8 @@
 The numbers and the refusals are those of the operations: both read their arguments by the same functions.
 """
 
+import bisect
 import dataclasses
-import heapq
-import itertools
 from collections.abc import Iterator, Sequence
 
 from convjax import sizes
@@ -204,11 +203,6 @@ class ConvArguments:
         """Whether any size is kept: stride 1, and padding that makes up for the dilated kernel, K = 2 P + 1."""
         return self.stride == 1 and sum(self.padding) == sizes.dilated(self.kernel, self.dilation) - 1
 
-    @property
-    def skips(self) -> bool:
-        """Whether there are elements between the windows that none of them reads."""
-        return self.stride > sizes.dilated(self.kernel, self.dilation)
-
 
 def conv_arguments_for(
     size: int,
@@ -222,10 +216,10 @@ def conv_arguments_for(
 ) -> tuple[ConvArguments, ...]:
     """Which convolutions make `output` elements of `size`, the simplest first: the inverse of `conv_output_size`.
 
-    Those that keep every size come first (stride 1, K = 2 P + 1), and those whose windows skip elements last; between
-    them the sum of kernel, stride, padding, dilation and remainder decides. What is pinned is kept, what is None is
-    searched: dilated kernels and strides up to the larger of the two sizes, and equal padding of both ends that leaves
-    every window room for an element, P < d (k - 1) + 1.
+    Those that keep every size come first (stride 1, K = 2 P + 1), then the sum of kernel, stride, padding, dilation and
+    remainder decides. What is pinned is kept; what is None is searched: kernels whose extent e = d (k - 1) + 1 is up to
+    the larger size, strides up to e, which leave out no element, or up to the larger size where the kernel is pinned,
+    and padding below e, the same at both ends, under which every window reaches an element.
 
     A pooling has the same sizes, but its padding is at most half its window. A transposed convolution from `output`
     to `size` takes the same arguments, with the remainder for its output_padding.
@@ -248,45 +242,34 @@ def conv_arguments_for(
         >>> [(a.kernel, a.stride, a.padding) for a in conv_arguments_for(28, 14, limit=3)]
         [(2, 2, (0, 0)), (3, 2, (1, 1)), (4, 2, (1, 1))]
     """
-    before, after, most = _positive(size=size, output=output, limit=limit)
+    n, m, most = _positive(size=size, output=output, limit=limit)
     pinned = {"kernel": kernel, "stride": stride, "dilation": dilation}
-    k, s, d = (None if n is None else next(_positive(**{name: n})) for name, n in pinned.items())
-    found = _candidates(before, after, k, s, None if padding is None else _of_one_axis(padding), d, most)
-    return tuple(heapq.nsmallest(most, found, _order))
+    kernel, stride, dilation = (i if i is None else next(_positive(**{name: i})) for name, i in pinned.items())
+    largest = max(n, m)
+    best: list[ConvArguments] = []
+    for k in (kernel,) if kernel else range(1, largest + 1):
+        for d in (dilation,) if dilation else range(1, (largest - 1) // (k - 1) + 1 if k > 1 else 2):
+            extent = sizes.dilated(k, d)
+            if extent > largest and not (kernel and dilation):
+                continue
+            for s in (stride,) if stride else range(1, (largest if kernel else extent) + 1):
+                if len(best) == most and _order(best[-1]) < (n != m, k + s + d):
+                    break  # larger strides are no simpler
+                if padding is None:
+                    pads = [(p, p) for p in sizes.paddings(n, m, extent, s)[:most] if p < extent]
+                else:
+                    pads = list(padding_pairs(_of_one_axis(padding), (n,), (extent,), (s,)))
+                for lo, hi in pads:
+                    if sizes.windows(n + lo + hi, extent, s) == m:
+                        left = sizes.left_over(n + lo + hi, extent, s, m)
+                        bisect.insort(best, ConvArguments(k, s, (lo, hi), d, left), key=_order)
+                del best[most:]
+    return tuple(best)
 
 
-def _candidates(
-    n: int,
-    output: int,
-    kernel: int | None,
-    stride: int | None,
-    padding: Padding | None,
-    dilation: int | None,
-    most: int,
-) -> Iterator[ConvArguments]:
-    """All within the bounds; of equal paddings for one kernel, stride and dilation only the `most` least."""
-    free = range(1, max(n, output) + 1)
-    for k, d in itertools.product((kernel,) if kernel else free, (dilation,) if dilation else free):
-        extent = sizes.dilated(k, d)
-        if (extent not in free and None in (kernel, dilation)) or (dilation is None and k == 1 < d):
-            continue
-        for s in (stride,) if stride else free:
-            if padding is None:
-                fitting = sizes.paddings(n, output, extent, s)
-                if fitting.start >= extent:  # and so for any larger stride
-                    break
-                pads = [(p, p) for p in fitting[:most] if p < extent]
-            else:
-                pads = list(padding_pairs(padding, (n,), (extent,), (s,)))
-            for pair in pads:
-                padded = n + sum(pair)
-                if sizes.windows(padded, extent, s) == output:
-                    yield ConvArguments(k, s, pair, d, sizes.left_over(padded, extent, s, output))
-
-
-def _order(found: ConvArguments) -> tuple[bool, bool, int, int, int]:
+def _order(found: ConvArguments) -> tuple[bool, int, int, int]:
     total = found.kernel + found.stride + sum(found.padding) + found.dilation + found.remainder
-    return not found.keeps_size, found.skips, total, found.dilation, found.kernel
+    return not found.keeps_size, total, found.dilation, found.kernel
 
 
 def _output_size(count: int, size: int, extent: int, stride: int, padding: tuple[int, int]) -> OutputSize:
