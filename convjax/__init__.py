@@ -4,6 +4,15 @@ from convjax.accelerate import accelerate as accelerate
 from convjax.algorithms import algorithms as algorithms
 from convjax.explain import Explanation as Explanation
 from convjax.explain import explain as explain
+from convjax.inspect.count import Count as Count
+from convjax.inspect.count import count as count
+from convjax.inspect.receptive_field import receptive_field as receptive_field
+from convjax.inspect.sizes import conv_arguments_for as conv_arguments_for
+from convjax.inspect.sizes import conv_output_size as conv_output_size
+from convjax.inspect.sizes import conv_transpose_output_size as conv_transpose_output_size
+from convjax.inspect.sizes import pool_output_size as pool_output_size
+from convjax.inspect.summary import Summary as Summary
+from convjax.inspect.summary import summary as summary
 from convjax.ops.adaptive import adaptive_avg_pool as adaptive_avg_pool
 from convjax.ops.adaptive import adaptive_max_pool as adaptive_max_pool
 from convjax.ops.blur import blur_pool as blur_pool
@@ -37,6 +46,8 @@ from convjax.ops.pool import sum_pool as sum_pool
 from convjax.ops.separable import depthwise_conv as depthwise_conv
 from convjax.ops.separable import separable_conv as separable_conv
 from convjax.ops.unpool import max_unpool as max_unpool
+from convjax.plans import Plans as Plans
 from convjax.problem import ConvSpec as ConvSpec
 from convjax.problem import WindowSpec as WindowSpec
 from convjax.request import using as using
+from convjax.tune import tune as tune

@@ -1,15 +1,17 @@
-"""The choice: candidates that are allowed, ranked by predicted time; nothing is run.
+"""The choice: candidates that are allowed, ranked by measured or predicted time; nothing is run.
 
 A lowering asks `choose` and `explain` prints what it saw, so both see the same.
 """
 
 import dataclasses
 import functools
+from collections.abc import Iterable
 
 from convjax.algorithms import algorithms, named
 from convjax.algorithms.numerics import direct_error, epsilon
 from convjax.algorithms.protocol import Algorithm, Reasons, describe
 from convjax.device import device_of
+from convjax.device_kind import device_kind
 from convjax.dtypes import dtype_of
 from convjax.problem import ConvSpec, Problem
 from convjax.request import Request
@@ -17,6 +19,7 @@ from convjax.request import Request
 # Stated error admitted by each precision, as a fraction of the largest output in float32; scaled to other dtypes.
 _ADMITTED = {None: 2e-5, "default": 2e-5, "high": 4e-6}
 
+_NOT_WISHED = ("another was asked for",)
 
 # Predictions are good to some tenths, so lax keeps its place unless another is predicted to be clearly faster.
 INCUMBENT = 0.8
@@ -29,63 +32,83 @@ class Choice:
     Attributes:
         algorithm: what will run.
         reason: one sentence.
-        seconds: predicted time, None where the device has no constants.
+        predicted: seconds by the cost model, None where the device has no constants.
+        measured: seconds by a plan, None without one.
         rejected: every other registered algorithm with its reasons.
     """
 
     problem: Problem
     algorithm: Algorithm
     reason: str
-    seconds: float | None
+    predicted: float | None
+    measured: float | None
     rejected: tuple[tuple[Algorithm, Reasons], ...]
 
 
 @functools.lru_cache(maxsize=4096)
 def choose(problem: Problem, request: Request, platform: str) -> Choice:
-    """The algorithm for `problem`: wishes first, then constraints, then the shortest predicted time.
+    """The algorithm for `problem`: wishes first, then limits, then the shortest time, measured or else predicted.
 
     Raises:
-        ValueError: a wish binds this pass and none of its algorithms applies, or no algorithm keeps the limits.
+        ValueError: a wish binds this pass and none of its algorithms applies, no algorithm keeps the limits, or there
+            is no plan where one is required.
     """
-    allowed, rejected, wished = _sifted(problem, request, platform)
-    device = request.constraints.device or device_of(platform)
-    if device is None:
-        taken, seconds = allowed[0], None
-        reason = f"no measured constants for {platform}, so the first that applies"
+    allowed, rejected = candidates(problem, request, platform)
+    wished = any(reasons == _NOT_WISHED for reasons in rejected.values())
+    predicted = predictions(allowed, problem, request, platform)
+    measured = measurements(allowed, problem, request, platform)
+    if measured:
+        taken = min(measured, key=lambda a: measured[a])
+        reason = f"measured fastest of {len(measured)}" if len(measured) > 1 else "the only one measured"
+        for a in allowed:
+            slower = f"measured {measured[a] / measured[taken]:.1f}x the time" if a in measured else "not measured"
+            rejected |= {a: (slower,)} if a != taken else {}
+    elif not predicted:
+        taken, reason = allowed[0], f"no measured constants for {platform}, so the first that applies"
         rejected |= dict.fromkeys(allowed[1:], ("another comes first",))
     else:
-        predicted = {a: device.seconds(a.cost(problem)) for a in allowed}
         taken = min(allowed, key=lambda a: predicted[a] * (INCUMBENT if a.name == "lax" else 1))
-        seconds = predicted[taken]
         reason = f"shortest predicted time of {len(allowed)} that apply"
-        if seconds > min(predicted.values()):
+        if predicted[taken] > min(predicted.values()):
             reason = f"none of {len(allowed)} that apply is predicted to be clearly faster"
-        rejected |= {a: (f"predicted {predicted[a] / seconds:.1f}x the time",) for a in allowed if a != taken}
-    return Choice(problem, taken, "asked for" if wished else reason, seconds, tuple(rejected.items()))
+        rejected |= {a: (f"predicted {predicted[a] / predicted[taken]:.1f}x the time",) for a in allowed if a != taken}
+    if request.policy.on_miss == "error" and not (measured or wished or problem.empty):
+        raise ValueError(
+            f"there is no plan for {problem} on {device_kind(platform)}, and on_miss='error' requires one: "
+            "pass the function to convjax.tune and its plans to convjax.using"
+        )
+    reason = "asked for" if wished else reason
+    return Choice(problem, taken, reason, predicted.get(taken), measured.get(taken), tuple(rejected.items()))
 
 
-def candidates(problem: Problem, request: Request, platform: str) -> list[Algorithm]:
-    """The algorithms that `choose` ranks for `problem`."""
-    return _sifted(problem, request, platform)[0]
-
-
-def _sifted(
-    problem: Problem, request: Request, platform: str
-) -> tuple[list[Algorithm], dict[Algorithm, Reasons], bool]:
-    """What may be taken, what may not and why, and whether the first is what was asked for."""
+def candidates(problem: Problem, request: Request, platform: str) -> tuple[list[Algorithm], dict[Algorithm, Reasons]]:
+    """The algorithms that may be taken, in the registry's order, and the others with their reasons."""
+    registered = algorithms(problem.operation)
     wished = _wished(problem, request, platform)
     if wished:
-        others = [a for a in algorithms(problem.operation) if a not in wished]
-        return wished, dict.fromkeys(others, ("another was asked for",)), True
-    rejected: dict[Algorithm, Reasons] = {}
-    for algorithm in algorithms(problem.operation):
-        reasons = _unusable(algorithm, problem, request, platform) or _inexact(algorithm, problem, request)
-        if reasons:
-            rejected[algorithm] = reasons
-    allowed = [a for a in algorithms(problem.operation) if a not in rejected]
-    if not allowed:
-        raise ValueError(f"no algorithm keeps the limits {request.constraints} for {problem}: {_listed(rejected)}")
-    return allowed, rejected, False
+        return wished, {a: _NOT_WISHED for a in registered if a not in wished}
+    refusals = {a: _unusable(a, problem, request, platform) or _inexact(a, problem, request) for a in registered}
+    rejected = {a: reasons for a, reasons in refusals.items() if reasons}
+    if len(rejected) == len(registered):
+        raise ValueError(f"no algorithm keeps the limits {request.policy.limits} for {problem}: {_listed(rejected)}")
+    return [a for a in registered if a not in rejected], rejected
+
+
+def predictions(
+    allowed: Iterable[Algorithm], problem: Problem, request: Request, platform: str
+) -> dict[Algorithm, float]:
+    """Seconds by the cost model with the rates in force; none where the platform has no constants."""
+    device = request.policy.device or device_of(platform)
+    return {} if device is None else {a: device.seconds(a.cost(problem)) for a in allowed}
+
+
+def measurements(
+    allowed: Iterable[Algorithm], problem: Problem, request: Request, platform: str
+) -> dict[Algorithm, float]:
+    """Seconds by the plan in force for this kind of device."""
+    plans = request.policy.plans
+    plan = plans.find(problem, device_kind(platform)) if plans else None
+    return {} if plan is None else {a: seconds for a in allowed if (seconds := plan.seconds(a)) is not None}
 
 
 def admitted_error(problem: ConvSpec) -> float:
@@ -103,18 +126,20 @@ def _unusable(algorithm: Algorithm, problem: Problem, request: Request, platform
     reasons = algorithm.unsupported(problem, platform)
     if reasons:
         return reasons
-    limits = request.constraints
+    limits = request.policy
     needed, error = algorithm.cost(problem).workspace, algorithm.error(problem)
     if limits.max_workspace_bytes is not None and needed > limits.max_workspace_bytes:
         reasons += (f"needs {needed:.0f} bytes of workspace, {limits.max_workspace_bytes} are allowed",)
     if limits.max_error is not None and error > limits.max_error:
         reasons += (f"states an error of {error:.1e}, {limits.max_error:.1e} is allowed",)
+    if limits.deterministic and platform in algorithm.varies_on:
+        reasons += (f"may give other bits on another run on {platform}",)
     return reasons
 
 
 def _inexact(algorithm: Algorithm, problem: Problem, request: Request) -> Reasons:
     """Why the problem's precision does not admit it, unless the caller has set a limit of his own."""
-    if request.constraints.max_error is not None or not isinstance(problem, ConvSpec):
+    if request.policy.max_error is not None or not isinstance(problem, ConvSpec):
         return ()
     error, admitted = algorithm.error(problem), admitted_error(problem)
     if error <= admitted:

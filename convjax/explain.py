@@ -10,6 +10,7 @@ from jax.extend import core
 from convjax import window_primitive
 from convjax.algorithms.protocol import Reasons
 from convjax.choose import choose
+from convjax.measure import with_learnt
 from convjax.primitive import conv_p, problem_of
 from convjax.problem import Problem
 from convjax.request import Pass, Request, request
@@ -30,7 +31,7 @@ class Row:
         algorithm: the name of what computes it.
         reason: why this one, in a few words.
         predicted: seconds by the cost model, None where the device has no constants.
-        measured: seconds by a tuned plan, None without one.
+        measured: seconds by a plan in force, None without one.
         workspace: bytes of intermediate arrays by the algorithm's own account.
         rejected: the other algorithms by name, each with its reasons.
         count: how often the problem occurs.
@@ -73,8 +74,11 @@ class Explanation:
         for row in self.rows:
             times = f" x{row.count}" if row.count > 1 else ""
             predicted = "" if row.predicted is None else f", predicted {_time(row.predicted)}"
+            measured = "" if row.measured is None else f", measured {_time(row.measured)}"
             lines.append(f"{row.role:6} {row.problem}{times}")
-            lines.append(f"       -> {row.algorithm}: {row.reason}{predicted}, workspace {_bytes(row.workspace)}")
+            lines.append(
+                f"       -> {row.algorithm}: {row.reason}{predicted}{measured}, workspace {_bytes(row.workspace)}"
+            )
             lines += [f"          not {name}: {'; '.join(reasons)}" for name, reasons in row.rejected]
         lines += [f"left   {sentence}" for sentence in self.left]
         return "\n".join(lines)
@@ -103,13 +107,12 @@ def explain(fn: Callable[..., Any], *args: Any, platform: str | None = None) -> 
         >>> [(row.role, row.algorithm) for row in explain(loss, w, platform="cpu").rows]
         [('fprop', 'winograd(tile=2)')]
     """
-    platform = platform or _default_platform()
+    platform = platform or default_platform()
     jaxpr = jax.make_jaxpr(fn)(*args).jaxpr
     found: dict[Row, int] = {}
-    for eqn in _equations(jaxpr):
-        row = _row_of(eqn, platform)
-        if row is not None:
-            found[row] = found.get(row, 0) + 1
+    for problem, asked in problems(jaxpr):
+        row = _row(problem, asked, platform)
+        found[row] = found.get(row, 0) + 1
     return Explanation(platform, tuple(dataclasses.replace(row, count=n) for row, n in found.items()), _left(jaxpr))
 
 
@@ -129,32 +132,40 @@ def explain_problem(problem: Problem, *, platform: str | None = None) -> Explana
         >>> [row.algorithm for row in explain_problem(problem, platform="cpu").rows]
         ['shift(by=multiply)']
     """
-    platform = platform or _default_platform()
+    platform = platform or default_platform()
     return Explanation(platform, (_row(problem, request(None, problem.operation), platform),))
 
 
-def _row_of(eqn: Any, platform: str) -> Row | None:
-    avals = [atom.aval for atom in eqn.invars]
-    if eqn.primitive is conv_p or eqn.primitive in window_primitive.PRIMITIVES:
-        params = dict(eqn.params)
-        asked = params.pop("request")
-        problem = problem_of(avals[0], avals[1], params) if eqn.primitive is conv_p else params["problem"]
-        return _row(problem, asked, platform)
-    problem = stated(eqn)
-    if problem is None:
-        return None
-    return Row(problem, "stock", "lax", "lax's own primitive, not called through convjax", None, None, 0, ())
+def problems(jaxpr: core.Jaxpr) -> Iterator[tuple[Problem, Request | None]]:
+    """Every convolution and pooling, in the order of the program; those of lax itself have no request."""
+    for eqn in _equations(jaxpr):
+        if eqn.primitive is conv_p:
+            lhs, rhs = (atom.aval for atom in eqn.invars)
+            params = dict(eqn.params)
+            request = params.pop("request")
+            yield problem_of(lhs, rhs, params), request
+        elif eqn.primitive in window_primitive.PRIMITIVES:
+            yield eqn.params["problem"], eqn.params["request"]
+        else:
+            problem = stated(eqn)
+            if problem is not None:
+                yield problem, None
 
 
-def _row(problem: Problem, asked: Request, platform: str) -> Row:
-    choice = choose(problem, asked, platform)
+def _row(problem: Problem, asked: Request | None, platform: str) -> Row:
+    if asked is None:
+        return Row(problem, "stock", "lax", "lax's own primitive, not called through convjax", None, None, 0, ())
+    choice = choose(problem, with_learnt(asked), platform)
+    reason = choice.reason
+    if asked.policy.on_miss == "tune" and asked.wish is None and choice.measured is None:
+        reason += ", until it is measured when lowered"
     return Row(
         problem,
         asked.role,
         str(choice.algorithm),
-        choice.reason,
-        choice.seconds,
-        None,
+        reason,
+        choice.predicted,
+        choice.measured,
         choice.algorithm.cost(problem).workspace,
         tuple((str(a), reasons) for a, reasons in choice.rejected),
     )
@@ -185,7 +196,7 @@ def _equations(jaxpr: core.Jaxpr) -> Iterator[Any]:
             yield from _equations(inner)
 
 
-def _default_platform() -> str:
+def default_platform() -> str:
     backend = jax.default_backend()
     return "cuda" if backend == "gpu" else backend
 

@@ -17,8 +17,8 @@ from jax.extend.core import Primitive
 from jax.extend.core.primitives import conv_general_dilated_p
 from jax.interpreters import ad, batching, mlir
 
-from convjax.choose import choose
 from convjax.lowering import PLATFORMS, Bound, Filled, bind_eagerly, lower
+from convjax.measure import decide
 from convjax.problem import ConvSpec
 from convjax.request import Request
 from convjax.rewrite import Replacement, replay
@@ -110,7 +110,7 @@ def _lower(platform: str, ctx: Any, lhs: Any, rhs: Any, *, request: Request, **p
     problem = problem_of(lhs_aval, rhs_aval, params)
     if problem.empty:
         return lower(ctx, Filled(problem.output_shape, problem.output_dtype), lhs, rhs)
-    return lower(ctx, Bound(choose(problem, request, platform).algorithm, problem), lhs, rhs)
+    return lower(ctx, Bound(decide(problem, request, platform).algorithm, problem), lhs, rhs)
 
 
 for _platform in PLATFORMS:

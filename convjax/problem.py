@@ -4,6 +4,7 @@ A problem is frozen and hashable, validates itself, knows its output and its cos
 form that parses back; errors, plan keys, configs and records all use that form.
 """
 
+import collections
 import dataclasses
 import math
 from collections.abc import Iterable
@@ -124,7 +125,36 @@ class ConvSpec:
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates of direct summation, padding counted as computed."""
+        """Multiply-accumulates that the definition needs: padding counts as computed, inserted zeros do not.
+
+        Every output meets every tap; where lhs is dilated, as in a transposed convolution, every element of lhs does.
+        """
+        return self.adjoint_macs if any(d > 1 for d in self.lhs_dilation) else self.products
+
+    @property
+    def adjoint_macs(self) -> int:
+        """MACs as those of a transposed convolution: every element of lhs meets every tap, cropped or not.
+
+        In the weight gradient of one, taps and outputs change places, and every element meets every output.
+        """
+        pairs = [
+            n * min(k, o) if s == 1 else _meetings(o, s, k, rd, lo, ld)
+            for n, o, s, k, rd, (lo, _), ld in zip(
+                self.input,
+                self.output,
+                self.strides,
+                self.kernel,
+                self.rhs_dilation,
+                self.padding,
+                self.lhs_dilation,
+                strict=True,
+            )
+        ]
+        return self.N * self.G * self.K * self.C * math.prod(pairs)
+
+    @property
+    def products(self) -> int:
+        """Multiplications of direct summation, those by padding and by inserted zeros among them."""
         return math.prod(self.output_shape) * self.taps * self.C
 
     @property
@@ -373,6 +403,12 @@ def parse(text: str) -> Problem:
         operations = ", ".join(WindowSpec.OPERATIONS)
         raise ValueError(f"problem {text!r} must begin with one of {operations}, or with conv")
     return ConvSpec.parse(text) if operation == "conv" else WindowSpec.parse(text)
+
+
+def _meetings(windows: int, stride: int, taps: int, dilation: int, lo: int, spread: int) -> int:
+    """How many pairs of a window and a tap meet an element, not a zero between two that stand `spread` apart."""
+    starts = collections.Counter(o * stride % spread for o in range(windows))
+    return sum(starts[(lo - t * dilation) % spread] for t in range(taps))
 
 
 def require_positive(name: str, values: Iterable[int]) -> None:

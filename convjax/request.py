@@ -1,4 +1,4 @@
-"""What the caller asks of the choice: algorithms by pass, and constraints on all of them.
+"""What the caller asks of the choice: algorithms by pass, and a policy for all of them.
 
 A request is a static parameter of every convjax primitive, so it takes part in jit's cache key and
 reaches the derived passes through the rules.
@@ -14,6 +14,7 @@ import jax
 from convjax.algorithms import named
 from convjax.algorithms.protocol import Algorithm
 from convjax.device import Device
+from convjax.plans import NO_PLANS, Plans
 
 Pass = Literal["fprop", "dgrad", "wgrad"]
 PASSES: tuple[Pass, ...] = ("fprop", "dgrad", "wgrad")
@@ -34,40 +35,53 @@ _TRANSPOSED: dict[tuple[Pass, int], Pass] = {
 }
 
 
+OnMiss = Literal["heuristic", "tune", "error"]
+_ON_MISS: tuple[OnMiss, ...] = ("heuristic", "tune", "error")
+
+
 @dataclasses.dataclass(frozen=True)
-class Constraints:
-    """Limits that an algorithm must keep to be a candidate, and the constants that rank those that do.
+class Policy:
+    """What the `using` blocks around a call say.
 
     Attributes:
+        plans: measured times, which come before predicted ones.
+        on_miss: what to do without a plan: predict, measure, or refuse.
+        deterministic: whether an algorithm must give the same bits on every run.
         max_workspace_bytes: most bytes of intermediate arrays; None does not limit.
         max_error: largest stated error as a fraction of the largest output; None leaves it to `precision`.
-        device: the rates predictions are made with; None takes those shipped for the device at hand.
+        device: the rates that times are predicted by; None takes those known of the device at hand.
     """
 
+    plans: Plans = NO_PLANS
+    on_miss: OnMiss = "heuristic"
+    deterministic: bool = False
     max_workspace_bytes: int | None = None
     max_error: float | None = None
     device: Device | None = None
 
-    def __str__(self) -> str:
-        limits = {"max_workspace_bytes": self.max_workspace_bytes, "max_error": self.max_error}.items()
-        return ", ".join(f"{name}={value}" for name, value in limits if value is not None)
+    @property
+    def limits(self) -> str:
+        """The limits that are set, as `using` takes them."""
+        set_ = {"deterministic": self.deterministic or None, "max_error": self.max_error}
+        set_ |= {"max_workspace_bytes": self.max_workspace_bytes}
+        return ", ".join(f"{name}={value}" for name, value in set_.items() if value is not None)
 
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """The algorithms wished for each pass, the pass at hand, and the constraints at the time of tracing.
+    """The algorithms wished for each pass, the pass at hand, and the policy at the time of tracing.
 
     Attributes:
         wishes: for each of fprop, dgrad, wgrad the wishes in order, or None to choose.
         strict: whether the pass's wish must be met, or is only preferred where it applies.
         role: the pass that the present problem is.
-        constraints: limits on every candidate.
+        policy: limits on every candidate, and the plans.
     """
 
     wishes: tuple[tuple[Wish, ...] | None, ...] = (None, None, None)
     strict: tuple[bool, ...] = (False, False, False)
     role: Pass = "fprop"
-    constraints: Constraints = Constraints()
+    policy: Policy = Policy()
 
     @property
     def wish(self) -> tuple[Wish, ...] | None:
@@ -83,22 +97,22 @@ class Request:
 
 
 def request(algorithm: AlgorithmLike, operation: str) -> Request:
-    """Reads an `algorithm=` argument, under the constraints in force here.
+    """Reads an `algorithm=` argument, under the policy in force here.
 
     A mapping binds the passes that it names. Anything else binds the forward pass, and its gradients
     use the same algorithm where it applies and a chosen one elsewhere.
     """
-    constraints = _constraints.value or Constraints()
+    policy = _policy.value or Policy()
     if algorithm is None:
-        return Request(constraints=constraints)
+        return Request(policy=policy)
     if isinstance(algorithm, Mapping):
         unknown = [key for key in algorithm if key not in PASSES]
         if unknown:
             raise ValueError(f"algorithm has the pass {unknown[0]!r}; the passes are {', '.join(PASSES)}")
         wishes = tuple(_wishes(algorithm[p], operation) if p in algorithm else None for p in PASSES)
-        return Request(wishes, tuple(w is not None for w in wishes), constraints=constraints)
+        return Request(wishes, tuple(w is not None for w in wishes), policy=policy)
     wish = _wishes(algorithm, operation)
-    return Request((wish, wish, wish), (True, False, False), constraints=constraints)
+    return Request((wish, wish, wish), (True, False, False), policy=policy)
 
 
 def _wishes(algorithm: Wish | Sequence[Wish], operation: str) -> tuple[Wish, ...]:
@@ -113,19 +127,37 @@ def _wishes(algorithm: Wish | Sequence[Wish], operation: str) -> tuple[Wish, ...
     return wishes
 
 
-_constraints = jax.make_user_context(default_value=None)
+_policy = jax.make_user_context(default_value=None)
 
 
 @contextlib.contextmanager
 def using(
-    *, max_workspace_bytes: int | None = None, max_error: float | None = None, device: Device | None = None
+    plans: Plans | None = None,
+    *,
+    on_miss: OnMiss | None = None,
+    deterministic: bool | None = None,
+    max_workspace_bytes: int | None = None,
+    max_error: float | None = None,
+    device: Device | None = None,
 ) -> Iterator[None]:
-    """Limits or informs the choice inside the block; functions already jitted are traced again under it.
+    """Plans to follow and limits to keep inside the block; functions already jitted are traced again under it.
+
+    Blocks nest: an inner one adds its plans to the outer's and replaces what else it names.
 
     Args:
+        plans: measured times, from `convjax.tune` or `Plans.load`. Where a problem has a plan, the fastest algorithm
+            measured that the limits admit is taken.
+        on_miss: what to do with a problem that has no plan: "heuristic" predicts times by the cost model; "tune"
+            measures when the program is lowered (`Plans.learnt()` has the results); "error" refuses.
+        deterministic: whether to reject algorithms that may give other bits on another run. Not together with
+            on_miss="tune", whose choices may differ between processes.
         max_workspace_bytes: candidates needing more bytes of intermediate arrays are rejected.
         max_error: candidates whose stated error, as a fraction of the largest output, is larger are rejected.
-        device: candidates are ranked by these constants, such as `convjax.calibrate` measures.
+        device: the rates that times are predicted by, such as `convjax.calibrate` measures.
+
+    Raises:
+        TypeError: plans are not `Plans`.
+        ValueError: a limit is negative, `on_miss` is unknown, or "tune" is to be deterministic.
 
     Example:
         >>> import jax.numpy as jnp, convjax
@@ -134,11 +166,27 @@ def using(
         ...     convjax.conv(x, w).shape
         (1, 6, 6, 4)
     """
+    if plans is not None and not isinstance(plans, Plans):
+        raise TypeError(f"plans must be convjax.Plans, got {type(plans).__name__}: read a file with Plans.load(path)")
+    if on_miss is not None and on_miss not in _ON_MISS:
+        raise ValueError(f"on_miss must be one of {', '.join(_ON_MISS)}, got {on_miss!r}")
     for name, value in (("max_workspace_bytes", max_workspace_bytes), ("max_error", max_error)):
         if value is not None and value < 0:
             raise ValueError(f"{name} must not be negative, got {value}")
-    outer = _constraints.value or Constraints()
-    given = {"max_workspace_bytes": max_workspace_bytes, "max_error": max_error, "device": device}
+    outer = _policy.value or Policy()
+    given = {
+        "plans": None if plans is None else outer.plans | plans,
+        "on_miss": on_miss,
+        "deterministic": deterministic,
+        "max_workspace_bytes": max_workspace_bytes,
+        "max_error": max_error,
+        "device": device,
+    }
     inner = dataclasses.replace(outer, **{k: v for k, v in given.items() if v is not None})
-    with _constraints(inner):
+    if inner.deterministic and inner.on_miss == "tune":
+        raise ValueError(
+            "on_miss='tune' chooses by times, which differ between processes, and cannot be deterministic: "
+            "tune beforehand and pass the plans"
+        )
+    with _policy(inner):
         yield

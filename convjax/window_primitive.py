@@ -19,8 +19,8 @@ from jax.extend.core.primitives import reduce_window_max_p, reduce_window_sum_p
 from jax.interpreters import ad, batching, mlir
 
 from convjax import sizes
-from convjax.choose import choose
 from convjax.lowering import PLATFORMS, Bound, Filled, bind_eagerly, lower
+from convjax.measure import decide
 from convjax.problem import WindowSpec
 from convjax.request import Request
 
@@ -175,7 +175,7 @@ def _lower(platform: str, ctx: Any, *operands: Any, problem: WindowSpec, request
         (out,) = ctx.avals_out
         return lower(ctx, Filled(out.shape, out.dtype.name, 0 if finds_taps else problem.identity), *operands)
     # Taps are read once for every block offset in `put`; fused into it, they would be found anew each time.
-    bound = Bound(choose(problem, request, platform).algorithm, problem)
+    bound = Bound(decide(problem, request, platform).algorithm, problem)
     return lower(ctx, bound, *operands, in_memory=finds_taps)
 
 

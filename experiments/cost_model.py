@@ -108,7 +108,7 @@ def _row(cell: Cell, platform: str) -> tuple[Cell, list[tuple[Any, Cost, SweepRe
     if problem.operation == "put":
         return None
     row = []
-    for algorithm in candidates(problem, Request(), platform):
+    for algorithm in candidates(problem, Request(), platform)[0]:
         record = cell.algorithms.get(str(algorithm))
         current = record is not None and record.version == algorithm.version
         row.append((algorithm, algorithm.cost(problem), record if current else None))

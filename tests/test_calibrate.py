@@ -11,7 +11,7 @@ import convjax
 from convjax.calibrate import calibrate
 from convjax.device import Device, device_of, devices
 from convjax.explain import Row
-from convjax.request import Constraints
+from convjax.request import Policy
 
 X, W = jnp.ones((4, 28, 28, 128)), jnp.ones((3, 3, 128, 128))
 
@@ -53,7 +53,7 @@ def test_the_choice_is_made_by_the_rates_in_force() -> None:
         assert traces == 2
         with convjax.using(max_workspace_bytes=10**9):
             assert row().algorithm == "lax"
-        assert str(Constraints(max_error=0.1, device=devices()["cpu"])) == "max_error=0.1"
+        assert Policy(max_error=0.1, device=devices()["cpu"]).limits == "max_error=0.1"
     assert row() == free
 
 

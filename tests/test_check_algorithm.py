@@ -34,6 +34,7 @@ class Stock:
     name: ClassVar[str] = "stock"
     version: ClassVar[int] = 1
     exact: ClassVar[bool] = True
+    varies_on: ClassVar[tuple[str, ...]] = ()
 
     def unsupported(self, problem: ConvSpec, platform: str) -> tuple[str, ...]:
         return ("it has gone home",) if self.fault == "never applies" else ()
@@ -83,6 +84,7 @@ class Modest(Stock):
     """The same, promising less."""
 
     exact: ClassVar[bool] = False
+    varies_on: ClassVar[tuple[str, ...]] = ()
 
 
 PROBLEMS = sample_conv_problems(0, 6, families=("dense3", "depthwise", "grouped"))
@@ -152,6 +154,7 @@ class Pairs:
     name: ClassVar[str] = "pairs"
     version: ClassVar[int] = 1
     exact: ClassVar[bool] = True
+    varies_on: ClassVar[tuple[str, ...]] = ()
 
     def unsupported(self, problem: WindowSpec, platform: str) -> tuple[str, ...]:
         plain = problem == WindowSpec.parse(f"max {problem.dtype}[{problem.shape[0]}] window=2")

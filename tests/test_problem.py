@@ -174,6 +174,11 @@ def test_pools_have_the_sizes_of_their_windows(n: int, k: int, s: int, d: int, c
             3_612_672,
         ),
         ("conv float32[1,1,128,128] float32[128,1,3,3] bf01_oi01->bf01", (1, 128, 126, 126), 18_289_152),
+        (
+            "conv float32[2,8,8,4] float32[4,4,4,6] b01f_01io->b01f pad=2_2x2_2 lhs_dilate=2x2",
+            (2, 16, 16, 6),
+            49_152,
+        ),
         ("max float32[8,112,112,64] window=1x3x3x1 stride=1x2x2x1 pad=0_0x1_1x1_1x0_0", (8, 56, 56, 64), 14_450_688),
     ],
 )  # fmt: skip
@@ -188,7 +193,13 @@ def test_costs_count_every_product_and_every_byte() -> None:
     for problem in sample_conv_problems(seed=3, count=64, dtypes=("float32", "bfloat16")):
         size = {"float32": 4, "bfloat16": 2}[problem.lhs_dtype]
         positions = problem.N * problem.G * problem.K * math.prod(problem.output)
-        assert problem.macs == positions * problem.taps * problem.C
+        assert problem.products == positions * problem.taps * problem.C
+        if set(problem.lhs_dilation) <= {1}:
+            assert problem.macs == problem.products
+        elif set(problem.strides) <= {1} and problem.taps <= math.prod(problem.output):
+            assert (
+                problem.macs <= problem.N * problem.G * problem.K * problem.C * math.prod(problem.input) * problem.taps
+            )
         elements = math.prod(problem.lhs_shape) + math.prod(problem.rhs_shape) + positions
         assert problem.bytes == size * elements
         assert problem.empty == (math.prod(problem.lhs_shape) == 0)

@@ -23,7 +23,7 @@ from convjax.testing import (
 )
 
 Term = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
-TINY = [p for p in sample_conv_problems(seed=11, count=480) if p.macs < 2500]
+TINY = [p for p in sample_conv_problems(seed=11, count=480) if p.products < 2500]
 WINDOWS = [p for p in sample_window_problems(seed=11, count=273) if p.macs < 6000]
 
 

@@ -41,6 +41,7 @@ class Algorithm(Protocol):
         name: the family's name; `str(algorithm)` adds the knobs.
         version: raised when the result or the cost changes, so that old records are not compared with new.
         exact: whether small integers come out exactly, i.e. it only multiplies inputs and adds products.
+        varies_on: the platforms on which it may give other bits on another run.
     """
 
     @property
@@ -51,6 +52,9 @@ class Algorithm(Protocol):
 
     @property
     def exact(self) -> bool: ...
+
+    @property
+    def varies_on(self) -> tuple[str, ...]: ...
 
     def unsupported(self, problem: Any, platform: str) -> Reasons:
         """Why it cannot compute `problem`; empty promises a correct answer."""

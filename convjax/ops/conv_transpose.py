@@ -94,19 +94,21 @@ def conv_transpose(
 
     letters = SPATIAL_LETTERS[ndim]
     x_order = f"NC{letters}" if first else f"N{letters}C"
-    y = conv_general_dilated(
-        x,
-        _kernel_of_adjoint(w, groups),
-        (1,) * ndim,
-        padding_of_adjoint(size, computed, extent, strides, cropped),
-        lhs_dilation=strides,
-        rhs_dilation=dilation,
-        dimension_numbers=(x_order, f"{letters}IO", x_order),
-        feature_group_count=groups,
-        precision=precision,
-        preferred_element_type=preferred_element_type,
-        algorithm=algorithm,
-    )
+    # Profiles and `count` see it; without a stride nothing else tells it from a convolution.
+    with jax.named_scope("conv_transpose"):
+        y = conv_general_dilated(
+            x,
+            _kernel_of_adjoint(w, groups),
+            (1,) * ndim,
+            padding_of_adjoint(size, computed, extent, strides, cropped),
+            lhs_dilation=strides,
+            rhs_dilation=dilation,
+            dimension_numbers=(x_order, f"{letters}IO", x_order),
+            feature_group_count=groups,
+            precision=precision,
+            preferred_element_type=preferred_element_type,
+            algorithm=algorithm,
+        )
     if any(mode != "zeros" for mode in modes):
         y = _add_margins(y, output, widths, modes, 2 if first else 1)
     if bias is not None:

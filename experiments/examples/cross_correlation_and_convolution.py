@@ -1,6 +1,6 @@
 """What networks call a convolution, and what mathematics does.
 
-    python -m experiments.examples.cross_correlation_and_convolution
+Run by `python -m experiments.examples.cross_correlation_and_convolution`.
 
 Both slide a kernel over the input and add up products. A network takes the kernel as it is, which is cross-correlation;
 a convolution turns it around first. Learned kernels may come either way round, so networks leave the turn out.

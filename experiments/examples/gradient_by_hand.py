@@ -1,6 +1,6 @@
 """A network's gradient by the chain rule, in NumPy, beside `jax.grad`; then gradient descent with it.
 
-    python -m experiments.examples.gradient_by_hand
+Run by `python -m experiments.examples.gradient_by_hand`.
 
 The network: images 6x6, a 3x3 convolution to 2 maps, ReLU or sigmoid, max-pooling by 2, a dense layer to 3 classes,
 softmax and cross-entropy. Every function below returns its value and its pullback, which takes the gradient of the loss

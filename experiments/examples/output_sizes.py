@@ -1,6 +1,6 @@
 """What size comes out: floor((n + lo + hi - d (k - 1) - 1) / s) + 1, and what is done with the rest.
 
-python -m experiments.examples.output_sizes
+Run by `python -m experiments.examples.output_sizes`.
 """
 
 import jax

@@ -1,6 +1,6 @@
 """What padding does: how much of it there is, and what it holds.
 
-python -m experiments.examples.padding_modes
+Run by `python -m experiments.examples.padding_modes`.
 """
 
 import jax.numpy as jnp

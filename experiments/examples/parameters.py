@@ -1,6 +1,6 @@
 """How many parameters a layer has, and why a convolution has so few: its kernel is shared by all positions.
 
-python -m experiments.examples.parameters
+Run by `python -m experiments.examples.parameters`.
 """
 
 from convjax.inspect.shape import layer_shape

@@ -1,6 +1,6 @@
 """What poolings keep: ceil mode, divisors, the places of maxima, and ties.
 
-python -m experiments.examples.pooling
+Run by `python -m experiments.examples.pooling`.
 """
 
 from typing import Any

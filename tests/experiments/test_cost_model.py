@@ -13,7 +13,7 @@ import convjax
 from convjax.choose import choose
 from convjax.device import Device, devices
 from convjax.layer import Layer
-from convjax.request import Constraints, Request
+from convjax.request import Policy, Request
 from experiments import config as configs
 from experiments import cost_model, fit
 from experiments.errors import ExperimentError
@@ -77,7 +77,7 @@ def test_outliers_do_not_bend_them_and_the_regret_falls() -> None:
 
 def test_it_chooses_as_the_library_does() -> None:
     measured = times(devices()["cpu"])
-    request = Request(constraints=Constraints(device=TRUE))
+    request = Request(policy=Policy(device=TRUE))
     chosen = cost_model.judge(measured, TRUE).regret.chosen
     for cell, names, index in zip(measured.cells, measured.names, chosen, strict=True):
         problem = layer_problem(Layer.parse(cell.layer, layers()[cell.layer]))

@@ -29,6 +29,7 @@ class FFT:
     name: ClassVar[str] = "fft"
     version: ClassVar[int] = 1
     exact: ClassVar[bool] = False
+    varies_on: ClassVar[tuple[str, ...]] = ()
     __str__ = describe
 
     def unsupported(self, problem: ConvSpec, platform: str) -> Reasons:

@@ -30,6 +30,7 @@ class Im2col:
     name: ClassVar[str] = "im2col"
     version: ClassVar[int] = 1
     exact: ClassVar[bool] = True
+    varies_on: ClassVar[tuple[str, ...]] = ()
     __str__ = describe
 
     def unsupported(self, problem: ConvSpec, platform: str) -> Reasons:
@@ -42,7 +43,7 @@ class Im2col:
 
     def cost(self, problem: ConvSpec) -> Cost:
         slower, moved = grouping_work(problem)
-        gemm = slower * product_work(problem.macs, problem.taps * problem.C, problem.K)
+        gemm = slower * product_work(problem.products, problem.taps * problem.C, problem.K)
         if problem.taps == 1 and set(problem.strides) == {1}:
             return Cost(gemm=gemm, bytes=problem.bytes + moved)
         # Runs of C elements are copied, far from the speed of a plain copy, and the shorter the slower.

@@ -22,6 +22,7 @@ class Lax:
     name: ClassVar[str] = "lax"
     version: ClassVar[int] = 2
     exact: ClassVar[bool] = True
+    varies_on: ClassVar[tuple[str, ...]] = ("cuda", "rocm")  # gradients may be added up by atomics
     __str__ = describe
 
     def unsupported(self, problem: ConvSpec, platform: str) -> Reasons:
@@ -33,23 +34,23 @@ class Lax:
         The library skips the zeros of a dilated input, the loops do not. It spreads over rows of output, of which
         the weight-gradient shape, a kernel larger than the output, has few.
         """
-        needed, dilated = problem.macs / math.prod(problem.lhs_dilation), max(problem.lhs_dilation, default=1) > 1
+        needed, dilated = problem.products / math.prod(problem.lhs_dilation), max(problem.lhs_dilation, default=1) > 1
         outputs = math.prod(problem.output)
         if problem.batch_groups > 1:
-            return Cost(scalar=8 * problem.macs, bytes=problem.bytes)
+            return Cost(scalar=8 * problem.products, bytes=problem.bytes)
         if problem.groups > 1:
             slower = 5 if dilated else 1
-            scalar = slower * problem.macs / (problem.C * problem.K)
-            return Cost(library=4 * slower * problem.macs, scalar=scalar, bytes=problem.bytes)
+            scalar = slower * problem.products / (problem.C * problem.K)
+            return Cost(library=4 * slower * problem.products, scalar=scalar, bytes=problem.bytes)
         if problem.ndim > 2:
-            return Cost(library=17 * problem.macs if dilated else 4 * problem.macs, bytes=problem.bytes)
+            return Cost(library=17 * problem.products if dilated else 4 * problem.products, bytes=problem.bytes)
         if problem.taps == 1:
             return Cost(gemm=1.15 * needed, bytes=problem.bytes)
         if problem.taps > outputs:
             # A weight gradient. The zeros of a dilated input are not skipped here, and rows are few.
             few_rows = 1 + 1000 / (problem.N * outputs) if problem.ndim == 2 else 2
             zeros = 4 if dilated else 1
-            return Cost(library=few_rows * zeros * problem.macs, bytes=problem.bytes)
+            return Cost(library=few_rows * zeros * problem.products, bytes=problem.bytes)
         # The library's threads are woken by every call.
         return Cost(library=1.5 * needed if dilated else needed, bytes=problem.bytes, calls=8)
 

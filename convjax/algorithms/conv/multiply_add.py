@@ -59,7 +59,7 @@ def multiply_add_cost(problem: ConvSpec) -> Cost:
         joined = out if _blocks(problem) > 1 else 0
         calls = 2 * _blocks(problem) + turns * _calls_a_turn(problem)
     return Cost(
-        vector=speed * problem.macs,
+        vector=speed * problem.products,
         bytes=problem.bytes + padded + joined + out * (turns - 1) * (0.5 if out <= 2 * _CACHED else 1.0),
         workspace=(padded + joined) / 2,
         calls=calls,

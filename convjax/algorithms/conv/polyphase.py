@@ -44,6 +44,10 @@ class Polyphase:
     def exact(self) -> bool:
         return self.by.exact
 
+    @property
+    def varies_on(self) -> tuple[str, ...]:
+        return self.by.varies_on
+
     def unsupported(self, problem: ConvSpec, platform: str) -> Reasons:
         if set(problem.lhs_dilation) <= {1}:
             return ("the input is not dilated: there is one phase",)

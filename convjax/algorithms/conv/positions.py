@@ -45,6 +45,7 @@ class Positions:
     name: ClassVar[str] = "positions"
     version: ClassVar[int] = 1
     exact: ClassVar[bool] = True
+    varies_on: ClassVar[tuple[str, ...]] = ()
     __str__ = describe
 
     def unsupported(self, problem: ConvSpec, platform: str) -> Reasons:
@@ -68,13 +69,13 @@ class Positions:
             # Along rows alone XLA reads columns, and misses the cache at every step.
             work = 4 if problem.ndim == 1 else 2
             return Cost(
-                vector=work * problem.macs,
+                vector=work * problem.products,
                 bytes=passes * problem.bytes + padded,
                 workspace=padded / 2,
                 calls=1 + passes,
             )
         return Cost(
-            gemm=product_work(problem.macs, problem.N, problem.K),
+            gemm=product_work(problem.products, problem.N, problem.K),
             bytes=problem.bytes + padded + positions * 2 * size * sliced,
             workspace=padded / 2 + size * sliced,
             calls=2 * positions,

@@ -32,6 +32,10 @@ class Rewritten:
     def exact(self) -> bool:
         return self.by.exact
 
+    @property
+    def varies_on(self) -> tuple[str, ...]:
+        return self.by.varies_on
+
     def unsupported(self, problem: ConvSpec, platform: str) -> Reasons:
         if problem.empty:
             return ("an operand or the output is empty: there is nothing to rewrite",)

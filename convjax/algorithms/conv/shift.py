@@ -36,6 +36,7 @@ class Shift:
     name: ClassVar[str] = "shift"
     version: ClassVar[int] = 2
     exact: ClassVar[bool] = True
+    varies_on: ClassVar[tuple[str, ...]] = ()
     __str__ = describe
 
     def unsupported(self, problem: ConvSpec, platform: str) -> Reasons:
@@ -79,7 +80,7 @@ def _dots_cost(problem: ConvSpec) -> Cost:
     padded = 2 * size * problem.N * problem.G * problem.C * math.prod(layout.padded_size(problem)) if grown else 0
     copied = 0 if problem.taps == 1 and set(problem.strides) <= {1} else 2 * out * problem.C
     return Cost(
-        gemm=slower * product_work(problem.macs, problem.C, problem.K),
+        gemm=slower * product_work(problem.products, problem.C, problem.K),
         bytes=problem.bytes + moved + padded + problem.taps * copied + (problem.taps - 1) * 3 * out * problem.K,
         workspace=padded / 2 + copied / 2 + out * problem.K,
         calls=2 * problem.taps,

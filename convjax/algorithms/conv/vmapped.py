@@ -24,6 +24,7 @@ class Vmap:
     name: ClassVar[str] = "vmap"
     version: ClassVar[int] = 1
     exact: ClassVar[bool] = True
+    varies_on: ClassVar[tuple[str, ...]] = ()
     __str__ = describe
 
     def unsupported(self, problem: ConvSpec, platform: str) -> Reasons:
@@ -34,7 +35,7 @@ class Vmap:
     def cost(self, problem: ConvSpec) -> Cost:
         gathered = _gathered(problem) * itemsize(problem.lhs_dtype)
         return Cost(
-            gemm=problem.macs,
+            gemm=problem.products,
             scalar=_gathered(problem),
             bytes=problem.bytes + 4 * gathered,
             workspace=2 * gathered,

@@ -60,6 +60,7 @@ class Winograd:
     name: ClassVar[str] = "winograd"
     version: ClassVar[int] = 3
     exact: ClassVar[bool] = False
+    varies_on: ClassVar[tuple[str, ...]] = ()
     __str__ = describe
 
     def unsupported(self, problem: ConvSpec, platform: str) -> Reasons:

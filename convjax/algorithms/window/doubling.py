@@ -26,6 +26,7 @@ class Doubling:
     name: ClassVar[str] = "doubling"
     version: ClassVar[int] = 1
     exact: ClassVar[bool] = True
+    varies_on: ClassVar[tuple[str, ...]] = ()
     __str__ = describe
 
     def unsupported(self, problem: WindowSpec, platform: str) -> Reasons:

@@ -23,6 +23,7 @@ class Lax:
     name: ClassVar[str] = "lax"
     version: ClassVar[int] = 1
     exact: ClassVar[bool] = True
+    varies_on: ClassVar[tuple[str, ...]] = ("cuda", "rocm")  # scatters add by atomics
     __str__ = describe
 
     def unsupported(self, problem: WindowSpec, platform: str) -> Reasons:

@@ -24,6 +24,7 @@ class Reshape:
     name: ClassVar[str] = "reshape"
     version: ClassVar[int] = 1
     exact: ClassVar[bool] = True
+    varies_on: ClassVar[tuple[str, ...]] = ()
     __str__ = describe
 
     def unsupported(self, problem: WindowSpec, platform: str) -> Reasons:

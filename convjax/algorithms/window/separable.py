@@ -23,6 +23,7 @@ class Separable:
     name: ClassVar[str] = "separable"
     version: ClassVar[int] = 1
     exact: ClassVar[bool] = True
+    varies_on: ClassVar[tuple[str, ...]] = ()
     __str__ = describe
 
     def unsupported(self, problem: WindowSpec, platform: str) -> Reasons:

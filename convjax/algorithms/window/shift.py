@@ -32,6 +32,7 @@ class Shift:
     name: ClassVar[str] = "shift"
     version: ClassVar[int] = 2
     exact: ClassVar[bool] = True
+    varies_on: ClassVar[tuple[str, ...]] = ()
     __str__ = describe
 
     def unsupported(self, problem: WindowSpec, platform: str) -> Reasons:

@@ -1,0 +1,287 @@
+"""What a program costs: its products and windows one by one, everything else in sums.
+
+Convolutions, windows and `dot_general` are operations, with MACs, bytes and shapes of their own. Arithmetic on single
+elements is only counted, and is taken to be fused into the operations: it moves no bytes.
+"""
+
+import collections
+import dataclasses
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from convjax import window_primitive
+from convjax.inspect.layers import Path, labelled
+from convjax.inspect.steps import LOOPS, Step, Value, arguments, steps
+from convjax.primitive import conv_p, problem_of
+from convjax.problem import ConvSpec, Problem
+from convjax.stock import stated
+
+# One operation for every element that is made.
+_ELEMENTWISE = frozenset([
+    "abs", "acos", "acosh", "add", "add_any", "and", "asin", "asinh", "atan", "atan2", "atanh", "bessel_i0e",
+    "bessel_i1e", "cbrt", "ceil", "clamp", "clz", "cos", "cosh", "digamma", "div", "eq", "eq_to", "erf", "erf_inv",
+    "erfc", "exp", "exp2", "expm1", "floor", "ge", "gt", "igamma", "igammac", "imag", "integer_pow", "is_finite", "le",
+    "le_to", "lgamma", "log", "log1p", "log2", "logistic", "lt", "lt_to", "max", "min", "mul", "ne", "neg",
+    "nextafter", "not", "one_minus_square", "or", "polygamma", "population_count", "pow", "real",
+    "regularized_incomplete_beta", "rem", "round", "rsqrt", "select_n", "shift_left", "shift_right_arithmetic",
+    "shift_right_logical", "sign", "sin", "sinh", "sqrt", "square", "sub", "tan", "tanh", "xor", "zeta",
+])  # fmt: skip
+# One operation for every element that is read.
+_REDUCTIONS = frozenset([
+    "argmax", "argmin", "cumlogsumexp", "cummax", "cummin", "cumprod", "cumsum", "reduce_and", "reduce_max",
+    "reduce_min", "reduce_or", "reduce_prod", "reduce_sum", "reduce_xor",
+])  # fmt: skip
+# The same elements in another shape or dtype.
+_RESHAPED = frozenset(["convert_element_type", "copy", "expand_dims", "reduce_precision", "reshape", "squeeze"])
+_ARRANGED = _RESHAPED | {"broadcast_in_dim", "rev", "transpose"}
+_NOT_STORED = frozenset(["broadcast_in_dim", "iota"])
+# What is computed where it is used.
+FUSED = _ELEMENTWISE | _ARRANGED | _NOT_STORED
+_NOT_SEEN = frozenset([
+    "call_exported", "custom_linear_solve", "fft", "ffi_call", "io_callback", "pallas_call", "pure_callback",
+    "ragged_dot_general", "tpu_custom_call",
+])  # fmt: skip
+_TRANSPOSED = re.compile(r"(?:^|/)(?:jvp\()*conv_transpose\)*$")
+
+
+@dataclasses.dataclass(eq=False)
+class Operation:
+    """One product or window of a program, with what it costs however often it is run."""
+
+    kind: str
+    scope: str
+    layer: Path | None
+    output_shape: tuple[int, ...]
+    macs: int = 0
+    window_operations: int = 0
+    bytes: int = 0
+    bias_adds: int = 0
+    activation_bytes: int = 0
+    features: frozenset[int] = frozenset()  # elements that a bias can have
+    arguments: list[Value] = dataclasses.field(default_factory=list)  # of the program, those that it reads
+
+
+@dataclasses.dataclass
+class Costs:
+    """What was found: by layer where equations stand in one, else under None.
+
+    Attributes:
+        operations: in the order of the program.
+        elementwise: operations on single elements.
+        activations: the most bytes of results alive at once.
+        left: one sentence a thing that could not be counted.
+        arguments: of the program.
+    """
+
+    operations: list[Operation] = dataclasses.field(default_factory=list)
+    elementwise: collections.Counter[Path | None] = dataclasses.field(default_factory=collections.Counter)
+    activations: collections.Counter[Path | None] = dataclasses.field(default_factory=collections.Counter)
+    left: dict[str, None] = dataclasses.field(default_factory=dict)
+    arguments: list[Value] = dataclasses.field(default_factory=list)
+
+    @property
+    def macs(self) -> int:
+        return sum(operation.macs for operation in self.operations)
+
+
+def costs(jaxpr: Any) -> Costs:
+    """The costs of one evaluation of `jaxpr`."""
+    found = Costs(arguments=arguments(jaxpr))
+    _Program(found).run(jaxpr, found.arguments, "", times=1, held=0)
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """An argument of the program, and how many elements of it an evaluation sees: of what a scan maps, one part."""
+
+    argument: Value
+    size: int
+
+
+@dataclasses.dataclass(frozen=True)
+class _Program:
+    """Walks a program once, adding what each step costs to `found`."""
+
+    found: Costs
+    # The operation that values are the sums of; the argument of the program that values are arranged from.
+    _sums: dict[Value, Operation] = dataclasses.field(default_factory=dict)
+    _origins: dict[Value, Origin] = dataclasses.field(default_factory=dict)
+
+    def run(self, jaxpr: Any, operands: Sequence[Value], scope: str, times: int, held: int) -> int:
+        """Adds the costs of `times` evaluations while `held` bytes are alive; returns the most bytes alive at once."""
+        program, results = steps(jaxpr, operands, scope)
+        last = {value: i for i, step in enumerate(program) for value in step.operands}
+        last.update(dict.fromkeys(results, len(program)))
+        alive: dict[Value, int] = {}
+        peak = held
+        for i, step in enumerate(program):
+            operation = self._add(step, times)
+            stored = [] if step.name in _NOT_STORED else [v for v in step.results if v not in self._origins]
+            made = sum(value.bytes for value in stored)
+            dying = [value for value in dict.fromkeys(step.operands) if value in alive and last[value] == i]
+            replaced = sum(alive[v] for v in dying) if step.name in _ELEMENTWISE | _RESHAPED else 0
+            most = max(held + max(made - replaced, 0), self._enter(step, times, held))
+            self.found.activations[step.layer] = max(self.found.activations[step.layer], most)
+            if operation is not None:
+                operation.activation_bytes = most
+            peak = max(peak, most)
+            for value in dying:
+                held -= alive.pop(value)
+            for value in stored:
+                if value in last:
+                    alive[value] = value.bytes
+                    held += value.bytes
+        return peak
+
+    def _enter(self, step: Step, times: int, held: int) -> int:
+        """Adds what the bodies of a loop or branch cost; returns the most bytes alive at once."""
+        eqn = step.eqn
+        if step.name == "cond":
+            return self._costliest(step, times, held)
+        if step.name == "while":
+            self.found.left["while: how often it is run is not known, and it is counted once"] = None
+        elif step.name == "scan":
+            times *= eqn.params["length"]
+        elif step.name == "shard_map":
+            axes = eqn.params["manual_axes" if "manual_axes" in eqn.params else "newly_manual_axes"]  # since jax 0.12
+            times *= math.prod(eqn.params["mesh"].shape[axis] for axis in axes)
+        elif step.name in _NOT_SEEN:
+            self.found.left[f"{step.name}: what it computes is not counted"] = None
+        if step.name not in LOOPS - _NOT_SEEN:
+            return held
+        if step.name != "shard_map":
+            held += sum(value.bytes for value in step.results)  # what is carried and stacked
+        return max(self.run(body, self._inside(step.operands, body), step.scope, times, held) for body in step.bodies)
+
+    def _costliest(self, step: Step, times: int, held: int) -> int:
+        """Of the branches of a `cond`, the one with the most MACs is counted."""
+        branches = []
+        for body in step.eqn.params["branches"]:
+            program = dataclasses.replace(self, found=Costs(), _sums={})
+            inside = self._inside(step.operands[1:], body)
+            branches.append((program.run(body, inside, step.scope, times, held), program.found))
+        peak, found = max(branches, key=lambda branch: (branch[1].macs, sum(branch[1].elementwise.values())))
+        self.found.operations += found.operations
+        self.found.elementwise += found.elementwise
+        self.found.activations |= found.activations
+        self.found.left |= found.left
+        if len({branch.macs for _, branch in branches}) > 1:
+            self.found.left["cond: the branch with the most MACs is counted"] = None
+        return peak
+
+    def _inside(self, operands: Sequence[Value], body: Any) -> list[Value]:
+        """The arguments of a body; those of the program are known as such inside."""
+        inner = [dataclasses.replace(value, argument=False) for value in arguments(body)]
+        for value, outer in zip(inner, operands, strict=False):  # `while` holds two bodies, of other operands
+            origin = self._origin(outer)
+            if origin is not None and len(inner) == len(operands):
+                self._origins[value] = dataclasses.replace(origin, size=value.size)
+        return inner
+
+    def _origin(self, value: Value) -> Origin | None:
+        """What `value` is arranged from, None where it is computed."""
+        return Origin(value, value.size) if value.argument else self._origins.get(value)
+
+    def _add(self, step: Step, times: int) -> Operation | None:
+        """Adds the step itself; the operation that it is, if it is one."""
+        operation = self._operation(step, times)
+        if operation is not None:
+            self.found.operations.append(operation)
+            origins = map(self._origin, step.operands)
+            operation.arguments += [origin.argument for origin in origins if origin is not None]
+            self._sums[step.results[0]] = operation
+            return operation
+        if step.name in _ARRANGED:
+            (value,), (result,) = step.operands[:1], step.results
+            origin = self._origin(value)
+            if origin is not None:
+                self._origins[result] = origin
+            if value in self._sums and step.name != "broadcast_in_dim":
+                self._sums[result] = self._sums[value]
+        elif step.name in _ELEMENTWISE:
+            if not (step.name == "add" and self._add_bias(step, times)):
+                self.found.elementwise[step.layer] += times * step.results[0].size
+        elif step.name in _REDUCTIONS:
+            self.found.elementwise[step.layer] += times * step.operands[0].size
+        return None
+
+    def _add_bias(self, step: Step, times: int) -> bool:
+        """Whether the step adds an argument with one element for each feature to sums of products."""
+        for sums, bias in (step.operands, step.operands[::-1]):
+            operation, origin = self._sums.get(sums), self._origin(bias)
+            if operation is not None and origin is not None and origin.size in operation.features:
+                operation.arguments.append(origin.argument)
+                operation.bias_adds += times * step.results[0].size
+                return True
+        return False
+
+    def _operation(self, step: Step, times: int) -> Operation | None:
+        eqn, output_shape = step.eqn, step.results[0].shape if step.results else ()
+        if step.name == "dot_general":
+            return _product(step, times)
+        if "window_dimensions" in eqn.params and stated(eqn) is None:
+            combined = step.results[0].size * math.prod(eqn.params["window_dimensions"])
+            moved = sum(value.bytes for value in (*step.operands, *step.results))
+            return Operation(
+                step.name, step.scope, step.layer, output_shape, window_operations=times * combined, bytes=times * moved
+            )
+        problem = _problem(eqn)
+        if problem is None:
+            return None
+        if not isinstance(problem, ConvSpec):
+            kind, bytes = problem.operation, times * problem.bytes
+            return Operation(
+                kind, step.scope, step.layer, output_shape, window_operations=times * problem.macs, bytes=bytes
+            )
+        dilated = any(d > 1 for d in problem.lhs_dilation)
+        transposed = dilated or _is_transposed(step.scope)
+        return Operation(
+            "conv_transpose" if transposed else "conv",
+            step.scope,
+            step.layer,
+            output_shape,
+            macs=times * (problem.adjoint_macs if transposed else problem.macs),
+            bytes=times * problem.bytes,
+            features=frozenset([problem.G * problem.K]),
+        )
+
+
+def _is_transposed(scope: str) -> bool:
+    """Whether a convolution without inserted zeros is a transposed one of stride 1, by its layer or its scope."""
+    layer = labelled(scope)
+    if layer is not None and "Conv" in layer[1] and "Transpose" in layer[1]:
+        return True
+    return "transpose(" not in scope and _TRANSPOSED.search(scope) is not None
+
+
+def _problem(eqn: Any) -> Problem | None:
+    if eqn.primitive is conv_p:
+        params = {name: value for name, value in eqn.params.items() if name != "request"}
+        lhs, rhs = (atom.aval for atom in eqn.invars)
+        return problem_of(lhs, rhs, params)
+    if eqn.primitive in window_primitive.PRIMITIVES:
+        return eqn.params["problem"]
+    return stated(eqn)
+
+
+def _product(step: Step, times: int) -> Operation:
+    (lhs, rhs), result = step.operands, step.results[0]
+    (lhs_contract, rhs_contract), (lhs_batch, rhs_batch) = step.eqn.params["dimension_numbers"]
+
+    def free(value: Value, *others: Sequence[int]) -> int:
+        return math.prod(n for axis, n in enumerate(value.shape) if axis not in {a for axes in others for a in axes})
+
+    rows, columns = free(lhs, lhs_contract, lhs_batch), free(rhs, rhs_contract, rhs_batch)
+    members = math.prod(lhs.shape[axis] for axis in lhs_batch)
+    return Operation(
+        "dot",
+        step.scope,
+        step.layer,
+        result.shape,
+        macs=times * result.size * math.prod(lhs.shape[axis] for axis in lhs_contract),
+        bytes=times * (lhs.bytes + rhs.bytes + result.bytes),
+        features=frozenset([rows, columns, members * rows, members * columns]),
+    )

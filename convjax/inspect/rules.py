@@ -1,0 +1,180 @@
+"""What the results of each primitive see, from what its operands do: arrays combined, reduced and looked up."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from convjax.inspect.control import CONTROL
+from convjax.inspect.dependence import Field, Rule, Step
+from convjax.inspect.law import STILL, Law, resampled
+from convjax.inspect.rearranged import REARRANGED, picked
+from convjax.inspect.windows import WINDOWS
+
+Fields = Sequence[Field | None]
+
+_ELEMENTWISE = """
+    abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt ceil clamp clz complex conj
+    convert_element_type copy copy_p cos cosh digamma div eq eq_to erf erf_inv erfc exp exp2 expm1 floor ge gt igamma
+    igamma_grad_a igammac imag integer_pow is_finite le le_to lgamma log log1p logistic lt lt_to max min mul name ne neg
+    nextafter not or polygamma population_count pow pvary real reduce_precision regularized_incomplete_beta rem round
+    rsqrt select_n shift_left shift_right_arithmetic shift_right_logical sharding_constraint sign sin sinh sqrt square
+    stop_gradient sub tan tanh xor zeta
+"""
+_REDUCTIONS = "reduce reduce_sum reduce_max reduce_min reduce_prod reduce_and reduce_or reduce_xor argmax argmin"
+_CUMULATIVE = "cumsum cumprod cummax cummin cumlogsumexp"
+
+
+def _elementwise(step: Step, fields: Fields) -> Fields:
+    (shape,) = step.results
+    laws = [STILL] * len(shape)
+    # Scalars meet arrays as they are.
+    return [step.union([f.by(laws) if f and not s else f for f, s in zip(fields, step.shapes, strict=True)], shape)]
+
+
+def _each(step: Step, fields: Fields) -> Fields:
+    return fields
+
+
+def _reduce(step: Step, fields: Fields) -> Fields:
+    axes = step.params["axes"] if "axes" in step.params else step.params["dimensions"]
+    operands, first = fields[: len(step.results)], fields[len(step.results) :]
+    if any(first):
+        return step.everything(fields)
+    field = step.union(operands, step.shapes[0])
+    if field is None or (not step.walk.through_statistics and any(field.laws[axis].shift for axis in axes)):
+        return [None] * len(step.results)
+    reduced = field.over(axes, step.shapes[0])
+    return [reduced and reduced.without(axes)] * len(step.results)
+
+
+def _cumulative(step: Step, fields: Fields) -> Fields:
+    (field,), axis = fields, step.params["axis"]
+    if field is None or field.laws[axis].same(STILL):
+        return [field]
+    seen = field.over([axis], step.shapes[0])
+    return [seen and seen.noted([step.name])]
+
+
+def _sort(step: Step, fields: Fields) -> Fields:
+    field = step.union(fields, step.shapes[0])
+    return [field and field.over([step.params["dimension"]], step.shapes[0])] * len(fields)
+
+
+def _top(step: Step, fields: Fields) -> Fields:
+    (field,) = fields
+    axis = step.params.get("axis", -1) % len(step.shapes[0])
+    return [field and field.over([axis], step.shapes[0])] * 2
+
+
+def _dot(step: Step, fields: Fields) -> Fields:
+    contracting, batch = step.params["dimension_numbers"]
+    free = [
+        [axis for axis in range(len(shape)) if axis not in (*summed, *shared)]
+        for shape, summed, shared in zip(step.shapes, contracting, batch, strict=True)
+    ]
+    sides: list[Field | None] = []
+    for side, field in enumerate(fields):
+        if field is None:
+            continue
+        summed, (own, others) = list(contracting[side]), (free[side], free[1 - side])
+        laws: dict[int, Law] = {}
+        lo = hi = 0.0
+        seen = _banded(step, field, side) if len(summed) == len(others) == 1 else None
+        if seen is not None:
+            laws[0] = seen
+        else:
+            hulls = [field.laws[axis].hull(step.shapes[side][axis]) for axis in summed]
+            lo, hi = sum(first for first, _ in hulls), sum(last for _, last in hulls)
+        kept = [field.laws[axis] for axis in own]
+        new = [laws.get(place, STILL) for place in range(len(others))]
+        shared = [field.laws[axis] for axis in batch[side]]
+        sides.append(field.by([*shared, *kept, *new] if side == 0 else [*shared, *new, *kept], lo, hi))
+    return [step.union(sides, step.results[0])]
+
+
+def _banded(step: Step, field: Field, side: int) -> Law | None:
+    """The law of the free axis of a known matrix, such as a resize's weights, whose rows are zero outside bands."""
+    contracting, batch = step.params["dimension_numbers"]
+    (axis,), (weight_axis,) = contracting[side], contracting[1 - side]
+    value = step.known[1 - side]
+    if value is None or field.laws[axis].same(STILL) or batch[0] or len(step.shapes[1 - side]) != 2:
+        return None
+    nonzero = np.moveaxis(value() != 0, weight_axis, 1)
+    if not nonzero.any(1).all():
+        return None
+    lo, hi = nonzero.argmax(1), nonzero.shape[1] - 1 - nonzero[:, ::-1].argmax(1)
+    return through(field.laws[axis], resampled(lo, hi, nonzero.shape[1]))
+
+
+def through(law: Law, index: Law) -> Law:
+    """The law of an axis whose index sees a range of this law's indices, as `index` says."""
+    width = np.arange(int((index.hi - index.lo).max(initial=0)) + 1)
+    return law.sampled(index.shift, np.minimum(index.lo[:, None] + width, index.hi[:, None]).astype(int))
+
+
+def _gather(step: Step, fields: Fields) -> Fields:
+    """Elements taken along one axis; those of unknown indices may be any."""
+    field, indices = fields
+    numbers, sizes, shape = step.params["dimension_numbers"], step.params["slice_sizes"], step.shapes[0]
+    taken = numbers.start_index_map
+    whole = all(sizes[a] == shape[a] for a in range(len(shape)) if a not in taken)
+    if field is None or indices is not None or not whole or len(taken) != 1 or numbers.operand_batching_dims:
+        return step.everything(fields)
+    (axis,) = taken
+    out = step.results[0]
+    placed = [place for place in range(len(out)) if place not in numbers.offset_dims]
+    known = step.known[1]
+    if axis not in numbers.collapsed_slice_dims:
+        start = None if known is None else int(np.clip(known().reshape(-1)[0], 0, shape[axis] - sizes[axis]))
+        if placed:
+            return step.everything(fields)
+        return [_cut(step, field, {axis: start})]
+    rest = iter(law for a, law in enumerate(field.laws) if a != axis)
+    laws = [STILL if place in placed else next(rest) for place in range(len(out))]
+    if known is None or len(placed) > 1:
+        lo, hi = field.laws[axis].hull(shape[axis])
+        any_of_them = field.by(laws, lo, hi)
+        return [any_of_them and any_of_them.noted([step.name] if field.laws[axis].shift else [])]
+    index = np.clip(known().reshape(-1), 0, shape[axis] - 1)
+    if not placed:
+        lo, hi = (float(bound[0]) for bound in field.laws[axis].at(index))
+        return [field.by(laws, lo, hi)]
+    laws[placed[0]] = through(field.laws[axis], resampled(index, index, shape[axis]))
+    return [field.by(laws)]
+
+
+def _dynamic_slice(step: Step, fields: Fields) -> Fields:
+    """A slice whose start is known, or along an axis may be any."""
+    field, *starts = fields
+    if field is None or any(starts):
+        return step.everything(fields)
+    sizes, shape = step.params["slice_sizes"], step.shapes[0]
+    known = [
+        value and int(np.clip(value(), 0, n - m)) for value, n, m in zip(step.known[1:], shape, sizes, strict=True)
+    ]
+    return [_cut(step, field, {a: known[a] for a in range(len(shape)) if sizes[a] < shape[a]})]
+
+
+def _cut(step: Step, field: Field, starts: dict[int, int | None]) -> Field | None:
+    unknown = [axis for axis, start in starts.items() if start is None]
+    mixed = field.over(unknown, step.shapes[0])
+    if mixed is not None and any(field.laws[axis].shift for axis in unknown):
+        mixed = mixed.noted([step.name])
+    known = {axis: start for axis, start in starts.items() if start is not None}
+    return mixed and mixed.along({axis: picked(mixed.laws[axis], 1, start) for axis, start in known.items()})
+
+
+RULES: dict[str, Rule] = {
+    **dict.fromkeys(_ELEMENTWISE.split(), _elementwise),
+    **dict.fromkeys(["optimization_barrier", "device_put", "copy_start"], _each),
+    **dict.fromkeys(_REDUCTIONS.split(), _reduce),
+    **dict.fromkeys(_CUMULATIVE.split(), _cumulative),
+    **CONTROL,
+    **REARRANGED,
+    **WINDOWS,
+    "sort": _sort,
+    "top_k": _top,
+    "dot_general": _dot,
+    "gather": _gather,
+    "dynamic_slice": _dynamic_slice,
+}

@@ -1,0 +1,136 @@
+"""Measuring a problem: its candidates checked against each other and timed in turns, outside of any program.
+
+`decide` is what lowerings ask: the choice, measured first where the policy says so.
+"""
+
+import concurrent.futures
+import dataclasses
+import statistics
+import threading
+import warnings
+from typing import Any
+
+import jax
+import numpy as np
+
+from convjax import plans, timing
+from convjax.algorithms.protocol import Algorithm
+from convjax.choose import Choice, candidates, choose, measurements, predictions
+from convjax.device_kind import device_kind
+from convjax.lowering import Bound
+from convjax.plans import Plan, Plans, Time
+from convjax.problem import Problem
+from convjax.request import Request
+from convjax.testing import random_operands, reference
+
+# Predictions are seldom wrong by more than this, so what is predicted to be slower is not tried.
+_HOPELESS = 8.0
+# What is this much slower than the fastest so far on a first call is not timed any longer.
+_SLOWER = 4.0
+# Time for one candidate where the caller gives none.
+SECONDS = 0.1
+
+
+def decide(problem: Problem, request: Request, platform: str) -> Choice:
+    """The choice for a problem that is being lowered; without a plan it is measured now if the policy is to tune.
+
+    Raises:
+        ValueError: as `choose`; or a problem is to be measured on a platform that this machine lacks.
+    """
+    policy = request.policy
+    if policy.on_miss == "tune" and request.wish is None and not problem.empty:
+        request = with_learnt(request)
+        allowed, _ = candidates(problem, request, platform)
+        if not measurements(allowed, problem, request, platform):
+            with _LOCK:
+                plans.learn(_in_thread(problem, request, platform))
+            request = with_learnt(request)
+    return choose(problem, request, platform)
+
+
+def with_learnt(request: Request) -> Request:
+    """The request with what was measured in this process beside its plans, which come first, if it is to tune."""
+    if request.policy.on_miss != "tune":
+        return request
+    known = Plans.learnt() | request.policy.plans
+    return dataclasses.replace(request, policy=dataclasses.replace(request.policy, plans=known))
+
+
+def measured(problem: Problem, request: Request, platform: str, seconds: float = SECONDS) -> Plan:
+    """The times of the candidates for `problem`, those that are plainly slower left out.
+
+    A candidate whose value is not within the stated errors is left out with a warning.
+
+    Args:
+        problem: what is to be computed, on standard normal operands.
+        request: whose policy limits the candidates; its wishes are put aside.
+        platform: of a device on this machine.
+        seconds: time spent on each candidate, compilation not counted.
+    """
+    kind = device_kind(platform)
+    if kind is None:
+        raise ValueError(f"{problem} cannot be measured on {platform}: this machine has no such device")
+    allowed, _ = candidates(problem, Request(role=request.role, policy=request.policy), platform)
+    predicted = predictions(allowed, problem, request, platform) or dict.fromkeys(allowed, 0.0)
+    least = min(predicted.values())
+    hopeful = sorted((a for a in allowed if predicted[a] <= _HOPELESS * least), key=lambda a: predicted[a])
+    operands = jax.device_put(random_operands(problem, 0), jax.devices(platform)[0])
+    programs = _right_and_quick(hopeful, problem, operands)
+    budget = timing.Budget(seconds, 3, 100)
+    samples = timing.interleave(dict(enumerate(programs.values())), dict.fromkeys(range(len(programs)), budget))
+    times = [Time(str(a), a.version, statistics.median(samples[i])) for i, a in enumerate(programs)]
+    return Plan(str(problem), kind, tuple(sorted(times, key=lambda t: t.seconds)))
+
+
+def _right_and_quick(
+    hopeful: list[Algorithm], problem: Problem, operands: tuple[jax.Array, ...]
+) -> dict[Algorithm, timing.Program]:
+    """The warmed-up programs of the algorithms that agree and are not far behind the fastest."""
+    programs: dict[Algorithm, timing.Program] = {}
+    values: dict[Algorithm, np.ndarray] = {}
+    took: dict[Algorithm, float] = {}
+    for algorithm in hopeful:
+        program = timing.compile_program(Bound(algorithm, problem), *operands)
+        value, _ = timing.timed(program)
+        values[algorithm] = np.asarray(value)
+        programs[algorithm], took[algorithm] = program, timing.timed(program)[1]
+    for algorithm in _wrong(values, problem, operands):
+        warnings.warn(
+            f"{algorithm} is not within its stated error on {problem} and is left out: please report it", stacklevel=2
+        )
+        del took[algorithm]
+    fastest = min(took.values())
+    return {a: programs[a] for a in took if took[a] <= _SLOWER * fastest}
+
+
+def _wrong(values: dict[Algorithm, np.ndarray], problem: Problem, operands: tuple[jax.Array, ...]) -> list[Algorithm]:
+    """Those whose value is off. Where all agree they are right; where they do not, float64 NumPy decides."""
+    anchor = min(values, key=lambda a: a.error(problem))
+    if all(_distance(v, values[anchor]) <= a.error(problem) + anchor.error(problem) for a, v in values.items()):
+        return []
+    exact = np.asarray(reference(problem, *map(np.asarray, operands)))
+    return [a for a, v in values.items() if not _distance(v, exact) <= a.error(problem)]
+
+
+def _distance(a: Any, b: Any) -> float:
+    """The largest difference as a fraction of b's largest element."""
+    wide = np.complex128 if np.iscomplexobj(b) else np.float64
+    a, b = np.asarray(a).astype(wide), np.asarray(b).astype(wide)
+    largest = float(np.max(np.abs(b), initial=0.0))
+    return float(np.max(np.abs(a - b), initial=0.0)) / (largest or 1.0)
+
+
+# One problem at a time: two that are measured at once slow each other down.
+_LOCK = threading.Lock()
+
+
+def _in_thread(problem: Problem, request: Request, platform: str) -> Plan:
+    """Measured in a thread of its own, where no program is being traced."""
+    x64 = jax.config.read("jax_enable_x64")
+
+    def measure() -> Plan:
+        with jax.enable_x64(x64):
+            return measured(problem, request, platform)
+
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        return pool.submit(measure).result()

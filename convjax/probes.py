@@ -1,0 +1,193 @@
+"""Probes: faults known underneath convjax, each a small program with the right answer beside it.
+
+`python -m convjax doctor` runs each in a process of its own, because some end the process.
+"""
+
+import dataclasses
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+
+@dataclasses.dataclass(frozen=True)
+class Probe:
+    """One fault.
+
+    Attributes:
+        name: what the command calls it.
+        fault: what goes wrong where it is present.
+        source: where it is reported.
+        answer: what convjax does about it.
+        program: computes something that the fault spoils, and the right result.
+    """
+
+    name: str
+    fault: str
+    source: str
+    answer: str
+    program: Callable[[], tuple[jax.Array, np.ndarray]]
+
+    def holds(self) -> bool:
+        """Whether the result is right."""
+        got, want = self.program()
+        return np.allclose(np.asarray(got), want, rtol=1e-4, atol=1e-4, equal_nan=True)
+
+
+# How the process of a probe ends; any other status is a crash.
+_RIGHT, _WRONG = 0, 3
+
+
+def run(probe: Probe, seconds: float = 120.0) -> str:
+    """`right`, `wrong`, `crashes` or `hangs`, found in a process of its own."""
+    command = [sys.executable, "-m", "convjax.probes", probe.name]
+    try:
+        code = subprocess.run(command, capture_output=True, timeout=seconds, check=False).returncode
+    except subprocess.TimeoutExpired:
+        return "hangs"
+    return {_RIGHT: "right", _WRONG: "wrong"}.get(code, "crashes")
+
+
+_CONV: dict[str, Any] = {"window_strides": (1, 1), "dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+
+
+def _normal(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+
+
+def _matrix_vector_sum() -> tuple[jax.Array, np.ndarray]:
+    rows, matrix = np.zeros((40_000, 3), np.float32), np.eye(3, dtype=np.float32)
+    rows[:, 0] = np.arange(len(rows))
+    got = jax.jit(jax.vmap(lambda row: jnp.sum(jnp.square(matrix @ row))))(rows)
+    return got, np.square(rows.astype(np.float64)).sum(-1)
+
+
+def _crop_by_negative_pad() -> tuple[jax.Array, np.ndarray]:
+    x = np.array([[669, -763]], np.int32)
+
+    def program(x: jax.Array) -> jax.Array:
+        cropped = lax.pad(x, np.int32(0), [(0, 0, 1), (-1, 0, 0)])
+        return lax.reduce_window(cropped, np.int32(0), lax.add, (1, 2), (1, 1), [(0, 0), (1, 0)])
+
+    return jax.jit(program)(x), np.array([[-763]])
+
+
+def _negative_window_padding() -> tuple[jax.Array, np.ndarray]:
+    x = _normal(8, 4)
+    program = partial(_windows, lax.add, 0.0, window=(1, 1), padding=[(-1, 0), (0, 0)])
+    return jax.jit(program)(x), x[1:]
+
+
+def _base_dilation() -> tuple[jax.Array, np.ndarray]:
+    x = _normal(64, 128)
+    dilated = np.full((64, 255), -np.inf, np.float32)
+    dilated[:, ::2] = x
+    program = partial(_windows, lax.max, -np.inf, window=(2, 1), padding=[(0, 0), (0, 0)], base_dilation=(1, 2))
+    return jax.jit(program)(x), np.maximum(dilated[::2], dilated[1::2])
+
+
+def _windows(
+    combine: Any, first: float, x: jax.Array, window: Sequence[int], padding: Any, base_dilation: Any = None
+) -> jax.Array:
+    """Windows that tile."""
+    return lax.reduce_window(x, np.float32(first), combine, window, window, padding, base_dilation=base_dilation)
+
+
+def _product_of_rank_7() -> tuple[jax.Array, np.ndarray]:
+    x = _normal(3, 1, 2, 2, 8, 8, 8)
+    got = jax.jit(lambda x, y: jnp.sum(x * y, axis=3))(x, x)
+    return got, np.square(x.astype(np.float64)).sum(3)
+
+
+def _crop_beside_padding() -> tuple[jax.Array, np.ndarray]:
+    x, w = _normal(1, 15, 6, 8), np.eye(8, dtype=np.float32).reshape(1, 1, 8, 8)
+    padding = [(0, 0), (-5, 1)]
+    got = jax.jit(partial(lax.conv_general_dilated, **_CONV, padding=padding))(x, w)
+    return got, np.pad(x[:, :, 5:], [(0, 0), (0, 0), (0, 1), (0, 0)])
+
+
+def _dilated_and_short() -> tuple[jax.Array, np.ndarray]:
+    x, w = _normal(1, 8, 4, 3), _normal(2, 5, 3, 4)
+    padding, lhs_dilation = [(0, 0), (0, 0)], (2, 2)
+    got = jax.jit(partial(lax.conv_general_dilated, **_CONV, padding=padding, lhs_dilation=lhs_dilation))(x, w)
+    dilated = np.zeros((15, 7, 3))
+    dilated[::2, ::2] = x[0]
+    windows = np.lib.stride_tricks.sliding_window_view(dilated, (2, 5), (0, 1))
+    return got[0], np.einsum("hwcrs,rsck->hwk", windows, w)
+
+
+def _maximum_of_nan() -> tuple[jax.Array, np.ndarray]:
+    x = _normal(256, 256)
+    x[100, 101] = np.nan
+    return jnp.stack([jax.jit(jnp.max)(x), jax.jit(jnp.min)(x)]), np.full(2, np.nan)
+
+
+PROBES = (
+    Probe(
+        "matrix-vector-sum",
+        "vmap of a matrix-vector product followed by a sum is wrong above some 16,000 rows",
+        "jax-ml/jax#39103",
+        "jaxlib 0.10.2 is excluded",
+        _matrix_vector_sum,
+    ),
+    Probe(
+        "rank-7",
+        "a broadcast, a product and a sum of rank 7 crash",
+        "jax-ml/jax#39257",
+        "jaxlib 0.10.2 and 0.11.0 are excluded, and no algorithm forms such an array",
+        _product_of_rank_7,
+    ),
+    Probe(
+        "crop-by-negative-pad",
+        "a crop written as a negative pad before a padded window is folded wrongly",
+        "openxla/xla#48715",
+        "crops are slices",
+        _crop_by_negative_pad,
+    ),
+    Probe(
+        "negative-window-padding",
+        "windows of one element with negative padding end the process",
+        "openxla/xla#48719",
+        "crops are slices",
+        _negative_window_padding,
+    ),
+    Probe(
+        "crop-beside-padding",
+        "a convolution that crops one end of an axis and pads the other reads outside of its input",
+        "openxla/xla#48713",
+        "`lax` writes such padding out",
+        _crop_beside_padding,
+    ),
+    Probe(
+        "base-dilation",
+        "a maximum over windows of a dilated input is wrong on larger inputs",
+        "openxla/xla#48714",
+        "windows dilate their input beforehand",
+        _base_dilation,
+    ),
+    Probe(
+        "dilated-and-short",
+        "a convolution of a dilated input with an axis shorter than its kernel ends the process",
+        "seen on jaxlib 0.10.1 and 0.12.0.1",
+        "`lax` writes such dilation out",
+        _dilated_and_short,
+    ),
+    Probe(
+        "maximum-of-nan",
+        "maxima and minima of larger arrays lose NaN",
+        "seen on jaxlib 0.10.1 and 0.12.0.1",
+        "reductions spell the comparison out",
+        _maximum_of_nan,
+    ),
+)
+
+
+if __name__ == "__main__":
+    probes = {probe.name: probe for probe in PROBES}
+    sys.exit(_RIGHT if probes[sys.argv[1]].holds() else _WRONG)

@@ -1,0 +1,77 @@
+"""`tune`: the candidates of every problem in a function measured on this machine, for `using` to follow."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from convjax.choose import candidates, measurements
+from convjax.explain import default_platform, problems
+from convjax.measure import SECONDS, measured, with_learnt
+from convjax.plans import Plan, Plans
+from convjax.problem import Problem
+from convjax.request import Request
+
+
+def tune(
+    fn: Callable[..., Any],
+    *args: Any,
+    seconds: float = SECONDS,
+    platform: str | None = None,
+    progress: Callable[[Plan, int, int], None] | None = None,
+) -> Plans:
+    """Measures the algorithms that apply to every convolution and pooling in `fn`, and returns their times.
+
+    `fn` is traced and not run; each distinct problem in it is run alone, on random operands. Values are compared
+    before they are timed, and candidates take turns. What the limits of `using` exclude is not tried, and problems
+    that its plans hold are not measured again. Gradients are problems of their own: pass the gradient, or better the
+    whole training step.
+
+    Args:
+        fn: any traceable function that calls convjax, such as `accelerate(step)`.
+        *args: its arguments; arrays may be `jax.ShapeDtypeStruct`s.
+        seconds: time spent on each candidate of each problem, compilation not counted.
+        platform: "cpu", "cuda", "rocm" or "tpu"; None is the default backend's.
+        progress: called after each problem with its plan, the number done and the number in all. Save what it is given
+            to keep the work of a run that is interrupted.
+
+    Returns:
+        `Plans` for this kind of device; follow them with `convjax.using(plans)`, keep them with `plans.save(path)`.
+
+    Raises:
+        ValueError: `fn` has convolutions or poolings of lax alone, which no plan can change; `seconds` is not positive;
+            or this machine has no such device.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, convjax
+        >>> x, w = jnp.ones((1, 8, 8, 4)), jnp.ones((3, 3, 4, 4))
+        >>> loss = lambda w: convjax.conv(x, w).sum()
+        >>> plans = convjax.tune(jax.grad(loss), w, seconds=0.001)
+        >>> with convjax.using(plans):
+        ...     rows = convjax.explain(jax.grad(loss), w).rows
+        >>> [row.role for row in rows if row.measured]
+        ['fprop', 'wgrad']
+    """
+    if not seconds > 0:
+        raise ValueError(f"seconds must be positive, got {seconds}")
+    platform = platform or default_platform()
+    todo: dict[Problem, Request] = {}
+    stock = 0
+    for problem, request in problems(jax.make_jaxpr(fn)(*args).jaxpr):
+        if request is None:
+            stock += 1
+        elif not problem.empty:
+            todo.setdefault(problem, Request(role=request.role, policy=request.policy))
+    if stock and not todo:
+        raise ValueError(
+            f"fn has {stock} convolutions and poolings of lax and none of convjax: tune convjax.accelerate(fn) instead"
+        )
+    plans = []
+    for done, (problem, request) in enumerate(todo.items(), 1):
+        request = with_learnt(request)
+        known = measurements(candidates(problem, request, platform)[0], problem, request, platform)
+        if not known:
+            plans.append(measured(problem, request, platform, seconds))
+            if progress is not None:
+                progress(plans[-1], done, len(todo))
+    return Plans(tuple(plans))

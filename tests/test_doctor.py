@@ -1,0 +1,45 @@
+"""The doctor's probes: each finds its fault where the fault is known to be, and no algorithm meets it."""
+
+import importlib.metadata
+
+import pytest
+
+import convjax
+from convjax import doctor, probes
+from convjax.testing import sample_conv_problems
+
+# What each jaxlib computes wrongly; others are not known yet.
+WRONG = {
+    "0.10.1": {"crop-by-negative-pad", "crop-beside-padding", "maximum-of-nan"},
+    "0.12.0.1": {"base-dilation", "maximum-of-nan"},
+}
+CRASHES = {"negative-window-padding", "dilated-and-short", "rank-7"}
+JAXLIB = importlib.metadata.version("jaxlib")
+
+
+@pytest.mark.skipif(JAXLIB not in WRONG, reason=f"what jaxlib {JAXLIB} computes wrongly is not known")
+def test_probes_find_the_faults_of_this_jaxlib() -> None:
+    found = {probe.name for probe in probes.PROBES if probe.name not in CRASHES and not probe.holds()}
+    assert found == WRONG[JAXLIB]
+
+
+def test_a_crash_is_told_from_a_wrong_result() -> None:
+    by_name = {probe.name: probe for probe in probes.PROBES}
+    assert probes.run(by_name["maximum-of-nan"]) == "wrong"
+    assert probes.run(by_name["dilated-and-short"]) == "crashes"
+
+
+def test_algorithms_are_tried_and_failures_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor.probes, "PROBES", ())
+    monkeypatch.setattr(doctor, "algorithms", lambda operation: convjax.algorithms(operation)[:1])
+    lines = list(doctor.examine())
+    assert all(well for well, _ in lines)
+    assert lines[-2:] == [(True, "lax: right on 2 convolutions"), (True, "lax: right on 2 windows")]
+
+    class Wrong(type(convjax.algorithms("conv")[0])):  # type: ignore[misc]
+        def error(self, problem: object) -> float:
+            return 0.0
+
+    well, line = doctor._tried(Wrong(), sample_conv_problems(seed=0, count=3), "cpu")
+    assert not well
+    assert line.startswith("lax: FAILS: lax is wrong on")
