@@ -6,14 +6,20 @@ To add one, write its function, which takes the parsed arguments and prints, and
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from convjax.algorithms import REGISTRY
 from convjax.algorithms.protocol import Algorithm
-from convjax.explain import explain_problem
+from convjax.device_kind import device_kind
+from convjax.doctor import examine
+from convjax.explain import default_platform, explain_problem
 from convjax.inspect.shape import layer_shape
 from convjax.lowering import PLATFORMS
+from convjax.measure import SECONDS, measured
+from convjax.plans import Plans
 from convjax.problem import parse
+from convjax.request import Request
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -53,6 +59,29 @@ def _explain(given: argparse.Namespace) -> None:
     print(explain_problem(parse(given.problem), platform=given.platform))
 
 
+def _tune(given: argparse.Namespace) -> None:
+    """Measures problem by problem, each written to the file before the next, so that the same command resumes."""
+    platform = given.platform or default_platform()
+    known = Plans.load(given.save) if given.save and given.save.exists() else Plans()
+    for done, text in enumerate(given.problem, 1):
+        problem = parse(text)
+        before = known.find(problem, device_kind(platform))
+        plan = before or measured(problem, Request(), platform, given.seconds)
+        known |= Plans((plan,))
+        if given.save:
+            known.save(given.save)
+        print(f"{done} of {len(given.problem)}{', measured before' if before else ''}: {Plans((plan,))}", flush=True)
+
+
+def _doctor(given: argparse.Namespace) -> None:
+    ill = 0
+    for well, line in examine():
+        ill += not well
+        print(line, flush=True)
+    if ill:
+        _refuse(f"{ill} algorithms do not hold on this installation")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="python -m convjax", description="Convolutions and poolings, looked at from the shell.")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -76,6 +105,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     explain.add_argument("--platform", choices=PLATFORMS, help="by default that of the default backend")
     explain.set_defaults(run=_explain)
+
+    tune = commands.add_parser("tune", help="measures the algorithms that apply to some problems")
+    tune.add_argument("problem", metavar="PROBLEM", nargs="+", help="as for explain, which prints those of a function")
+    tune.add_argument("--save", type=Path, metavar="FILE", help="plans for `convjax.Plans.load`; what it holds is kept")
+    tune.add_argument("--seconds", type=float, default=SECONDS, help="for each algorithm of each problem")
+    tune.add_argument("--platform", choices=PLATFORMS, help="by default that of the default backend")
+    tune.set_defaults(run=_tune)
+
+    doctor = commands.add_parser(
+        "doctor", help="this installation, the faults of its jaxlib, and whether algorithms hold"
+    )
+    doctor.set_defaults(run=_doctor)
     return parser
 
 

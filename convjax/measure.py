@@ -67,6 +67,8 @@ def measured(problem: Problem, request: Request, platform: str, seconds: float =
         platform: of a device on this machine.
         seconds: time spent on each candidate, compilation not counted.
     """
+    if not seconds > 0:
+        raise ValueError(f"seconds must be positive, got {seconds}")
     kind = device_kind(platform)
     if kind is None:
         raise ValueError(f"{problem} cannot be measured on {platform}: this machine has no such device")

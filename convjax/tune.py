@@ -52,8 +52,6 @@ def tune(
         >>> [row.role for row in rows if row.measured]
         ['fprop', 'wgrad']
     """
-    if not seconds > 0:
-        raise ValueError(f"seconds must be positive, got {seconds}")
     platform = platform or default_platform()
     todo: dict[Problem, Request] = {}
     stock = 0

@@ -2,6 +2,7 @@
 
 import runpy
 import sys
+from pathlib import Path
 
 import jax
 import pytest
@@ -146,3 +147,23 @@ def test_it_runs_as_a_module(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
         runpy.run_module("convjax", run_name="__main__")
     assert caught.value.code == 0
     assert "algorithms" in capsys.readouterr().out
+
+
+def test_tune_resumes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file, problem = tmp_path / "plans.json", "conv float32[1,9,4] float32[3,4,4] b0f_0io->b0f"
+    first = printed(capsys, "tune", problem, "--seconds", "0.001", "--save", str(file))
+    assert first.startswith(f"1 of 1: {problem}\n       -> ")
+    (plan,) = convjax.Plans.load(file)
+    assert plan.problem == problem
+    again = printed(capsys, "tune", problem, "--save", str(file))
+    assert again == first.replace("1 of 1:", "1 of 1, measured before:")
+    assert convjax.Plans.load(file).entries == (plan,)
+
+
+def test_doctor(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("convjax.commands.examine", lambda: iter([(True, "all is well")]))
+    assert printed(capsys, "doctor") == "all is well\n"
+    monkeypatch.setattr("convjax.commands.examine", lambda: iter([(False, "fft: FAILS")]))
+    with pytest.raises(SystemExit):
+        main(["doctor"])
+    assert "convjax: 1 algorithms do not hold" in capsys.readouterr().err
