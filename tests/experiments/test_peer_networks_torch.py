@@ -4,6 +4,7 @@ Collected only where torch is installed; elsewhere pytest's header says that par
 """
 
 import zlib
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -27,8 +28,10 @@ TORCHVISION = {
     "convnext_t": 28_589_128,
     "resnet3d": 33_371_472,
 }
-# Of whose shapes torchvision says nothing.
-OTHERS = [name for name in NETWORKS if name not in TORCHVISION]
+# Those compared with their Flax twins by default, the others being traced and compiled for long: outputs, and where
+# neither these nor torchvision say it, shapes. With --thorough all are.
+COMPARED, SHAPED = ("wavenet", "dcgan", "dpsgd"), ("unet", "ensemble")
+KINDS = ("kernel", "scale", "bias", "mean", "var")
 # Small enough to be computed within a test; kernels and layers are the networks' own.
 SIZES = {"resnet3d": 16, "wavenet": 40, "dcgan": 64}
 
@@ -37,6 +40,27 @@ SIZES = {"resnet3d": 16, "wavenet": 40, "dcgan": 64}
 def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """As the other tests have it: these are too small for two, which would wait for each other on a busy machine."""
     monkeypatch.setattr(torch_steps, "cores", lambda: 1)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    every = metafunc.config.getoption("--thorough")
+    if "shaped" in metafunc.fixturenames:
+        metafunc.parametrize("shaped", NETWORKS if every else SHAPED)
+    if "compared" in metafunc.fixturenames:
+        names = [name for name in NETWORKS if name != "ensemble"]  # whose members are compared, stacked as they are not
+        metafunc.parametrize("compared", names if every else COMPARED)
+
+
+def flax_twin(name: str) -> tuple[Any, Any, Any]:
+    """Its graph, parameters and statistics, of these the shapes alone."""
+    module = nnx.eval_shape(lambda: catalogue.NETWORKS[name].build(nnx.Rngs(0)))
+    module.eval()
+    return nnx.split(module, nnx.Param, ...)
+
+
+def shapes(arrays: Iterable[Any]) -> list[list[int]]:
+    """Only the order of the axes is a library's own."""
+    return sorted(sorted(array.shape) for array in arrays)
 
 
 def on_meta(name: str) -> torch.nn.Module:
@@ -50,23 +74,15 @@ def test_as_many_parameters_as_torchvision(name: str, count: int) -> None:
     assert sum(p.numel() for p in on_meta(name).parameters()) == count
 
 
-def test_parameters_and_outputs_of_the_flax_twin(shaped: str) -> None:
+def test_parameters_and_outputs_as_the_flax_twin_has(shaped: str) -> None:
     network, size = catalogue.NETWORKS[shaped], SIZES.get(shaped, 32)
-
-    def twin(inputs: jax.Array) -> Any:
-        module = network.build(nnx.Rngs(0))
-        return nnx.state(module, nnx.Param), module(inputs)
-
-    x_shape = (2, *network.input_shape(size))
-    state, outputs = jax.eval_shape(twin, jax.ShapeDtypeStruct(x_shape, jnp.float32))
-    module = on_meta(shaped)
-    # Only the order of a parameter's axes is a library's own.
-    assert sorted(sorted(p.shape) for p in module.parameters()) == sorted(
-        sorted(leaf.shape) for leaf in jax.tree.leaves(state)
-    )
-    x = torch.empty(x_shape[0], x_shape[-1], *x_shape[1:-1], device="meta")
-    found = module.eval()(x).shape
-    assert sorted(found) == sorted(outputs.shape)
+    _, params, _ = flax_twin(shaped)
+    module, x_shape = on_meta(shaped), (2, *network.input_shape(size))
+    assert shapes(module.parameters()) == shapes(jax.tree.leaves(params))
+    outputs = jax.eval_shape(lambda x: network.build(nnx.Rngs(0))(x), jax.ShapeDtypeStruct(x_shape, jnp.float32))
+    x = torch.zeros(x_shape[0], x_shape[-1], *x_shape[1:-1])
+    with torch.no_grad():
+        assert shapes([module.to_empty(device="cpu").eval()(x)]) == shapes([outputs])
 
 
 @pytest.mark.parametrize("name", ["wavenet", "dcgan", "ensemble", "dpsgd"])
@@ -123,30 +139,18 @@ def test_clipped_gradients_are_those_of_single_examples() -> None:
         torch.testing.assert_close(a, b)
 
 
-# Whose outputs are compared by default: the deep ones are traced and compiled for long. With --thorough all are.
-USUAL = ("wavenet", "dcgan", "dpsgd")
-KINDS = ("kernel", "scale", "bias")
-
-
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    every = metafunc.config.getoption("--thorough")
-    if "shaped" in metafunc.fixturenames:
-        metafunc.parametrize("shaped", NETWORKS if every else OTHERS)
-    if "twin" in metafunc.fixturenames:
-        names = [name for name in NETWORKS if name != "ensemble"]  # whose members are compared, stacked as they are not
-        metafunc.parametrize("twin", names if every else USUAL)
-
-
 def drawn(kind: str, shape: tuple[int, ...]) -> np.ndarray:
-    """A parameter in Flax's layout by its kind and shape alone: twins get the same, and none need be matched."""
+    """A variable in Flax's layout by its kind and shape alone: twins get the same, and none need be matched."""
     values = np.random.default_rng(zlib.crc32(f"{kind}{shape}".encode())).standard_normal(shape, np.float32)
     if kind == "kernel":
         return values * np.sqrt(2 / np.prod(shape[:-1]), dtype=np.float32)
+    if kind in ("mean", "var"):
+        return np.full(shape, kind == "var", np.float32)
     return 0.1 * values + np.float32(kind == "scale")
 
 
 def kind_of(path: Any) -> str:
-    """What a parameter of Flax is by its name, which its value may follow."""
+    """What a variable of Flax is by its name, which its value may follow."""
     return next(name for key in reversed(path) if (name := jax.tree_util.keystr((key,), simple=True)) in KINDS)
 
 
@@ -165,15 +169,14 @@ def fill(module: torch.nn.Module) -> None:
             parameter.data.copy_(torch.from_numpy(value.copy()))
 
 
-def test_outputs_of_the_flax_twin(twin: str) -> None:
-    network = catalogue.NETWORKS[twin]
-    inputs, _ = network.batch(2, SIZES.get(twin, 32), 0)
-    module, theirs = network.build(nnx.Rngs(0)), NETWORKS[twin]()
-    module.eval()
-    graph, params, rest = nnx.split(module, nnx.Param, ...)
-    params = jax.tree.map_with_path(lambda path, p: drawn(kind_of(path), p.shape), params)
-    want = jax.jit(lambda params, rest, x: nnx.merge(graph, params, rest)(x))(params, rest, inputs)
+def test_outputs_of_the_flax_twin(compared: str) -> None:
+    inputs, _ = catalogue.NETWORKS[compared].batch(2, SIZES.get(compared, 32), 0)
+    graph, *state = flax_twin(compared)
+    state = jax.tree.map_with_path(lambda path, leaf: drawn(kind_of(path), leaf.shape), state)
+    want = jax.jit(lambda state, x: nnx.merge(graph, *state)(x))(state, inputs)
+    theirs = NETWORKS[compared]()
     fill(theirs)
+    assert shapes(theirs.parameters()) == shapes(jax.tree.leaves(state[0]))
     with torch.no_grad():
         got = theirs.eval()(torch.from_numpy(np.moveaxis(inputs, -1, 1).copy()))
     apart = np.abs(np.moveaxis(got.numpy(), 1, -1) - want)
