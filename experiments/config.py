@@ -110,8 +110,11 @@ class Models(Section):
     min_samples: PositiveInt = 5
     max_samples: PositiveInt = 50
     learning_rate: PositiveFloat = 0.01
-    # How far an output, a loss and a parameter's gradient may be from stock's, relative in the 2-norm.
-    tolerance: PositiveFloat = 1e-3
+    # How far an output may be from stock's, and how far the loss and any parameter's gradient, relative in the 2-norm.
+    # Gradients are given more room: where the input of a rectifier is rounded to the other side of zero, a path through
+    # the network is switched on or off.
+    output_tolerance: PositiveFloat = 1e-3
+    gradient_tolerance: PositiveFloat = 2e-2
     # Training goes on to this many steps, and no loss may be further from stock's at the same step, relative to the
     # first. None are compared if 0.
     steps: int = Field(default=0, ge=0)

@@ -109,6 +109,8 @@ class Measurement:
         self.steps, self.state = _built(group.network, seed, settings.learning_rate)
         self.batch = tuple(map(jnp.asarray, group.network.batch(group.batch, group.size, seed)))
         self.parameters = parameters(self.state)
+        inference = group.mode == "inference"
+        self.bound = settings.output_tolerance if inference else settings.gradient_tolerance
 
     def measure(self, variants: Collection[str]) -> list[NetworkRecord]:
         """Their records. The stock network runs beside them in any case: it is what they are compared with."""
@@ -133,7 +135,7 @@ class Measurement:
                 size=self.group.size,
                 parameters=self.parameters,
                 error=outcomes[v].error,
-                error_bound=None if outcomes[v].error is None else s.tolerance,
+                error_bound=None if outcomes[v].error is None else self.bound,
                 losses=losses.get(v, ()),
                 baseline_seconds=statistics.median(samples[STOCK]),
                 **self._verdict(outcomes[v], losses.get(v, ()), losses[STOCK]),
@@ -157,7 +159,7 @@ class Measurement:
         if variant == STOCK:
             self.expected, error = value, None
         else:
-            error, bound = distance(value, self.expected), self.settings.tolerance
+            error, bound = distance(value, self.expected), self.bound
             if not error <= bound:  # NaN is wrong too
                 reason = f"{error:.2g} from stock, above {bound:g}"
                 return Outcome("wrong", (reason,), None, program.compile_seconds, error)

@@ -92,7 +92,7 @@ class NetworkRecord(_Compared):
     size: int
     parameters: int | None = None
     # Largest distance from stock, relative in the 2-norm, and its bound: of the output, or of the loss and any
-    # parameter's gradient, both on running statistics; None of stock itself and of peers.
+    # parameter's gradient, all on running statistics; None of stock itself and of peers.
     error: float | None = None
     error_bound: float | None = None
     losses: tuple[float, ...] = ()

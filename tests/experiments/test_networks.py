@@ -2,6 +2,7 @@
 
 import functools
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from flax import nnx
 from experiments import config as configs
 from experiments import networks, report
 from experiments.cases import Selection
+from experiments.cli import main
 from experiments.config import Config
 from experiments.errors import ExperimentError
 from experiments.folder import RunFolder
@@ -91,14 +93,25 @@ def test_distance_is_that_of_the_worst_array() -> None:
     assert np.isnan(distance({"a": expected["a"], "b": np.array([0.0, np.nan])}, expected))
 
 
-def test_networks_are_checked_timed_resumed_and_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config, folder = config_of(tmp_path), RunFolder(tmp_path / "run")
-    networks.run(config, folder, Selection(only=re.compile("inference")))
+def command(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["experiments", *map(str, arguments)])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    return int(caught.value.code or 0)
+
+
+def test_networks_are_checked_timed_resumed_and_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config_of(tmp_path)
+    folder = RunFolder(tmp_path / "run")
+    train = ("train", "--config", tmp_path / "models.toml", "--workdir", folder.path)
+    assert command(monkeypatch, *train, "--only", "inference") == 0
     path = folder.records_path / "models.jsonl"
     before = path.read_bytes()
-    networks.run(config, folder, Selection())
+    assert command(monkeypatch, *train) == 0
     assert path.read_bytes().startswith(before)
-    networks.run(config, folder, Selection())
+    assert command(monkeypatch, *train) == 0
     assert "models: 0 cases in 0 groups to do, 4 recorded" in capsys.readouterr().out
     assert len(path.read_bytes().splitlines()) == 4
 
