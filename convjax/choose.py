@@ -5,13 +5,12 @@ A lowering asks `choose` and `explain` prints what it saw, so both see the same.
 
 import dataclasses
 import functools
-import importlib.resources
-import tomllib
 from collections.abc import Iterable
 
 from convjax.algorithms import algorithms, named
 from convjax.algorithms.numerics import direct_error, epsilon
-from convjax.algorithms.protocol import Algorithm, Cost, Reasons, describe
+from convjax.algorithms.protocol import Algorithm, Reasons, describe
+from convjax.device import device_of
 from convjax.device_kind import device_kind
 from convjax.dtypes import dtype_of
 from convjax.problem import ConvSpec, Problem
@@ -23,36 +22,7 @@ _ADMITTED = {None: 2e-5, "default": 2e-5, "high": 4e-6}
 _NOT_WISHED = ("another was asked for",)
 
 # Predictions are good to some tenths, so lax keeps its place unless another is predicted to be clearly faster.
-_INCUMBENT = 0.8
-
-
-@dataclasses.dataclass(frozen=True)
-class Device:
-    """Rates of one kind of device, in operations or bytes per second, and seconds per kernel.
-
-    Attributes:
-        gemm, vector, library, scalar: multiply-adds per second in each kind of code (`Cost`).
-        memory: bytes per second.
-        call: seconds that any kernel takes.
-    """
-
-    gemm: float
-    vector: float
-    library: float
-    scalar: float
-    memory: float
-    call: float
-
-    def seconds(self, cost: Cost) -> float:
-        """Predicted time: an algorithm's kernels run one after another, some bound by arithmetic, some by memory."""
-        return (
-            cost.gemm / self.gemm
-            + cost.vector / self.vector
-            + cost.library / self.library
-            + cost.scalar / self.scalar
-            + cost.bytes / self.memory
-            + cost.calls * self.call
-        )
+INCUMBENT = 0.8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +55,8 @@ def choose(problem: Problem, request: Request, platform: str) -> Choice:
     """
     allowed, rejected = candidates(problem, request, platform)
     wished = any(reasons == _NOT_WISHED for reasons in rejected.values())
-    predicted, measured = predictions(allowed, problem, platform), measurements(allowed, problem, request, platform)
+    predicted = predictions(allowed, problem, request, platform)
+    measured = measurements(allowed, problem, request, platform)
     if measured:
         taken = min(measured, key=lambda a: measured[a])
         reason = f"measured fastest of {len(measured)}" if len(measured) > 1 else "the only one measured"
@@ -96,7 +67,7 @@ def choose(problem: Problem, request: Request, platform: str) -> Choice:
         taken, reason = allowed[0], f"no measured constants for {platform}, so the first that applies"
         rejected |= dict.fromkeys(allowed[1:], ("another comes first",))
     else:
-        taken = min(allowed, key=lambda a: predicted[a] * (_INCUMBENT if a.name == "lax" else 1))
+        taken = min(allowed, key=lambda a: predicted[a] * (INCUMBENT if a.name == "lax" else 1))
         reason = f"shortest predicted time of {len(allowed)} that apply"
         if predicted[taken] > min(predicted.values()):
             reason = f"none of {len(allowed)} that apply is predicted to be clearly faster"
@@ -123,9 +94,11 @@ def candidates(problem: Problem, request: Request, platform: str) -> tuple[list[
     return [a for a in registered if a not in rejected], rejected
 
 
-def predictions(allowed: Iterable[Algorithm], problem: Problem, platform: str) -> dict[Algorithm, float]:
-    """Seconds by the cost model; none where the platform has no constants."""
-    device = devices().get(platform)
+def predictions(
+    allowed: Iterable[Algorithm], problem: Problem, request: Request, platform: str
+) -> dict[Algorithm, float]:
+    """Seconds by the cost model with the rates in force; none where the platform has no constants."""
+    device = request.policy.device or device_of(platform)
     return {} if device is None else {a: device.seconds(a.cost(problem)) for a in allowed}
 
 
@@ -146,13 +119,6 @@ def admitted_error(problem: ConvSpec) -> float:
         dtype_of("float32")
     )
     return max(direct, _ADMITTED.get(precision, 0.0) * scale)
-
-
-@functools.cache
-def devices() -> dict[str, Device]:
-    """The measured constants, by platform."""
-    text = importlib.resources.files("convjax").joinpath("devices.toml").read_text()
-    return {platform: Device(**rates) for platform, rates in tomllib.loads(text).items()}
 
 
 def _unusable(algorithm: Algorithm, problem: Problem, request: Request, platform: str) -> Reasons:

@@ -9,7 +9,7 @@ import jax
 from convjax import probes
 from convjax.algorithms import algorithms
 from convjax.algorithms.protocol import Algorithm
-from convjax.choose import devices
+from convjax.device import device_of
 from convjax.device_kind import device_kind
 from convjax.explain import default_platform
 from convjax.problem import Problem
@@ -28,7 +28,7 @@ def examine() -> Iterator[tuple[bool, str]]:
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("jax", "jaxlib", "numpy"))
     yield True, f"Python {host.python_version()}, {versions}"
     yield True, f"{len(jax.devices())} {platform} devices: {device_kind(platform)}"
-    known = "has constants" if platform in devices() else "has no constants, so lax is taken where nothing was tuned,"
+    known = "has constants" if device_of(platform) else "has no constants, so lax is taken where nothing was tuned,"
     yield True, f"the cost model {known} for {platform}"
     for probe in probes.PROBES:
         verdict = probes.run(probe)

@@ -7,6 +7,9 @@
     transpose2d 1x32x32x256 -> 128 k4 s2 p1    transposed; op1 enlarges the output
     max2d 8x112x112x64 k3 s2 p1                pooling, also avg2d
     conv2d 4x28x28x128 -> 128 k3 p1 bfloat16   another dtype than float32
+    conv2d 4x28x28x32 -> 32 k3 p1 members8     vmapped over 8 members, each with an x and a kernel of its own
+    conv2d 1x14x14x16 -> 32 k3 p1 examples32   vmapped over 32 examples that share a kernel, whose gradient is each's
+    conv2d Nx56x56x64 -> 64 k3 p1              a batch left open, to be filled in before it is parsed
 
 Each knob takes one number or one for each axis (`k3x5`), padding also `lo_hi` pairs (`p1_0x1_0`).
 """
@@ -28,7 +31,10 @@ _DTYPES = ("float32", "float64", "bfloat16", "float16")
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """A layer with lax's parameters, channels last; `w_shape` is None for a pooling."""
+    """A layer with lax's parameters, channels last; `w_shape` is None for a pooling.
+
+    Where it is vmapped, over so many `members`, the shapes are those of one.
+    """
 
     name: str
     text: str
@@ -45,6 +51,8 @@ class Layer:
     lhs_dilation: Ints
     rhs_dilation: Ints
     groups: int
+    members: int = 0
+    shares_kernel: bool = False
 
     @property
     def ndim(self) -> int:
@@ -53,6 +61,11 @@ class Layer:
     @property
     def is_pool(self) -> bool:
         return self.w_shape is None
+
+    @property
+    def mapped(self) -> tuple[int | None, ...]:
+        """The axis of x, w and the cotangent that `jax.vmap` maps where there are members."""
+        return 0, None if self.shares_kernel else 0, 0
 
     @property
     def dimension_numbers(self) -> tuple[str, str, str]:
@@ -86,9 +99,11 @@ class Layer:
         """The layer that `text` describes; `ValueError` names what cannot be read or does not fit."""
         words = text.split()
         head = re.fullmatch(r"(conv|depthwise|transpose|max|avg)([123])d", words[0]) if words else None
-        shape = re.fullmatch(r"\d+(x\d+)+", words[1]) if len(words) > 1 else None
+        shape = re.fullmatch(r"(N|\d+)(x\d+)+", words[1]) if len(words) > 1 else None
         if head is None or shape is None:
             raise ValueError(f"layer {name!r}: cannot read {text!r}; a layer reads {_SYNTAX}")
+        if shape[1] == "N":
+            raise ValueError(f"layer {name!r}: {words[1]} leaves its batch open: write a number for N")
         kind: Any = head[1]
         ndim = int(head[2])
         x_shape = tuple(int(n) for n in words[1].split("x"))
@@ -134,6 +149,8 @@ class Layer:
             lhs_dilation=lhs_dilation,
             rhs_dilation=dilation,
             groups=groups,
+            members=int(knobs.get("members", knobs.get("examples", "0"))),
+            shares_kernel="examples" in knobs,
         )
 
     def __post_init__(self) -> None:
@@ -152,13 +169,14 @@ def _knobs(name: str, text: str, words: list[str]) -> tuple[dict[str, str], str]
     knobs: dict[str, str] = {}
     dtype = "float32"
     for word in words:
-        match = re.fullmatch(r"(op|[ksdg])(\d+(?:x\d+)*)|(p)(\w+)", word)
+        match = re.fullmatch(r"(op|[ksdg])(\d+(?:x\d+)*)|(members|examples)([1-9]\d*)|(p)(\w+)", word)
         if word in _DTYPES:
             dtype = word
         elif match is None:
             raise ValueError(f"layer {name!r}: cannot read {word!r} in {text!r}; a layer reads {_SYNTAX}")
         else:
-            knobs[match[1] or match[3]] = match[2] or match[4]
+            knob, value = (part for part in match.groups() if part is not None)
+            knobs[knob] = value
     return knobs, dtype
 
 
@@ -182,6 +200,11 @@ def _refuse_foreign(name: str, knobs: dict[str, str], kind: Kind) -> None:
         raise ValueError(f"layer {name!r}: g{knobs['g']} must be one number, and only conv and transpose have it")
     if "op" in knobs and kind != "transpose":
         raise ValueError(f"layer {name!r}: only transpose has op, which enlarges its output")
+    mapped = {"members", "examples"} & knobs.keys()
+    if len(mapped) > 1 or (mapped and kind in ("max", "avg")):
+        raise ValueError(
+            f"layer {name!r}: a convolution may have members or examples, but not both, and a pooling neither"
+        )
 
 
 def _padding(

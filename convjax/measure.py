@@ -73,7 +73,7 @@ def measured(problem: Problem, request: Request, platform: str, seconds: float =
     if kind is None:
         raise ValueError(f"{problem} cannot be measured on {platform}: this machine has no such device")
     allowed, _ = candidates(problem, Request(role=request.role, policy=request.policy), platform)
-    predicted = predictions(allowed, problem, platform) or dict.fromkeys(allowed, 0.0)
+    predicted = predictions(allowed, problem, request, platform) or dict.fromkeys(allowed, 0.0)
     least = min(predicted.values())
     hopeful = sorted((a for a in allowed if predicted[a] <= _HOPELESS * least), key=lambda a: predicted[a])
     operands = jax.device_put(random_operands(problem, 0), jax.devices(platform)[0])

@@ -13,6 +13,7 @@ import jax
 
 from convjax.algorithms import named
 from convjax.algorithms.protocol import Algorithm
+from convjax.device import Device
 from convjax.plans import NO_PLANS, Plans
 
 Pass = Literal["fprop", "dgrad", "wgrad"]
@@ -48,6 +49,7 @@ class Policy:
         deterministic: whether an algorithm must give the same bits on every run.
         max_workspace_bytes: most bytes of intermediate arrays; None does not limit.
         max_error: largest stated error as a fraction of the largest output; None leaves it to `precision`.
+        device: the rates that times are predicted by; None takes those known of the device at hand.
     """
 
     plans: Plans = NO_PLANS
@@ -55,6 +57,7 @@ class Policy:
     deterministic: bool = False
     max_workspace_bytes: int | None = None
     max_error: float | None = None
+    device: Device | None = None
 
     @property
     def limits(self) -> str:
@@ -135,6 +138,7 @@ def using(
     deterministic: bool | None = None,
     max_workspace_bytes: int | None = None,
     max_error: float | None = None,
+    device: Device | None = None,
 ) -> Iterator[None]:
     """Plans to follow and limits to keep inside the block; functions already jitted are traced again under it.
 
@@ -149,6 +153,7 @@ def using(
             on_miss="tune", whose choices may differ between processes.
         max_workspace_bytes: candidates needing more bytes of intermediate arrays are rejected.
         max_error: candidates whose stated error, as a fraction of the largest output, is larger are rejected.
+        device: the rates that times are predicted by, such as `convjax.calibrate` measures.
 
     Raises:
         TypeError: plans are not `Plans`.
@@ -175,6 +180,7 @@ def using(
         "deterministic": deterministic,
         "max_workspace_bytes": max_workspace_bytes,
         "max_error": max_error,
+        "device": device,
     }
     inner = dataclasses.replace(outer, **{k: v for k, v in given.items() if v is not None})
     if inner.deterministic and inner.on_miss == "tune":

@@ -28,7 +28,9 @@ app = typer.Typer(
 ConfigPath = Annotated[Path | None, typer.Option("--config", help="TOML file; without it the run folder's own config.")]
 Workdir = Annotated[Path, typer.Option("--workdir", help="The run folder; the same command again resumes in it.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Overrides one key of the config.")]
-Only = Annotated[str | None, typer.Option("--only", metavar="RE", help="Cases whose id matches: layer/pass/algorithm.")]
+Only = Annotated[
+    str | None, typer.Option("--only", metavar="RE", help="Cases whose id matches, as layer/pass/algorithm.")
+]
 Skip = Annotated[str | None, typer.Option("--skip", metavar="RE", help="Leaves out cases whose id matches.")]
 Passes = Annotated[str | None, typer.Option("--passes", help="Some of fprop,dgrad,wgrad.")]
 Shard = Annotated[str | None, typer.Option("--shard", metavar="I/N", help="The i-th of n parts, counted from 1.")]
@@ -85,12 +87,17 @@ def train(
     dry_run: DryRun = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Trains the digits network once for each algorithm choice, from the same seed on the same batches."""
-    from experiments import train
+    """Trains the digits network by each choice of algorithms; times steps of stock networks: what the config has."""
+    from experiments import networks, train
 
     folder = RunFolder(workdir)
     resolved = _config(config, folder, settings)
-    train.run(resolved, folder, _selection(only, skip, None, None), dry_run=dry_run, overwrite=overwrite)
+    selection = _selection(only, skip, None, None)
+    if resolved.train or not resolved.models:
+        train.run(resolved, folder, selection, dry_run=dry_run, overwrite=overwrite)
+        overwrite = overwrite and dry_run  # what was trained just now stays
+    if resolved.models:
+        networks.run(resolved, folder, selection, dry_run=dry_run, overwrite=overwrite)
 
 
 @app.command()
@@ -105,6 +112,19 @@ def report(workdir: Workdir, config: ConfigPath = None, settings: Settings = Non
 
 
 @app.command()
+def fit(
+    workdir: Workdir,
+    output: Annotated[
+        Path | None, typer.Option("--output", help="A file such as convjax/devices.toml, whose table is replaced.")
+    ] = None,
+) -> None:
+    """Fits the cost model's constants to the times of a sweep, and says what the choice loses by them."""
+    from experiments import fit
+
+    fit.run(RunFolder(workdir), output)
+
+
+@app.command()
 def run(
     workdir: Workdir,
     config: ConfigPath = None,
@@ -112,7 +132,7 @@ def run(
     overwrite: Overwrite = False,
 ) -> None:
     """The whole experiment: sweep, train and report, as far as the config has them."""
-    from experiments import report, sweep, train
+    from experiments import networks, report, sweep, train
 
     folder = RunFolder(workdir)
     resolved = _config(config, folder, settings)
@@ -122,6 +142,8 @@ def run(
         sweep.run(resolved, folder, Selection())
     if resolved.train:
         train.run(resolved, folder, Selection())
+    if resolved.models:
+        networks.run(resolved, folder, Selection())
     report.write(folder)
 
 

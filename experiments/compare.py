@@ -10,7 +10,7 @@ from scipy import stats
 from experiments.cases import Selection
 from experiments.errors import ExperimentError
 from experiments.folder import RunFolder
-from experiments.records import SweepRecord, TrainRecord
+from experiments.records import AnyRecord, SweepRecord
 from experiments.results import geometric_mean
 
 
@@ -45,7 +45,7 @@ def ratios(a: RunFolder, b: RunFolder, selection: Selection, seed: int = 0) -> l
     ]
 
 
-def compare(case: str, a: SweepRecord | TrainRecord, b: SweepRecord | TrainRecord, seed: int = 0) -> Ratio:
+def compare(case: str, a: AnyRecord, b: AnyRecord, seed: int = 0) -> Ratio:
     """The ratio of one case; with too few samples to resample, the interval spans their extremes."""
     if min(len(a.samples), len(b.samples)) < 3:
         low, high = min(b.samples) / max(a.samples), max(b.samples) / min(a.samples)
@@ -84,7 +84,7 @@ def print_comparison(a: RunFolder, b: RunFolder, selection: Selection) -> None:
         console.print(line, highlight=False, markup=False)
 
 
-def _takes(selection: Selection, record: SweepRecord | TrainRecord) -> bool:
+def _takes(selection: Selection, record: AnyRecord) -> bool:
     if isinstance(record, SweepRecord) and record.pass_ not in selection.passes:
         return False
     return selection.takes(record.case)

@@ -3,7 +3,7 @@
 from rich.console import Console
 from rich.table import Table
 
-from experiments import sweep
+from experiments import networks, sweep
 from experiments.cases import Selection, groups
 from experiments.config import Config
 from experiments.folder import RunFolder
@@ -17,17 +17,22 @@ def print_cases(config: Config, selection: Selection, folder: RunFolder | None) 
     table = Table(title=f"{config.name}: cases{' still to do' if folder else ''}", title_justify="left")
     for column in ("case", "problem", "algorithms"):
         table.add_column(column, overflow="fold")
-    count = 0
+    sweep_cases = network_cases = 0
     if config.sweep:
         for group, names in sweep.remaining(groups(config.sweep, selection), selection, records):
             table.add_row(group.task.id, str(group.task.problem), ", ".join(names))
-            count += len(names)
+            sweep_cases += len(names)
     if config.train:
         for name, choice in config.train.choices.items():
             epochs = sum(r.choice == name for r in records.train)
             table.add_row(f"train/{name}", f"digits, {config.train.epochs - epochs} epochs", describe(choice))
+    if config.models:
+        for timed, variants in networks.remaining(config.models, selection, records):
+            inputs = "x".join(map(str, (timed.batch, *timed.network.input_shape(timed.size))))
+            table.add_row(timed.id, inputs, ", ".join(variants))
+            network_cases += len(variants)
     console = Console()
     if not console.is_terminal:
         console = Console(width=200)
     console.print(table)
-    console.print(f"{count} sweep cases", highlight=False)
+    console.print(f"{sweep_cases} sweep cases, {network_cases} of networks", highlight=False)

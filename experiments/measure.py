@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from convjax import timing
-from convjax.choose import devices
+from convjax.device import device_of
 from experiments import peers
 from experiments.cases import AUTO, STOCK, Group
 from experiments.config import Sweep
@@ -32,7 +32,7 @@ class Outcome:
 
     status: Status
     reasons: tuple[str, ...] = ()
-    program: timing.Program | peers.Program | None = None
+    program: Callable[[], Any] | None = None
     compile_seconds: float | None = None
     error: float | None = None
     call_seconds: float = 0.0
@@ -79,16 +79,16 @@ class Measurement:
 
     def _compile(self, names: Sequence[str]) -> dict[str, timing.Program | Outcome]:
         """Each case's program; equal ones (convjax's choice and the algorithm it takes) are compiled once."""
-        lowered = {name: _guarded(timing.lower, self._function(name), *self.operands) for name in names}
+        lowered = {name: guarded(timing.lower, self._function(name), *self.operands) for name in names}
         distinct = {low.text: low for low in lowered.values() if isinstance(low, timing.Lowered)}
         with concurrent.futures.ThreadPoolExecutor(self.settings.compile_threads) as pool:
-            programs = pool.map(lambda low: _guarded(low.compile), distinct.values())
+            programs = pool.map(lambda low: guarded(low.compile), distinct.values())
             by_text = dict(zip(distinct, programs, strict=True))
         return {name: by_text[low.text] if isinstance(low, timing.Lowered) else low for name, low in lowered.items()}
 
     def _peer(self, name: str) -> peers.Program | Outcome:
         """A peer's program, on the same operands."""
-        return _guarded(peers.layer_program, name, self.task.layer, self.task.pass_, self.operands)
+        return guarded(peers.layer_program, name, self.task.layer, self.task.pass_, self.operands)
 
     def _check(self, name: str, compiled: timing.Program | peers.Program | Outcome) -> Outcome:
         """The value of a compiled case compared, and the case warmed up, as far as it gets."""
@@ -97,7 +97,7 @@ class Measurement:
         limits, may_stop, took = self.settings, name not in (AUTO, STOCK), compiled.compile_seconds
         if may_stop and took > limits.compile_limit_seconds:
             return Outcome("timeout", (f"compiling took longer than {limits.compile_limit_seconds:g} s",), None, took)
-        called = _guarded(timing.timed, compiled)
+        called = guarded(timing.timed, compiled)
         if isinstance(called, Outcome):
             return dataclasses.replace(called, compile_seconds=took)
         result, seconds = called
@@ -114,7 +114,7 @@ class Measurement:
 
     def _predicted(self, algorithm: Any) -> float:
         """The cost model's seconds; 0 on a platform it has no constants for."""
-        device = devices().get(jax.default_backend())
+        device = device_of(jax.default_backend())
         return device.seconds(algorithm.cost(self.task.problem)) if device else 0.0
 
     def _function(self, name: str) -> Callable[..., jax.Array]:
@@ -169,7 +169,7 @@ class Measurement:
         )
 
 
-def _guarded(call: Callable[..., Result], *arguments: Any) -> Result | Outcome:
+def guarded(call: Callable[..., Result], *arguments: Any) -> Result | Outcome:
     """What `call` returns, or the `error` that a faulty algorithm makes of it."""
     try:
         return call(*arguments)

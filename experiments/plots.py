@@ -1,6 +1,7 @@
 """Plots: the pictures of a report, each drawn from records and written as one PNG."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,17 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from experiments.cases import AUTO
-from experiments.config import PASSES
+from experiments.config import MODES, PASSES
+from experiments.families import FAMILIES, family_of, over_stock, over_torch
 from experiments.records import SweepRecord, TrainRecord
-from experiments.results import Cell, family
+from experiments.results import Cell, NetworkRow, family, geometric_mean
 
 # Okabe and Ito's colours (and Tol's indigo for their black), told apart by colour-blind readers too; lax is
 # grey wherever it stands.
 _COLOURS = ("#CC79A7", "#E69F00", "#009E73", "#56B4E9", "#0072B2", "#F0E442", "#D55E00", "#332288")
 _GREY = "#8A8A8A"
 _MARKERS = "osv^DPX<>phd8*"
+_BAR: Any = {"facecolor": "#C9D7E3", "edgecolor": "#333333", "linewidth": 0.8}
 _PEER: Any = {"marker": "|", "color": "#222222", "markersize": 11, "markeredgewidth": 1.6, "linestyle": ""}
 # Inches: of the longest name of an algorithm beside its mark, and of a line.
 _LEGEND_COLUMN, _LEGEND_ROW = 2.9, 0.19
@@ -75,7 +78,9 @@ class Look:
         ]
 
 
-def draw_all(table: Sequence[Cell], choices: dict[str, list[TrainRecord]], directory: Path) -> dict[str, Path]:
+def draw_all(
+    table: Sequence[Cell], choices: dict[str, list[TrainRecord]], rows: Sequence[NetworkRow], directory: Path
+) -> dict[str, Path]:
     """Draws every plot there are records for and returns their files by name."""
     directory.mkdir(parents=True, exist_ok=True)
     paths: dict[str, Path] = {}
@@ -83,9 +88,12 @@ def draw_all(table: Sequence[Cell], choices: dict[str, list[TrainRecord]], direc
         figures: dict[str, Figure] = {}
         if any(cell.timed for cell in table):
             look = Look(table)
-            figures |= {"speed": speed(table, look), "choices": chosen(table, look), "error": error(table, look)}
+            figures |= {"speed": speed(table, look), "families": families(table), "choices": chosen(table, look)}
+            figures["error"] = error(table, look)
         if choices:
             figures["training"] = training(choices)
+        if any(row.speedup(v) for row in rows for v in row.records):
+            figures["networks"] = networks(rows)
         for name, figure in figures.items():
             paths[name] = directory / f"{name}.png"
             figure.savefig(paths[name])
@@ -116,7 +124,7 @@ def speed(table: Sequence[Cell], look: Look) -> Figure:
         ax.annotate("choice", (1.01, 1.01), xycoords="axes fraction", fontsize=8, color="#222222")
         ax.set_title(_TITLES[pass_], loc="left", fontweight="bold")
         ax.set_xlabel("times as fast as stock lax")
-    bar = Rectangle((0, 0), 1, 1, facecolor="#C9D7E3", edgecolor="#333333", linewidth=0.8, label="convjax's own choice")
+    bar = Rectangle((0, 0), 1, 1, **_BAR, label="convjax's own choice")
     stroke = Line2D([], [], **_PEER, label="torch, the faster memory format")
     peer = [stroke] if any(cell.peer for cell in table) else []
     _legend(figure, [bar, *peer, *look.handles(look.names)])
@@ -126,7 +134,7 @@ def speed(table: Sequence[Cell], look: Look) -> Figure:
 def _speed_row(ax: Axes, cell: Cell, row: int, look: Look) -> None:
     if cell.auto and cell.auto.speedup:
         ratio = cell.auto.speedup
-        ax.barh(row, ratio - 1, left=1, height=0.7, color="#C9D7E3", edgecolor="#333333", linewidth=0.8, zorder=2)
+        ax.barh(row, ratio - 1, left=1, height=0.7, zorder=2, **_BAR)
         told = f"{ratio:.2f}x" if ratio < 10 else f"{ratio:.0f}x"
         ax.annotate(told, (1.01, row), xycoords=("axes fraction", "data"), va="center", fontsize=8, color="#222222")
     if cell.peer and cell.peer.speedup:
@@ -201,6 +209,36 @@ def _error_marks(ax: Axes, cell: Cell, look: Look) -> None:
             )
 
 
+def families(table: Sequence[Cell]) -> Figure:
+    """Every layer and pass beside stock lax, PyTorch and the fastest candidate: a mark each, a stroke for the mean."""
+    ratios: dict[str, Callable[[Cell], float | None]] = {
+        "times as fast as stock lax": over_stock,
+        "times as fast as PyTorch": over_torch,
+        "regret: times as long as the fastest candidate": lambda cell: cell.regret,
+    }
+    shown = {title: ratio for title, ratio in ratios.items() if any(map(ratio, table))}
+    names = [name for name in FAMILIES if any(family_of(cell) == name for cell in table)]
+    size = (4.6 * len(shown) + 1, 0.48 * len(names) + 1.2)
+    figure, axes = plt.subplots(1, len(shown), figsize=size, sharey=True, squeeze=False, layout="constrained")
+    colours = dict(zip(PASSES, ("#0072B2", "#E69F00", "#009E73"), strict=True))
+    for ax, (title, ratio) in zip(axes[0], shown.items(), strict=True):
+        _rows(ax, names)
+        ax.axvline(1, color="#333333", linewidth=1)
+        values = [value for cell in table if (value := ratio(cell))]
+        _log_ratio_axis(ax, min([*values, 1.0]) / 1.1, max([*values, 1.3]) * 1.1)
+        ax.set_xlabel(title)
+        for (row, name), (i, pass_) in itertools.product(enumerate(names), enumerate(PASSES)):
+            place = row + 0.26 * (i - 1)
+            of = [cell for cell in table if cell.pass_ == pass_ and family_of(cell) == name]
+            values = [value for cell in of if (value := ratio(cell))]
+            ax.plot(values, np.full(len(values), place), "o", color=colours[pass_], markersize=4, alpha=0.5, zorder=3)
+            if mean := geometric_mean(values):
+                ax.plot(mean, place, "|", color=colours[pass_], markersize=11, markeredgewidth=2.5, zorder=4)
+    marks = [Line2D([], [], color=c, marker="o", linestyle="", label=_TITLES[p]) for p, c in colours.items()]
+    _legend(figure, marks)
+    return figure
+
+
 def training(choices: dict[str, list[TrainRecord]]) -> Figure:
     """Loss by step, how far the curves are apart, and what a step takes."""
     figure, (losses, apart, steps) = plt.subplots(1, 3, figsize=(14, 3.9), layout="constrained")
@@ -241,6 +279,39 @@ def _step_bars(ax: Axes, choices: dict[str, list[TrainRecord]], colours: dict[st
     ax.set_title("Step time and test accuracy", loc="left", fontweight="bold")
 
 
+def networks(rows: Sequence[NetworkRow]) -> Figure:
+    """Times as fast as the stock network: a bar for the accelerated one, a mark for every other variant."""
+    modes = [m for m in MODES if any(row.first.mode == m for row in rows)]
+    names = list(dict.fromkeys(row.first.network for row in rows))
+    others = sorted({v for row in rows for v in row.records} - {"stock", "accelerated"})
+    marks: dict[str, Any] = {v: {"color": _COLOURS[i], "marker": _MARKERS[i]} for i, v in enumerate(others)}
+    size = (5.2 * len(modes) + 1, 0.34 * len(names) + 1.2)
+    figure, axes = plt.subplots(1, len(modes), figsize=size, sharey=True, squeeze=False, layout="constrained")
+    ratios = [ratio for row in rows for v in row.records if (ratio := row.speedup(v))]
+    for ax, mode in zip(axes[0], modes, strict=True):
+        _rows(ax, names)
+        ax.axvline(1, color="#333333", linewidth=1)
+        for row in rows:
+            if row.first.mode == mode:
+                _network_row(ax, row, names.index(row.first.network), marks)
+        _log_ratio_axis(ax, min([*ratios, 0.5]) / 1.3, max([*ratios, 2.0]) * 1.3)
+        ax.set_title({"inference": "Inference", "train": "Training step"}[mode], loc="left", fontweight="bold")
+        ax.set_xlabel("times as fast as the stock network")
+    bar = Rectangle((0, 0), 1, 1, **_BAR, label="accelerated")
+    _legend(figure, [bar, *(Line2D([], [], linestyle="", label=v, **mark) for v, mark in marks.items())])
+    return figure
+
+
+def _network_row(ax: Axes, row: NetworkRow, place: int, marks: dict[str, Any]) -> None:
+    ratio = row.speedup("accelerated")
+    if ratio:
+        ax.barh(place, ratio - 1, left=1, height=0.7, zorder=2, **_BAR)
+        ax.annotate(f"{ratio:.2f}x", (1.01, place), xycoords=("axes fraction", "data"), va="center", fontsize=8)
+    for variant, mark in marks.items():
+        if other := row.speedup(variant):
+            ax.plot(other, place, markersize=6, zorder=3, **mark)
+
+
 def _losses(epochs: Sequence[TrainRecord]) -> np.ndarray:
     return np.concatenate([r.losses for r in epochs])
 
@@ -272,7 +343,8 @@ def _log_ratio_axis(ax: Axes, low: float, high: float) -> None:
     ax.set_xscale("log")
     ax.set_xlim(low, high)
     decades = np.log10(high / low)
-    ax.xaxis.set_major_locator(LogLocator(subs=(1.0,) if decades > 3 else (1.0, 2.0, 5.0)))
+    subs = (1.0,) if decades > 3 else (1.0, 2.0, 5.0) if decades > 0.7 else (1.0, 1.2, 1.5, 2.0, 3.0, 5.0, 7.0)
+    ax.xaxis.set_major_locator(LogLocator(subs=subs))
     ax.xaxis.set_major_formatter(FuncFormatter(_times))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.grid(axis="x", color="#E0E0E0", linewidth=0.6, zorder=0)

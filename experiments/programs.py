@@ -48,6 +48,11 @@ class Task:
 
     def program(self, forward: Function) -> Function:
         """The function of `operands` that does this pass of `forward`."""
+        one = self._of_one(forward)
+        return jax.vmap(one, self._taken(self.layer.mapped)) if self.layer.members else one
+
+    def _of_one(self, forward: Function) -> Function:
+        """The same for one member of a layer that is vmapped."""
         x_shape, *w_shape, _ = _shapes(self.layer)
         if self.pass_ == "fprop":
             return forward
@@ -68,7 +73,7 @@ class Task:
     @functools.cached_property
     def _row(self) -> Any:
         """What `convjax.explain` says of this pass: its last row, as a max-pool's gradient has its forward first."""
-        return convjax.explain(self.ours(None), *self._taken(_shapes(self.layer))).rows[-1]
+        return convjax.explain(self.ours(None), *self._taken(_operand_shapes(self.layer))).rows[-1]
 
     @property
     def problem(self) -> Problem:
@@ -88,27 +93,56 @@ class Task:
         """The result for `operands(seed)` in float64 NumPy, from the layer and not from convjax's problem."""
         if self.pass_ != "fprop":
             return _reference_gradients(self.layer, seed)[0 if self.pass_ == "dgrad" else 1]
-        forward, (x, *w, _) = layer_problem(self.layer), _draw(self.layer, seed)
-        taps = forward.taps if self.layer.kind == "avg" else 1
-        return np.asarray(testing.reference(forward, x, *w)) / taps
+        return _of_members(self.layer, _reference_forward, seed)
 
 
 def _shapes(layer: Layer) -> list[jax.ShapeDtypeStruct]:
-    """x, w where there is one, and the cotangent."""
+    """x, w where there is one, and the cotangent, of one member of a layer that is vmapped."""
     shapes = [layer.x_shape, *([layer.w_shape] if layer.w_shape else []), layer_problem(layer).output_shape]
     return [jax.ShapeDtypeStruct(shape, layer.dtype) for shape in shapes]
 
 
+def _operand_shapes(layer: Layer) -> list[jax.ShapeDtypeStruct]:
+    """The same with the axis of the members."""
+    if not layer.members:
+        return _shapes(layer)
+    return [
+        shape if axis is None else jax.ShapeDtypeStruct((layer.members, *shape.shape), shape.dtype)
+        for shape, axis in zip(_shapes(layer), layer.mapped, strict=True)
+    ]
+
+
 def _draw(layer: Layer, seed: int) -> list[np.ndarray]:
-    """Standard normal arrays of `_shapes`, already rounded to the layer's dtype."""
+    """Standard normal arrays of `_operand_shapes`, already rounded to the layer's dtype."""
     generator = np.random.default_rng([seed, zlib.crc32(layer.name.encode())])
-    return [generator.standard_normal(s.shape, np.float32).astype(s.dtype) for s in _shapes(layer)]
+    return [generator.standard_normal(s.shape, np.float32).astype(s.dtype) for s in _operand_shapes(layer)]
 
 
 @functools.lru_cache(maxsize=1)  # both gradients come out of one computation, and are asked for one after the other
 def _reference_gradients(layer: Layer, seed: int) -> tuple[np.ndarray, ...]:
     """The gradients of x and of w."""
-    forward, arrays = layer_problem(layer), _draw(layer, seed)
+    return _of_members(layer, _reference_vjp, seed)
+
+
+def _of_members(layer: Layer, compute: Callable[..., Any], seed: int) -> Any:
+    """`compute(layer, *operands)` with the operands of each member, stacked; once where the layer is not vmapped."""
+    arrays = _draw(layer, seed)
+    if not layer.members:
+        return compute(layer, *arrays)
+    each = [
+        compute(layer, *(a if axis is None else a[m] for a, axis in zip(arrays, layer.mapped, strict=True)))
+        for m in range(layer.members)
+    ]
+    return jax.tree.map(lambda *members: np.stack(members), *each)
+
+
+def _reference_forward(layer: Layer, x: np.ndarray, *rest: np.ndarray) -> np.ndarray:
+    forward, w = layer_problem(layer), rest[:-1]
+    return np.asarray(testing.reference(forward, x, *w)) / (forward.taps if layer.kind == "avg" else 1)
+
+
+def _reference_vjp(layer: Layer, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
+    forward = layer_problem(layer)
     if isinstance(forward, ConvSpec):
         return testing.reference_conv_vjp(forward, *arrays)
     if layer.kind == "max":

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 
-from experiments.config import Pass
+from experiments.config import Mode, Pass
 
 Status = Literal["ok", "unsupported", "wrong", "error", "timeout"]
 
@@ -33,7 +33,17 @@ class _Line(BaseModel):
         return statistics.median(self.samples) if self.samples else None
 
 
-class SweepRecord(_Line):
+class _Compared(_Line):
+    # Median of stock lax, or of the stock network, in the same turns: what this record's time is to be compared with.
+    baseline_seconds: float | None = None
+
+    @property
+    def speedup(self) -> float | None:
+        """Times as fast as stock, both measured in the same turns."""
+        return self.baseline_seconds / self.median if self.baseline_seconds and self.median else None
+
+
+class SweepRecord(_Compared):
     """One layer, pass and algorithm.
 
     `algorithm` may also be `auto`, convjax's own choice, which `chosen` names, or `jax.lax`, stock lax.
@@ -54,13 +64,6 @@ class SweepRecord(_Line):
     # max|y - reference| / max|reference| against float64, and the bound the algorithm states for it.
     error: float | None = None
     error_bound: float | None = None
-    # Median of stock lax among the same turns: what this record's time is to be compared with.
-    baseline_seconds: float | None = None
-
-    @property
-    def speedup(self) -> float | None:
-        """Times as fast as stock lax, both measured in the same turns."""
-        return self.baseline_seconds / self.median if self.baseline_seconds and self.median else None
 
 
 class TrainRecord(_Line):
@@ -78,15 +81,35 @@ class TrainRecord(_Line):
     parameters: int
 
 
-Record = Annotated[SweepRecord | TrainRecord, Field(discriminator="kind")]
-_ADAPTER: pydantic.TypeAdapter[SweepRecord | TrainRecord] = pydantic.TypeAdapter(Record)
+class NetworkRecord(_Compared):
+    """An inference or a training step of one network in one variant: `stock`, `accelerated`, or a peer's."""
+
+    kind: Literal["network"] = "network"
+    network: str
+    mode: Mode
+    variant: str
+    batch: int
+    size: int
+    parameters: int | None = None
+    # Largest distance from stock, relative in the 2-norm, and its bound: of the output, or of the loss and any
+    # parameter's gradient, all on running statistics; None of stock itself and of peers.
+    error: float | None = None
+    error_bound: float | None = None
+    losses: tuple[float, ...] = ()
+    # Largest distance of a loss from stock's at the same step, relative to the first.
+    loss_difference: float | None = None
+
+
+AnyRecord = SweepRecord | TrainRecord | NetworkRecord
+Record = Annotated[AnyRecord, Field(discriminator="kind")]
+_ADAPTER: pydantic.TypeAdapter[AnyRecord] = pydantic.TypeAdapter(Record)
 
 
 @dataclasses.dataclass(frozen=True)
 class Records:
     """What a run folder's records say; of two with one case id the later counts."""
 
-    by_case: dict[str, SweepRecord | TrainRecord]
+    by_case: dict[str, AnyRecord]
     # Lines that could not be read: half-written or damaged. Their cases count as not done.
     broken: int = 0
 
@@ -98,10 +121,14 @@ class Records:
     def train(self) -> list[TrainRecord]:
         return [r for r in self.by_case.values() if isinstance(r, TrainRecord)]
 
+    @property
+    def networks(self) -> list[NetworkRecord]:
+        return [r for r in self.by_case.values() if isinstance(r, NetworkRecord)]
+
 
 def read(paths: Iterable[Path]) -> Records:
     """The records of these files; lines that are no record are counted and skipped."""
-    by_case: dict[str, SweepRecord | TrainRecord] = {}
+    by_case: dict[str, AnyRecord] = {}
     broken = 0
     for path in sorted(paths):
         for line in path.read_bytes().split(b"\n"):
@@ -124,7 +151,7 @@ class RecordWriter:
         self._file = path.open("ab+")
         self._end_broken_line()
 
-    def write(self, records: Iterable[SweepRecord | TrainRecord]) -> None:
+    def write(self, records: Iterable[AnyRecord]) -> None:
         for record in records:
             self._file.write(_ADAPTER.dump_json(record) + b"\n")
         self._file.flush()

@@ -6,10 +6,13 @@ from typing import Any
 
 import jinja2
 import numpy as np
+from rich.console import Console
+from rich.table import Table
 
-from experiments import plots, results
+from experiments import families, plots, results
 from experiments.cases import STOCK
 from experiments.errors import ExperimentError
+from experiments.families import Ratios
 from experiments.folder import RunFolder
 from experiments.records import TrainRecord
 
@@ -20,8 +23,10 @@ def write(folder: RunFolder) -> Path:
     if not records.by_case:
         raise ExperimentError(f"{folder.path} has no records yet: run a sweep or a training in it first")
     table = results.cells(records.sweep, list(config.sweep.layers) if config.sweep else [])
+    family_rows = families.rows(table)
     choices = results.by_choice(records.train)
-    pictures = plots.draw_all(table, choices, folder.plots_path)
+    rows = results.network_rows(records.networks)
+    pictures = plots.draw_all(table, choices, rows, folder.plots_path)
     text = _template().render(
         config=config,
         config_text=config.text(),
@@ -31,17 +36,46 @@ def write(folder: RunFolder) -> Path:
         stopped=results.with_status(table, "timeout"),
         refusals=results.refusals(table),
         training=[_training_row(epochs) for epochs in choices.values()],
+        networks=rows,
+        network_means=results.network_means(rows),
         pictures={name: _embedded(path) for name, path in pictures.items()},
         environments=folder.environments(),
         used={r.environment for r in records.by_case.values()},
         broken=records.broken,
         stock=STOCK,
+        families=families,
+        family_rows=family_rows,
+        regretted=families.regretted(table),
+        behind=families.behind(table),
+        late=families.late(table),
+        large=families.large(table),
     )
     folder.report_path.write_text(text, encoding="utf-8")
+    _print_families(family_rows)
     print(f"report: {folder.report_path}, {len(records.by_case)} records, {len(pictures)} pictures", flush=True)
     if records.broken:
         print(f"report: {records.broken} broken record lines skipped", flush=True)
     return folder.report_path
+
+
+def _print_families(rows: list[families.Row]) -> None:
+    """The table of the families: geometric means, with the worst in brackets."""
+    if not rows:
+        return
+    over_torch = any(row.over_torch for row in rows)
+    table = Table(title="convjax's own choice: geometric means, in brackets the worst", title_justify="left")
+    table.add_column("family")
+    columns = [f"{peer} {c}" for peer in ("lax", "torch") for c in families.COLUMNS if peer == "lax" or over_torch]
+    for heading in ("layers", *columns, "regret"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        cells = [row.over_stock.get(c) for c in families.COLUMNS]
+        cells += [row.over_torch.get(c) for c in families.COLUMNS if over_torch]
+        table.add_row(row.family, str(row.layers), *map(_ratios, cells), _ratios(row.regret))
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=240)
+    console.print(table)
 
 
 def _training_row(epochs: list[TrainRecord]) -> dict[str, Any]:
@@ -70,7 +104,8 @@ def _template() -> jinja2.Template:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"ms": _milliseconds, "times": _times, "sci": _scientific, "mib": _mebibytes}
+    environment.filters |= {"ms": _milliseconds, "times": _times, "ratios": _ratios}
+    environment.filters |= {"sci": _scientific, "mib": _mebibytes}
     return environment.get_template("report.html.j2")
 
 
@@ -80,6 +115,11 @@ def _milliseconds(seconds: float | None) -> str:
 
 def _times(ratio: float | None) -> str:
     return "" if ratio is None else f"{ratio:.2f}x" if ratio < 10 else f"{ratio:.0f}x"
+
+
+def _ratios(ratios: Ratios | None) -> str:
+    """Geometric mean, and the worst in brackets."""
+    return f"{_times(ratios.mean)} ({_times(ratios.worst)})" if ratios else ""
 
 
 def _scientific(value: float | None) -> str:

@@ -2,15 +2,18 @@
 
 import collections
 import dataclasses
+import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from convjax.choose import admitted_error
+from convjax.problem import ConvSpec, parse
 from experiments import peers
 from experiments.cases import AUTO, STOCK
-from experiments.config import PASSES
-from experiments.records import SweepRecord, TrainRecord
+from experiments.config import MODES, PASSES
+from experiments.records import NetworkRecord, SweepRecord, TrainRecord
 
 # The cases of other libraries, and all that are no algorithm of their own.
 PEERS = tuple(case for cases in peers.CASES.values() for case in cases)
@@ -46,7 +49,22 @@ class Cell:
     @property
     def best(self) -> SweepRecord | None:
         """The fastest algorithm."""
-        return min(self.algorithms.values(), key=lambda r: r.median or np.inf, default=None)
+        return _fastest(self.algorithms.values())
+
+    @property
+    def best_candidate(self) -> SweepRecord | None:
+        """The fastest that is exact enough to be chosen unasked."""
+        return _fastest(r for r in self.algorithms.values() if _admitted(r))
+
+    @property
+    def regret(self) -> float | None:
+        """Times as long as the fastest candidate that convjax's choice takes; 1 where it is that candidate."""
+        best = self.best_candidate
+        if not self.auto or not best or not self.auto.median or not best.median:
+            return None
+        # The same program timed twice differs by chance alone. (The taps of `put` may be found by another algorithm.)
+        same = self.auto.chosen == best.algorithm and not self.auto.problem.startswith("put")
+        return 1.0 if same else max(1.0, self.auto.median / best.median)
 
     @property
     def peer(self) -> SweepRecord | None:
@@ -92,7 +110,7 @@ def summarise(table: Sequence[Cell]) -> Summary:
     compared = [(cell, cell.auto.speedup) for cell in table if cell.auto and cell.auto.speedup]
     ratios = [ratio for _, ratio in compared]
     over_peer = [ratio for cell in table if (ratio := cell.over_peer(cell.auto))]
-    regrets = [cell.auto.median / cell.best.median for cell in table if cell.auto and cell.best]  # type: ignore[operator]
+    regrets = [regret for cell in table if (regret := cell.regret)]
     ordered = [cell for cell, _ in sorted(compared, key=lambda pair: pair[1])]
     return Summary(
         layers=len({cell.layer for cell in table}),
@@ -143,6 +161,73 @@ def by_choice(records: Iterable[TrainRecord]) -> dict[str, list[TrainRecord]]:
     for record in records:
         grouped[record.choice].append(record)
     return {name: sorted(epochs, key=lambda r: r.epoch) for name, epochs in grouped.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkRow:
+    """One network in one mode: its records by variant."""
+
+    records: dict[str, NetworkRecord]
+
+    @property
+    def first(self) -> NetworkRecord:
+        return next(iter(self.records.values()))
+
+    def speedup(self, variant: str) -> float | None:
+        """Times as fast as the stock network, in its own turns."""
+        return self.records[variant].speedup if variant in self.records else None
+
+    def over_peer(self, variant: str) -> float | None:
+        """Times as fast as the fastest peer; each is set against the stock network in its own turns."""
+        own, peer = self.speedup(variant), max((self.speedup(p) or 0.0 for p in peers.CASES), default=0.0)
+        return own / peer if own and peer else None
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkMeans:
+    """How many times as fast the accelerated networks are in one mode: geometric means, and of how many."""
+
+    mode: str
+    over_stock: float | None
+    networks: int
+    over_peer: float | None
+    with_peer: int
+
+
+def network_rows(records: Iterable[NetworkRecord]) -> list[NetworkRow]:
+    """The records by network and mode, in the order they were first taken in."""
+    grouped: dict[tuple[str, str], dict[str, NetworkRecord]] = collections.defaultdict(dict)
+    for record in records:
+        grouped[record.network, record.mode][record.variant] = record
+    return [NetworkRow(found) for found in grouped.values()]
+
+
+def network_means(rows: Sequence[NetworkRow]) -> list[NetworkMeans]:
+    """Those of every mode that was timed."""
+    means = []
+    for mode in MODES:
+        timed = [row for row in rows if row.first.mode == mode]
+        stock = [ratio for row in timed if (ratio := row.speedup("accelerated"))]
+        peer = [ratio for row in timed if (ratio := row.over_peer("accelerated"))]
+        if stock:
+            means.append(NetworkMeans(mode, geometric_mean(stock), len(stock), geometric_mean(peer), len(peer)))
+    return means
+
+
+def _fastest(records: Iterable[SweepRecord]) -> SweepRecord | None:
+    return min(records, key=lambda r: r.median or np.inf, default=None)
+
+
+def _admitted(record: SweepRecord) -> bool:
+    """Whether the algorithm is exact enough to be chosen unasked."""
+    admitted = _admitted_error(record.problem)
+    return admitted is None or record.error_bound is None or record.error_bound <= admitted
+
+
+@functools.lru_cache(maxsize=4096)
+def _admitted_error(problem: str) -> float | None:
+    spec = parse(problem)
+    return admitted_error(spec) if isinstance(spec, ConvSpec) else None
 
 
 def geometric_mean(values: Sequence[float]) -> float | None:

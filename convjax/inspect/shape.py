@@ -147,6 +147,8 @@ def layer_shape(text: str, layout: str | None = None) -> LayerShape:
     batch, axes = (shape[0], shape[1:]) if batched else (1, shape)
     size, channels = (axes[1:], axes[0]) if first else (axes[:-1], axes[-1])
     layer = Layer.parse(text, " ".join([words[0], _by([batch, *size, channels]), *words[2:]]))
+    if layer.members:
+        raise ValueError(f"{text!r} is vmapped: leave out members and examples, and the shape is that of one")
     return LayerShape(layer, first, batched, _sizes(layer))
 
 

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from convjax.layer import Layer
+from convjax.problem import Ints
 from experiments.environment import cores
-from convjax.layer import Ints, Layer
 
 _FORMATS = {2: torch.channels_last, 3: torch.channels_last_3d}
 
@@ -41,6 +42,8 @@ class TorchProgram:
 def unsupported(layer: Layer, *, channels_last: bool) -> tuple[str, ...]:
     """Why PyTorch cannot compute a layer, or not in this memory format."""
     reasons = []
+    if layer.members:
+        reasons.append("a layer under jax.vmap has no counterpart in PyTorch's own convolutions")
     if channels_last and layer.ndim not in _FORMATS:
         reasons.append("PyTorch has no channels-last memory format for 1 spatial axis")
     if layer.kind == "avg" and any(d > 1 for d in layer.rhs_dilation):

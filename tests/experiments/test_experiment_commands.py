@@ -26,6 +26,7 @@ def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
         (["sweep", "--config", "CONFIG", "--workdir", "w", "--set", "sweep.secs=1"], "unknown key 'secs' in [sweep]"),
         (["list"], "--config is missing"),
         (["report", "--workdir", "w"], "w is not a run folder"),
+        (["fit", "--workdir", "w"], "w is not a run folder"),
         (["compare", "w", "v"], "w is not a run folder"),
     ],
 )

@@ -33,7 +33,8 @@ def load(tmp_path: Path, text: str, *settings: str) -> configs.Config:
             "[train.choices]\na = { conv = { fpop = 'shift' } }",
             "input should be 'fprop', 'dgrad' or 'wgrad', got 'fpop'",
         ),
-        ("[sweep]\nseconds = 1", "the key 'sweep.layers' is missing"),
+        ("[models]\nnetworks = { a = { bach = 2 } }", "'bach' in [models.networks.a]; did you mean 'batch'?"),
+        ("[sweep]\nseconds = 1.0", "[sweep] has no layers"),
         ("[sweep]\nlayers = { a = 'conv2d 1x8x8x3 -> 4 k9' }", "sweep.layers: layer 'a': a kernel reaching over 9"),
         ("[sweep]\nlayers = { 'a/b' = 'max2d 1x8x8x3 k2' }", "the name 'a/b' may hold only"),
         (

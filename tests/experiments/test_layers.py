@@ -1,8 +1,14 @@
 """The one-line text of layers."""
 
+import dataclasses
+
+import jax
+import numpy as np
 import pytest
 
 from convjax.layer import Layer
+from experiments.config import PASSES
+from experiments.programs import Task
 
 
 @pytest.mark.parametrize(
@@ -32,6 +38,30 @@ def test_knobs() -> None:
     assert (kept.lhs_dilation, kept.padding) == ((3,), ((1, 2),))
 
 
+@pytest.mark.parametrize("text", ["conv2d 2x5x4x2 -> 3 k3 p1 members3", "conv2d 1x5x4x2 -> 3 k3 s2 examples4"])
+def test_vmapped_layers_are_computed_member_by_member(text: str) -> None:
+    layer = Layer.parse("a", text)
+    tasks = [Task(layer, pass_) for pass_ in PASSES]
+
+    @jax.jit
+    def everything(operands: list[tuple[jax.Array, ...]]) -> list[tuple[jax.Array, ...]]:
+        return [(t.stock()(*o), t.ours(None)(*o), t.ours("lax")(*o)) for t, o in zip(tasks, operands, strict=True)]
+
+    for task, results in zip(tasks, everything([task.operands(0) for task in tasks]), strict=True):
+        reference = task.reference(0)
+        assert len(reference) == layer.members
+        # Of one member apart from the others.
+        alone = Task(dataclasses.replace(layer, members=0), task.pass_)
+        member = [
+            operand[1] if axis == 0 else operand
+            for operand, axis in zip(task.operands(0), task._taken(layer.mapped), strict=True)
+        ]
+        np.testing.assert_allclose(reference[1], alone.stock()(*member), atol=1e-5)
+        for result in results:
+            np.testing.assert_allclose(result, reference, atol=1e-5)
+        assert task.problem.macs > 0
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -50,6 +80,10 @@ def test_knobs() -> None:
         ("conv2d 1x8x8x3 -> 4 k3x3x3", "3 numbers for 2 spatial axes"),
         ("conv2d 1x8x8x3 -> 4 k3 pEQUAL", "SAME, SAME_LOWER, VALID, FULL, CAUSAL"),
         ("conv2d 1x8x8x3 -> 4 k3 x7", "cannot read 'x7'"),
+        ("conv2d Nx8x8x3 -> 4 k3", "Nx8x8x3 leaves its batch open"),
+        ("conv2d 1x8x8x3 -> 4 k3 members0", "cannot read 'members0'"),
+        ("conv2d 1x8x8x3 -> 4 k3 members2 examples2", "members or examples, but not both"),
+        ("max2d 1x8x8x3 k3 members2", "and a pooling neither"),
     ],
 )
 def test_bad_text_is_refused_in_one_sentence(text: str, said: str) -> None:

@@ -49,7 +49,7 @@ def record(algorithm: str, seconds: float, baseline: float, status: str = "ok") 
             "pass": "fprop",
             "algorithm": algorithm,
             "version": None,
-            "problem": "",
+            "problem": "conv float32[1,8,8,3] float32[3,3,3,4] b01f_01io->b01f",
             "fields": {},
             "flops": 1,
             "bytes": 1,

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
+from convjax.layer import Layer
 from experiments import peers
 from experiments.config import PASSES
-from convjax.layer import Layer
 from experiments.peers import torch_layers
 from experiments.programs import Task
 
@@ -92,7 +92,8 @@ def test_memory_formats_and_threads(monkeypatch: pytest.MonkeyPatch) -> None:
         (LAST, "max1d 2x9x4 k3", "no channels-last memory format for 1 spatial axis"),
         (PLAIN, "avg2d 2x9x9x4 k3 d2", "average pooling has no dilation"),
         (PLAIN, "transpose2d 2x9x9x4 -> 4 k3 p0_1", "no padding 0 with -1 cells"),
-        (PLAIN, "transpose2d 2x9x9x4 -> 4 k3 s2 p1 op2", "no padding 1 with 2 cells"),
+        (PLAIN, "transpose2d 2x9x9x4 -> 4 k3 p1_0", "no padding 1 with 1 cells"),
+        (PLAIN, "conv2d 2x9x9x4 -> 4 k3 members2", "a layer under jax.vmap has no counterpart"),
     ],
 )
 def test_what_pytorch_lacks_is_said(case: str, text: str, said: str) -> None:

@@ -125,12 +125,17 @@ def test_report_and_comparison_of_a_run(config: Config, tmp_path: Path, capsys: 
     with (folder.records_path / "sweep.jsonl").open("ab") as file:
         file.write(b"{half\n")
     page = report.write(folder).read_text(encoding="utf-8")
-    assert page.count('src="data:image/png;base64,') == 3
+    assert page.count('src="data:image/png;base64,') == 4
     assert 'src="http' not in page
     assert "<link" not in page
     for text in ("1 record line could not be read", "What was unsupported", "dense/fprop/auto", "cores"):
         assert text in page
-    assert sorted(p.name for p in folder.plots_path.iterdir()) == ["choices.png", "error.png", "speed.png"]
+    assert sorted(p.name for p in folder.plots_path.iterdir()) == [
+        "choices.png",
+        "error.png",
+        "families.png",
+        "speed.png",
+    ]
     capsys.readouterr()
     compare.print_comparison(folder, folder, Selection())
     assert "geometric mean of b / a 1.000" in capsys.readouterr().out

@@ -1,0 +1,105 @@
+"""The fit command: a recorded sweep in; constants, how well they predict and what the choice loses by them out."""
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from convjax.device import Device, devices
+from experiments import cost_model, results
+from experiments.cost_model import RATES, Fit, Times
+from experiments.errors import ExperimentError
+from experiments.folder import RunFolder
+
+_MOST_WORST = 5
+# What must be the same of the environments that a fit's records come from.
+_MACHINE = ("cpu", "cores", "platform", "device")
+
+
+def run(folder: RunFolder, output: Path | None) -> Fit:
+    """Fits the constants of the device that `folder`'s sweep ran on, prints them and stores them in `output`."""
+    layers = folder.config().section("sweep").layers
+    records = folder.records().sweep
+    environment = _environment(folder, {r.environment for r in records})
+    kind = environment["device"]
+    times = cost_model.times_of(results.cells(records, list(layers)), environment["platform"])
+    start = devices().get(kind, devices()["cpu"])
+    fitted = cost_model.fit(times, start)
+    _print(kind, times, {"shipped": cost_model.judge(times, start), "fitted": fitted})
+    if output:
+        store(output, kind, fitted.device, _comment(environment, times))
+        print(f"fit: [{kind}] of {output} written", flush=True)
+    return fitted
+
+
+def store(path: Path, kind: str, device: Device, comment: str) -> None:
+    """Puts the constants of `kind` into the file at `path`, under a comment; other tables stay as they are."""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    try:
+        tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ExperimentError(f"{path} is not TOML: {error}") from None
+    header = f"[{kind}]" if re.fullmatch(r"[\w-]+", kind) else f'["{kind}"]'
+    numbers = [f"{name} = {getattr(device, name):.1e}" for name in RATES]
+    table = "\n".join([f"# {comment}", header, *numbers]) + "\n"
+    # The comment above the old table, its header, and its lines up to a blank one.
+    old = rf"(?m)(?:^#.*\n)*^{re.escape(header)}\n(?:^[^\[#\n].*\n?)*"
+    written, replaced = re.subn(old, lambda _: table, text)
+    if not replaced:
+        written = f"{text.rstrip()}\n\n{table}".lstrip()
+    path.write_text(written, encoding="utf-8")
+
+
+def _environment(folder: RunFolder, used: set[str]) -> dict[str, Any]:
+    """The machine of the records; `ExperimentError` if they come from several."""
+    environments = [e for e in folder.environments() if e["id"] in used]
+    if not environments:
+        raise ExperimentError(f"{folder.path} has no sweep records yet: run a sweep in it first")
+    machines = {tuple(e[key] for key in _MACHINE) for e in environments}
+    if len(machines) > 1:
+        raise ExperimentError(
+            f"the records in {folder.path} come from {len(machines)} machines: constants are fitted to the times of one"
+        )
+    return environments[0]
+
+
+def _comment(environment: dict[str, Any], times: Times) -> str:
+    vector = environment["cpu_vector_flags"][-1:] if environment["platform"] == "cpu" else []
+    return (
+        f"{environment['cores']} cores of {environment['cpu']}{''.join(f' with {flag}' for flag in vector)}, "
+        f"jax {environment['packages']['jax']}: fitted to {times.count} times of {len(times.cells)} layers and passes."
+    )
+
+
+def _print(kind: str, times: Times, fits: dict[str, Fit]) -> None:
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=160)
+    table = Table(title=f"{kind}: {times.count} times of {len(times.cells)} layers and passes", title_justify="left")
+    table.add_column("")
+    for name in fits:
+        table.add_column(name, justify="right")
+    for rate in RATES:
+        table.add_row(rate, *(f"{getattr(fit.device, rate):.1e}" for fit in fits.values()))
+    table.add_section()
+    table.add_row("predictions are off by", *(f"{fit.error:.2f}x" for fit in fits.values()))
+    table.add_row("regret, geometric mean", *(f"{fit.regret.mean:.3f}" for fit in fits.values()))
+    table.add_row("regret, worst", *(f"{fit.regret.worst:.2f}" for fit in fits.values()))
+    table.add_section()
+    biases = {name: cost_model.by_algorithm(times, fit.device) for name, fit in fits.items()}
+    for algorithm, (count, _) in next(iter(biases.values())).items():
+        table.add_row(f"{algorithm}, {count} times", *(f"{bias[algorithm][1]:.2f}x" for bias in biases.values()))
+    table.caption = "below the regrets: predicted over recorded times, by algorithm"
+    console.print(table)
+    fitted = list(fits.values())[-1].regret
+    for row in (-fitted.each).argsort()[:_MOST_WORST]:
+        if fitted.each[row] > 1:
+            cell, names, best = times.cells[row], times.names[row], times.seconds[row].argmin()
+            console.print(
+                f"{fitted.each[row]:.2f}  {cell.layer}/{cell.pass_}: {names[fitted.chosen[row]]}, not {names[best]}",
+                highlight=False,
+                markup=False,
+            )

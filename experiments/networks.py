@@ -1,0 +1,214 @@
+"""Networks: an inference and a training step of each, stock, accelerated and by peers, checked and timed in turns."""
+
+import dataclasses
+import functools
+import statistics
+from collections.abc import Callable, Collection
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+import convjax
+from convjax import timing
+from experiments import peers, progress
+from experiments.cases import Selection
+from experiments.config import Config, Mode, Models
+from experiments.errors import ExperimentError, nearest
+from experiments.folder import RunFolder
+from experiments.measure import Outcome, guarded
+from experiments.models.catalogue import NETWORKS, Network
+from experiments.network_steps import NetworkSteps, State, Training, distance, parameters, split
+from experiments.records import NetworkRecord, Records, RecordWriter
+
+STOCK = "stock"
+# What each of our variants makes of a function.
+_WAYS: dict[str, Callable[[Any], Any]] = {STOCK: lambda fn: fn, "accelerated": convjax.accelerate}
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """One network in one mode with everything that computes it: the cases that are timed in turns."""
+
+    network: Network
+    mode: Mode
+    batch: int
+    size: int
+    variants: tuple[str, ...]
+
+    @property
+    def id(self) -> str:
+        return f"{self.network.name}/{self.mode}"
+
+    def case(self, variant: str) -> str:
+        """The id of a case: network/mode/variant."""
+        return f"{self.id}/{variant}"
+
+    def holds(self, variant: str, records: Records) -> bool:
+        """Whether there is a record of a case; what was not supported may have been installed since."""
+        record = records.by_case.get(self.case(variant))
+        return record is not None and (record.status != "unsupported" or record.reasons == peers.absent())
+
+
+Todo = list[tuple[Group, list[str]]]
+
+
+def groups(settings: Models) -> list[Group]:
+    """All of a config, in the order of its networks and modes."""
+    for name in settings.networks:
+        if name not in NETWORKS:
+            raise ExperimentError(f"models.networks: {name!r} is no network{nearest(name, NETWORKS)}")
+    variants = (STOCK, *settings.variants, *settings.peers)
+    return [
+        Group(NETWORKS[name], mode, timed.batch, timed.size or NETWORKS[name].size, variants)
+        for name, timed in settings.networks.items()
+        for mode in settings.modes
+    ]
+
+
+def remaining(settings: Models, selection: Selection, records: Records) -> Todo:
+    """The groups that have selected cases without a record, with the variants of these."""
+    todo = [
+        (group, [v for v in group.variants if selection.takes(group.case(v)) and not group.holds(v, records)])
+        for group in groups(settings)
+    ]
+    return [(group, variants) for group, variants in todo if variants]
+
+
+def run(
+    config: Config, folder: RunFolder, selection: Selection, *, dry_run: bool = False, overwrite: bool = False
+) -> None:
+    """Checks and times the selected cases that have no record yet."""
+    settings: Models = config.section("models")
+    groups(settings)  # says so if one is unknown
+    if not dry_run:
+        environment = folder.prepare(config, overwrite=overwrite)["id"]
+    records = Records({}) if dry_run and overwrite else folder.records()
+    todo = remaining(settings, selection, records)
+    cases = sum(len(variants) for _, variants in todo)
+    print(f"models: {cases} cases in {len(todo)} groups to do, {len(records.networks)} recorded", flush=True)
+    if dry_run:
+        for group, variants in todo:
+            print(f"{group.id}: {', '.join(variants)}")
+        return
+    with RecordWriter(folder.records_path / "models.jsonl") as writer, progress.meter("models", len(todo)) as meter:
+        for group, variants in todo:
+            measured = Measurement(group, settings, config.seed, environment).measure(variants)
+            writer.write(measured)
+            jax.clear_caches()  # a group's programs are not needed again
+            meter.advance(_line(group, measured))
+
+
+class Measurement:
+    """The variants of one group on this machine."""
+
+    def __init__(self, group: Group, settings: Models, seed: int, environment: str) -> None:
+        self.group, self.settings, self.environment = group, settings, environment
+        self.steps, self.state = _built(group.network, seed, settings.learning_rate)
+        self.batch = tuple(map(jnp.asarray, group.network.batch(group.batch, group.size, seed)))
+        self.parameters = parameters(self.state)
+        inference = group.mode == "inference"
+        self.bound = settings.output_tolerance if inference else settings.gradient_tolerance
+
+    def measure(self, variants: Collection[str]) -> list[NetworkRecord]:
+        """Their records. The stock network runs beside them in any case: it is what they are compared with."""
+        present = [v for v in self.group.variants if v in variants or v == STOCK]
+        stock = self._ours(STOCK)  # whose faults stop the experiment
+        outcomes = {STOCK: stock} | {v: guarded(self._prepared, v) for v in present if v != STOCK}
+        calls = {v: o.program for v, o in outcomes.items() if o.program}
+        s = self.settings
+        budget = timing.Budget(s.seconds, s.min_samples, s.max_samples)
+        samples = timing.interleave(calls, dict.fromkeys(calls, budget))
+        losses = {v: self._losses(call) for v, call in calls.items()}
+        return [
+            NetworkRecord(
+                case=self.group.case(v),
+                samples=tuple(samples.get(v, ())),
+                compile_seconds=outcomes[v].compile_seconds,
+                environment=self.environment,
+                network=self.group.network.name,
+                mode=self.group.mode,
+                variant=v,
+                batch=self.group.batch,
+                size=self.group.size,
+                parameters=self.parameters,
+                error=outcomes[v].error,
+                error_bound=None if outcomes[v].error is None else self.bound,
+                losses=losses.get(v, ()),
+                baseline_seconds=statistics.median(samples[STOCK]),
+                **self._verdict(outcomes[v], losses.get(v, ()), losses[STOCK]),
+            )
+            for v in present
+            if v in variants
+        ]
+
+    def _prepared(self, variant: str) -> Outcome:
+        return self._ours(variant) if variant in _WAYS else self._by_torch()
+
+    def _ours(self, variant: str) -> Outcome:
+        """A variant of ours compiled, its value compared with stock's, and warmed up."""
+        way, steps, inputs = _WAYS[variant], self.steps, self.batch[0]
+        if self.group.mode == "inference":
+            program: timing.Program | Training = timing.compile_program(way(steps.inference), self.state, inputs)
+            value = program()
+        else:
+            value = timing.compile_program(way(steps.gradients), self.state, *self.batch)()
+            program = Training(way(steps.train), self.state, *self.batch)
+        if variant == STOCK:
+            self.expected, error = value, None
+        else:
+            error, bound = distance(value, self.expected), self.bound
+            if not error <= bound:  # NaN is wrong too
+                reason = f"{error:.2g} from stock, above {bound:g}"
+                return Outcome("wrong", (reason,), None, program.compile_seconds, error)
+        for _ in range(self.settings.warmup):
+            program()
+        return Outcome("ok", (), program, program.compile_seconds, error)
+
+    def _by_torch(self) -> Outcome:
+        """The twin, which starts from parameters of its own: its values are compared where it is tested."""
+        if reasons := peers.absent():
+            return Outcome("unsupported", reasons)
+        inputs, targets = map(np.asarray, self.batch)
+        rate = self.settings.learning_rate
+        step = peers.network_step(self.group.mode, self.group.network.name, inputs, targets, learning_rate=rate)
+        for _ in range(self.settings.warmup):
+            step()
+        return Outcome("ok", (), step, 0.0)
+
+    def _losses(self, call: Any) -> tuple[float, ...]:
+        """Of the first `steps` steps, which are gone on with until there are so many."""
+        if not isinstance(call, Training):
+            return ()
+        while len(call.losses) < self.settings.steps:
+            call()
+        return tuple(call.losses[: self.settings.steps])
+
+    def _verdict(self, outcome: Outcome, losses: Any, stock: Any) -> dict[str, Any]:
+        """Status and reasons, and how far the losses went from stock's."""
+        difference, bound = None, self.settings.loss_tolerance
+        reasons = outcome.reasons
+        if losses and losses is not stock:
+            difference = float(np.max(np.abs(np.subtract(losses, stock)))) / abs(stock[0])
+            if not difference <= bound:
+                reasons += (f"its losses differ by {difference:.2g} of the first from stock's, above {bound:g}",)
+        status = "wrong" if reasons and outcome.status == "ok" else outcome.status
+        return {"status": status, "reasons": reasons, "loss_difference": difference}
+
+
+@functools.lru_cache(maxsize=1)  # both modes of a network start from one state, and come one after the other
+def _built(network: Network, seed: int, learning_rate: float) -> tuple[NetworkSteps, State]:
+    return split(network, network.build(nnx.Rngs(seed)), learning_rate)
+
+
+def _line(group: Group, measured: list[NetworkRecord]) -> str:
+    """`network/mode: stock 812.0 ms; accelerated 90.1 ms, 9.01x`."""
+    told = [
+        f"{r.variant} {1e3 * r.median:.1f} ms, {r.speedup:.2f}x"
+        if r.median and r.speedup
+        else f"{r.variant} {r.status}"
+        for r in measured
+    ]
+    return f"{group.id}: {'; '.join(told)}"

@@ -1,0 +1,90 @@
+"""The table of families: means, worst cases and regret from records alone."""
+
+import re
+from pathlib import Path
+
+import pytest
+from test_records import sweep_record
+
+from experiments import config as configs
+from experiments import families, report
+from experiments.folder import RunFolder
+from experiments.records import RecordWriter, SweepRecord
+from experiments.results import Cell, cells
+
+LAYERS = {"wide": "depthwise2d 1x9x9x4 k3", "narrow": "depthwise2d 1x9x9x2 k3", "point": "conv2d 1x9x9x8 -> 8 k1"}
+
+
+def record(case: str, seconds: float, **fields: object) -> SweepRecord:
+    """Stock lax takes 8 seconds everywhere."""
+    layer = case.split("/")[0]
+    chosen = {"chosen": "shift(by=multiply)"} if case.endswith("/auto") else {}
+    update = {"layer_text": LAYERS[layer], "baseline_seconds": 8.0, "error_bound": 1e-6, "bytes": 1000, **chosen}
+    return sweep_record(case, (seconds,)).model_copy(update=update | fields)
+
+
+RECORDS = [
+    # Twice as fast as lax, half as fast as the faster of torch's layouts, and a candidate is 4/3 faster.
+    record("wide/fprop/jax.lax", 8.0, compile_seconds=0.5),
+    record("wide/fprop/auto", 4.0, compile_seconds=1.6, workspace_bytes=4001),
+    record("wide/fprop/shift(by=multiply)", 4.1),
+    record("wide/fprop/im2col", 3.0),
+    record("wide/fprop/fft", 1.0, error_bound=1e-3),  # too inexact to be chosen
+    record("wide/fprop/torch", 2.0),
+    record("wide/fprop/torch (channels last)", 2.5),
+    # Eight times as fast as lax, the choice itself is the fastest.
+    record("narrow/dgrad/jax.lax", 8.0),
+    record("narrow/dgrad/auto", 1.0, workspace_bytes=4000),
+    record("narrow/dgrad/shift(by=multiply)", 0.9),
+    # Slower than lax.
+    record("point/wgrad/jax.lax", 8.0),
+    record("point/wgrad/auto", 10.0, compile_seconds=1.4),
+]
+
+
+@pytest.fixture(scope="module")
+def table() -> list[Cell]:
+    return cells(RECORDS, list(LAYERS))
+
+
+def test_rows_hold_means_and_the_worst(table: list[Cell]) -> None:
+    depthwise, pointwise, everything = families.rows(table)
+    assert [row.family for row in (depthwise, pointwise, everything)] == ["depthwise to 7", "1x1", families.EVERYTHING]
+    assert (depthwise.layers, everything.layers) == (2, 3)
+    assert depthwise.over_stock.keys() == {"fprop", "dgrad", "gradients", "all"}
+    every = depthwise.over_stock["all"]
+    assert (every.count, every.mean, every.worst, every.where) == (2, pytest.approx(4.0), 2.0, "wide/fprop")
+    assert everything.over_stock["gradients"].mean == pytest.approx((8 * 0.8) ** 0.5)
+    assert depthwise.over_torch.keys() == {"fprop", "all"}
+    assert depthwise.over_torch["all"].mean == pytest.approx(0.5)
+    assert depthwise.regret is not None
+    assert (depthwise.regret.mean, depthwise.regret.worst) == (pytest.approx((4 / 3) ** 0.5), pytest.approx(4 / 3))
+    assert pointwise.regret is None
+
+
+def test_shortcomings_are_listed(table: list[Cell]) -> None:
+    wide, narrow, point = table
+    assert families.regretted(table) == [wide]
+    assert families.regretted(table, most=0) == []
+    assert wide.best_candidate is not None
+    assert wide.best_candidate.algorithm == "im2col"
+    assert narrow.regret == 1.0
+    assert families.behind(table) == [point]  # half as fast as torch is not below half
+    assert families.late(table) == [wide]
+    assert families.large(table) == [wide]
+
+
+def test_a_report_shows_and_prints_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = RunFolder(tmp_path)
+    text = "".join(f'{name} = "{text}"\n' for name, text in LAYERS.items())
+    (tmp_path / "config.toml").write_text(f'name = "x"\n[sweep.layers]\n{text}', encoding="utf-8")
+    assert configs.load(folder.config_path).name == "x"
+    with RecordWriter(folder.records_path / "sweep.jsonl") as writer:
+        writer.write(RECORDS)
+    page = report.write(folder).read_text(encoding="utf-8")
+    for title in ("Family by family", "loses most", "choice is behind", "compiles long or needs much memory"):
+        assert title in page
+    assert (folder.plots_path / "families.png").exists()
+    printed = capsys.readouterr().out
+    assert re.search(r"depthwise to 7 +│ +2 │ +2.00x \(2.00x\)", printed)
+    assert "torch all" in printed
