@@ -46,7 +46,7 @@ def linen() -> Model:
             return [x, y, z]
 
     model, xs = Network(), inputs(SHAPES)
-    return lambda params, xs: squares(model.apply(params, xs)), model.init(jax.random.key(0), xs), xs
+    return lambda params, xs: squares(model.apply(params, xs)), jax.jit(model.init)(jax.random.key(0), xs), xs
 
 
 def nnx_layers() -> Model:
@@ -75,7 +75,7 @@ def haiku() -> Model:
         return [hk.Conv1DTranspose(4, 3)(x), y, hk.Conv3DTranspose(2, 2)(z)]
 
     model, xs = hk.without_apply_rng(hk.transform(network)), inputs(SHAPES)
-    return lambda params, xs: squares(model.apply(params, xs)), model.init(jax.random.key(0), xs), xs
+    return lambda params, xs: squares(model.apply(params, xs)), jax.jit(model.init)(jax.random.key(0), xs), xs
 
 
 def equinox() -> Model:

@@ -63,7 +63,7 @@ OTHER_DTYPES = sample_conv_problems(seed=2, count=48, dtypes=("float64", "bfloat
 
 # What each test meets by default, and with --thorough.
 SAMPLES = {
-    "value_pair": (in_turn(pairs_of(PROBLEMS[:144])), pairs_of(PROBLEMS)),
+    "value_pair": (in_turn(pairs_of(PROBLEMS[:112])), pairs_of(PROBLEMS)),
     "derivative_pair": (in_turn(pairs_of(SMALL), most=1), pairs_of(SMALL)),
     "sharded_pair": (in_turn(pairs_of(SMALL[100:]), most=1), pairs_of(SMALL)),
     "scanned_pair": (in_turn(pairs_of(SMALL[150:]), most=1), pairs_of(SMALL[:64])),
@@ -129,7 +129,7 @@ def by_lax(problem: ConvSpec, transform: Any) -> Results:
 def test_at_least_300_problems_are_sampled_and_every_algorithm_meets_many() -> None:
     for name, (usual, _) in SAMPLES.items():
         met = collections.Counter(str(a) for a, _ in usual)
-        least = 5 if name == "value_pair" else 1
+        least = 4 if name == "value_pair" else 1
         assert all(met[str(a)] >= least for a in convjax.algorithms("conv")), (name, met)
     for name in ("value_pair", "derivative_pair"):
         assert len({problem for _, problem in SAMPLES[name][1]}) >= 300

@@ -46,6 +46,13 @@ class Summary:
     Attributes:
         rows: one `SummaryRow` a layer, the model itself first, in the order of their first calls.
         left: one sentence a thing that could not be counted.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from flax import nnx
+        >>> found = summary(nnx.Conv(5, 4, (2, 2, 2), padding="VALID", rngs=nnx.Rngs(0)), jnp.ones((1, 4, 10, 10, 5)))
+        >>> [(row.kind, row.output_shapes, row.parameters) for row in found.rows]
+        [('Conv', ((1, 3, 9, 9, 4),), 164)]
     """
 
     rows: tuple[SummaryRow, ...]
