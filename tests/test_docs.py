@@ -46,7 +46,8 @@ def own_docstring(value: Any) -> str:
     return "" if text is None or text.startswith(f"{getattr(value, '__name__', '')}(") else text
 
 
-def test_readme_examples_run() -> None:
+def test_readme_examples_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)  # some write files
     blocks = re.findall(r"^```python\n(.*?)^```", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     assert blocks, "README.md has no python block"
     namespace: dict[str, Any] = {}
