@@ -109,16 +109,17 @@ class Models(Section):
     seconds: PositiveFloat = 2.0
     min_samples: PositiveInt = 5
     max_samples: PositiveInt = 50
-    learning_rate: PositiveFloat = 0.01
+    learning_rate: PositiveFloat = 1e-3
     # How far an output may be from stock's, and how far the loss and any parameter's gradient, relative in the 2-norm.
     # Gradients are given more room: where the input of a rectifier is rounded to the other side of zero, a path through
     # the network is switched on or off.
     output_tolerance: PositiveFloat = 1e-3
     gradient_tolerance: PositiveFloat = 2e-2
-    # Training goes on to this many steps, and no loss may be further from stock's at the same step, relative to the
-    # first. None are compared if 0.
+    # Training goes on to this many steps, and no loss may be further from stock's at the same step than this part of
+    # the first; or, as training amplifies whatever is rounded differently, than twice as far as stock's own losses go
+    # apart when its parameters start 2e-5 off, which is what a convolution may be off. None are compared if 0.
     steps: int = Field(default=0, ge=0)
-    loss_tolerance: PositiveFloat = 0.05
+    loss_tolerance: PositiveFloat = 0.01
     networks: dict[str, TimedNetwork] = Field(min_length=1)
 
 

@@ -74,13 +74,24 @@ class Training:
     def __init__(self, step: Function, state: State, inputs: jax.Array, targets: jax.Array) -> None:
         lowered = jax.jit(step, donate_argnums=0).lower
         self._step, self.compile_seconds = timing.timed(lambda: lowered(state, inputs, targets).compile())
-        self._state = jax.tree.map(jnp.copy, state)  # a step takes its state's memory for the next
         self._batch = inputs, targets
+        self.start(state)
+
+    def start(self, state: State) -> None:
+        """Begins anew, from `state`."""
+        self._state = jax.tree.map(jnp.copy, state)  # a step takes its state's memory for the next
         self.losses: list[float] = []
 
     def __call__(self) -> None:
         self._state, loss = jax.block_until_ready(self._step(self._state, *self._batch))
         self.losses.append(float(loss))
+
+
+def nearby(state: State, apart: float) -> State:
+    """The state with every parameter a random `apart` of itself away."""
+    rng = np.random.default_rng(0)
+    params, *rest = state
+    return jax.tree.map(lambda p: p * (1 + apart * rng.standard_normal(p.shape, np.float32)), params), *rest
 
 
 def distance(found: Any, expected: Any) -> float:

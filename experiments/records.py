@@ -96,8 +96,9 @@ class NetworkRecord(_Compared):
     error: float | None = None
     error_bound: float | None = None
     losses: tuple[float, ...] = ()
-    # Largest distance of a loss from stock's at the same step, relative to the first.
+    # Largest distance of a loss from stock's at the same step, relative to the first, and its bound.
     loss_difference: float | None = None
+    loss_bound: float | None = None
 
 
 AnyRecord = SweepRecord | TrainRecord | NetworkRecord

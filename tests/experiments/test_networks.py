@@ -22,7 +22,7 @@ from experiments.folder import RunFolder
 from experiments.listing import print_cases
 from experiments.models.catalogue import NETWORKS, Network, squared_error
 from experiments.models.layers import ConvNorm
-from experiments.network_steps import Training, distance, split
+from experiments.network_steps import Training, distance, nearby, split
 
 SMALL = """
 name = "small"
@@ -31,6 +31,7 @@ name = "small"
 seconds = 0.001
 min_samples = 1
 max_samples = 1
+learning_rate = 0.05
 steps = 3
 networks = { tiny = { batch = 2, size = 6 } }
 """
@@ -85,6 +86,14 @@ def test_steps_descend_and_keep_statistics() -> None:
     assert all(not leaf.is_deleted() for leaf in jax.tree.leaves(state))
 
 
+def test_nearby_parameters_are_off_by_what_is_asked() -> None:
+    state = {"a": jnp.ones((30, 40)), "b": jnp.full(500, -3.0)}, {"mean": jnp.zeros(2)}
+    params, rest = nearby(state, 1e-3)
+    assert rest is state[1]
+    for name, value in params.items():
+        assert distance(value, state[0][name]) == pytest.approx(1e-3, rel=0.1)
+
+
 def test_distance_is_that_of_the_worst_array() -> None:
     expected = {"a": np.array([3.0, 4.0]), "b": np.zeros(2)}
     assert distance(expected, expected) == 0
@@ -127,6 +136,8 @@ def test_networks_are_checked_timed_resumed_and_reported(
     stock, accelerated = records.networks[2:]
     assert stock.losses[0] > stock.losses[-1]
     assert accelerated.loss_difference is not None
+    assert accelerated.loss_bound is not None
+    assert accelerated.loss_difference <= accelerated.loss_bound == 0.01
     assert 0 < accelerated.speedup == stock.median / accelerated.median  # type: ignore[operator]
     page = report.write(folder).read_text(encoding="utf-8")
     assert 'alt="Speed of networks relative to stock"' in page
