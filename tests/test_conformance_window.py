@@ -48,7 +48,9 @@ def pair_id(pair: Pair) -> str:
 
 
 VALUES = [
-    pair for operation in OPERATIONS for pair in in_turn(p for p in pairs_of(PROBLEMS) if p[1].operation == operation)
+    pair
+    for operation in OPERATIONS
+    for pair in in_turn((p for p in pairs_of(PROBLEMS) if p[1].operation == operation), most=4)
 ]
 
 

@@ -6,7 +6,7 @@ float64. `--thorough` samples more.
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -178,9 +178,12 @@ class Padding:
         return lambda x: library.pad(x, self.widths, self.mode, self.value)
 
 
+# Convolutions a test.
+_TOGETHER = 6
+
 # What is sampled, how many by default and how many with --thorough.
 SAMPLES: dict[str, tuple[Any, int, int]] = {
-    "conv": (Conv, 90, 2100),
+    "convs": (Conv, 90, 2100),
     "patches": (Patches, 12, 100),
     "padding": (Padding, 30, 200),
 }
@@ -190,7 +193,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     for name, (kind, usual, thorough) in SAMPLES.items():
         if name in metafunc.fixturenames:
             count = thorough if metafunc.config.getoption("--thorough") else usual
-            metafunc.parametrize(name, [kind.sample(seed) for seed in range(count)], ids=str)
+            sampled: list[Any] = [kind.sample(seed) for seed in range(count)]
+            if name == "convs":
+                sampled = [tuple(sampled[i : i + _TOGETHER]) for i in range(0, count, _TOGETHER)]
+            metafunc.parametrize(name, sampled, ids=None if name == "convs" else str)
 
 
 def integers(rng: np.random.Generator, count: int, low: int, high: int) -> Ints:
@@ -216,26 +222,40 @@ def standard_normal(*shapes: Ints) -> list[np.ndarray]:
     return [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
 
 
+Calls = Sequence[tuple[str, Callable[[Any], Callable[..., Any]], tuple[Ints, ...]]]
+
+
 def assert_parity(by: Callable[[Any], Callable[..., Any]], shapes: tuple[Ints, ...], bound: float) -> None:
     """The value and every operand's gradient are PyTorch's; `by` gives a library's function."""
-    operands = standard_normal(*shapes)
-    tensors = [torch.tensor(a, dtype=torch.float64, requires_grad=True) for a in operands]
-    value = by(F)(*tensors)
-    (cotangent,) = standard_normal(tuple(value.shape))
-    value.backward(torch.tensor(cotangent, dtype=torch.float64))
-    grads = [t.grad.numpy() for t in tensors if t.grad is not None]
-    assert len(grads) == len(operands)
+    assert_all_parity([("call", by, shapes)], bound)
+
+
+def assert_all_parity(calls: Calls, bound: float) -> None:
+    """The same of several calls by name, which are one program: that takes half as long."""
+    operands = [standard_normal(*shapes) for _, _, shapes in calls]
+    wanted, cotangents = {}, []
+    for (name, by, _), arrays in zip(calls, operands, strict=True):
+        tensors = [torch.tensor(a, dtype=torch.float64, requires_grad=True) for a in arrays]
+        value = by(F)(*tensors)
+        cotangents += standard_normal(tuple(value.shape))
+        value.backward(torch.tensor(cotangents[-1], dtype=torch.float64))
+        grads = [t.grad.numpy() for t in tensors if t.grad is not None]
+        assert len(grads) == len(arrays)
+        wanted[name] = [value.detach().numpy(), *grads]
 
     @jax.jit
-    def ours(c: jax.Array, *operands: jax.Array) -> Any:
-        value, pullback = jax.vjp(by(functional), *operands)
-        return {"value": value, "grad": pullback(c)}
+    def ours(cotangents: list[jax.Array], operands: list[list[jax.Array]]) -> Any:
+        results = {}
+        for (name, by, _), c, arrays in zip(calls, cotangents, operands, strict=True):
+            value, pullback = jax.vjp(by(functional), *arrays)
+            results[name] = [value, *pullback(c)]
+        return results
 
-    assert_close(ours(cotangent, *operands), {"value": value.detach().numpy(), "grad": grads}, bound)
+    assert_close(ours(cotangents, operands), wanted, bound)
 
 
-def test_convolutions(conv: Conv) -> None:
-    assert_parity(conv.by, conv.shapes, BOUND)
+def test_convolutions(convs: tuple[Conv, ...]) -> None:
+    assert_all_parity([(str(conv), conv.by, conv.shapes) for conv in convs], BOUND)
 
 
 def test_patches(patches: Patches) -> None:
@@ -249,7 +269,7 @@ def test_paddings(padding: Padding) -> None:
 
 
 def test_at_least_2000_convolutions_are_sampled_and_mix_every_option() -> None:
-    _, usual, thorough = SAMPLES["conv"]
+    _, usual, thorough = SAMPLES["convs"]
     assert len({str(Conv.sample(seed)) for seed in range(thorough)}) >= 2000
     sampled = [Conv.sample(seed) for seed in range(usual)]
     for ndim in (1, 2, 3):

@@ -79,7 +79,7 @@ def test_the_text_form_parses_back(problem: ConvSpec | WindowSpec) -> None:
 
 
 @given(conv_problems())
-@settings(max_examples=150)
+@settings(max_examples=60)
 def test_convolution_shapes_equal_lax(problem: ConvSpec) -> None:
     assume(all(n + min(lo, 0) + min(hi, 0) >= 0 for n, (lo, hi) in zip(problem.input, problem.padding, strict=True)))
     with jax.enable_x64(True):
@@ -108,7 +108,7 @@ def _arguments(problem: ConvSpec) -> tuple[Any, ...]:
 
 
 @given(window_problems())
-@settings(max_examples=150)
+@settings(max_examples=60)
 def test_window_shapes_equal_lax(problem: WindowSpec) -> None:
     x = jax.ShapeDtypeStruct(problem.shape, np.float32)
     parameters = (problem.window, problem.strides, problem.padding, problem.base_dilation, problem.window_dilation)
