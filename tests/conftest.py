@@ -10,7 +10,11 @@ from collections.abc import Iterator
 # unoptimized, which halves the time that the tests take to compile; jaxlib before 0.11 still has the emitters of
 # fusions that take a third of that time, and `.ci/run` repeats the conformance of values with those it prefers. Torch's
 # threads spin after their work and take a core from whatever jax runs next.
-FLAGS = ["--xla_force_host_platform_device_count=2", "--xla_backend_optimization_level=0"]
+FLAGS = [
+    "--xla_force_host_platform_device_count=2",
+    "--xla_backend_optimization_level=0",
+    "--xla_cpu_parallel_codegen_split_count=1",  # both cores are at work on tests
+]
 if [int(n) for n in importlib.metadata.version("jaxlib").split(".")[:2]] < [0, 11]:
     FLAGS.append("--xla_cpu_use_fusion_emitters=false")
 GIVEN = os.environ.get("XLA_FLAGS", "")

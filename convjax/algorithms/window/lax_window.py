@@ -34,7 +34,8 @@ class Lax:
         windows = math.prod(problem.windows_shape)
         match problem.operation:
             case "max" | "min" | "sum":
-                return Cost(vector=5 * problem.macs, bytes=problem.bytes)
+                tiling_sum = problem.operation == "sum" and problem.strides == problem.window
+                return Cost(vector=(2.5 if tiling_sum else 5) * problem.macs, bytes=problem.bytes)
             case "argmax" | "argmin":
                 return Cost(scalar=6 * problem.macs, bytes=3 * problem.bytes, workspace=problem.bytes, calls=4)
             case "take":

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+import math
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -46,9 +47,12 @@ class Shift:
         if problem.operation not in ("take", "put") and set(problem.strides) == {1}:
             work *= min(1.0, 0.3 + problem.taps / 180)  # few rows are read from the nearest cache
         padded = any(lo > 0 or hi > 0 for lo, hi in problem.padding)
+        macs = float(problem.macs)
+        if problem.operation == "sum" and set(problem.strides) == {1}:
+            macs /= math.prod(problem.base_dilation)  # what stands between the elements is not added up
         grown = (padded and not _edges_are_apart(problem)) or set(problem.base_dilation) != {1}
         return Cost(
-            vector=work * problem.macs,
+            vector=work * macs,
             bytes=(2 if grown else 1) * problem.bytes,
             workspace=problem.bytes if grown else 0,
             calls=1 + sum(lo > 0 or hi > 0 for lo, hi in problem.padding),
