@@ -101,7 +101,9 @@ class Models(Section):
 
     modes: tuple[Mode, ...] = MODES
     # Beside the stock network, which the others are compared with.
-    variants: tuple[Literal["accelerated"], ...] = ("accelerated",)
+    variants: tuple[Literal["accelerated", "tuned"], ...] = ("accelerated",)
+    # For "tuned": the time spent on each algorithm of each problem of a network.
+    tune_seconds: PositiveFloat = 0.05
     # The same networks by other libraries; where one is not installed its cases are recorded as unsupported.
     peers: tuple[Peer, ...] = ()
     # Untimed calls before the first sample; then each variant is sampled until `seconds` are spent, within the counts.

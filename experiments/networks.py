@@ -1,9 +1,12 @@
 """Networks: an inference and a training step of each, stock, accelerated and by peers, checked and timed in turns."""
 
+import contextlib
 import dataclasses
 import functools
+import operator
 import statistics
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,6 +16,7 @@ from flax import nnx
 
 import convjax
 from convjax import timing
+from convjax.plans import Plan
 from experiments import peers, progress
 from experiments.cases import Selection
 from experiments.config import Config, Mode, Models
@@ -26,8 +30,13 @@ from experiments.records import NetworkRecord, Records, RecordWriter
 STOCK = "stock"
 # What a convolution may be off by at default precision.
 _APART = 2e-5
+TUNED = "tuned"
 # What each of our variants makes of a function.
-_WAYS: dict[str, Callable[[Any], Any]] = {STOCK: lambda fn: fn, "accelerated": convjax.accelerate}
+_WAYS: dict[str, Callable[[Any], Any]] = {
+    STOCK: lambda fn: fn,
+    "accelerated": convjax.accelerate,
+    TUNED: convjax.accelerate,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +106,9 @@ def run(
         return
     with RecordWriter(folder.records_path / "models.jsonl") as writer, progress.meter("models", len(todo)) as meter:
         for group, variants in todo:
-            measured = Measurement(group, settings, config.seed, environment).measure(variants)
+            measured = Measurement(group, settings, config.seed, environment, folder.path / "plans.json").measure(
+                variants
+            )
             writer.write(measured)
             jax.clear_caches()  # a group's programs are not needed again
             meter.advance(_line(group, measured))
@@ -106,8 +117,8 @@ def run(
 class Measurement:
     """The variants of one group on this machine."""
 
-    def __init__(self, group: Group, settings: Models, seed: int, environment: str) -> None:
-        self.group, self.settings, self.environment = group, settings, environment
+    def __init__(self, group: Group, settings: Models, seed: int, environment: str, plans: Path) -> None:
+        self.group, self.settings, self.environment, self.plans = group, settings, environment, plans
         self.steps, self.state = _built(group.network, seed, settings.learning_rate)
         self.batch = tuple(map(jnp.asarray, group.network.batch(group.batch, group.size, seed)))
         self.parameters = parameters(self.state)
@@ -152,6 +163,28 @@ class Measurement:
 
     def _ours(self, variant: str) -> Outcome:
         """A variant of ours compiled, its value compared with stock's, and warmed up."""
+        with self._tuned() if variant == TUNED else contextlib.nullcontext():
+            return self._compiled(variant)
+
+    @contextlib.contextmanager
+    def _tuned(self) -> Iterator[None]:
+        """Under plans for every problem of the step; those measured are kept, for a run that is interrupted."""
+        steps, settings = self.steps, self.settings
+        inference = self.group.mode == "inference"
+        step, operands = (steps.inference, self.batch[:1]) if inference else (steps.train, self.batch)
+        known = [convjax.Plans.load(self.plans) if self.plans.exists() else convjax.Plans()]
+
+        def keep(plan: Plan, done: int, total: int) -> None:
+            known.append(convjax.Plans((plan,)))
+            functools.reduce(operator.or_, known).save(self.plans)
+
+        with convjax.using(known[0]):
+            tuned = convjax.accelerate(step)
+            new = convjax.tune(tuned, self.state, *operands, seconds=settings.tune_seconds, progress=keep)
+            with convjax.using(new):
+                yield
+
+    def _compiled(self, variant: str) -> Outcome:
         way, steps, inputs = _WAYS[variant], self.steps, self.batch[0]
         if self.group.mode == "inference":
             program: timing.Program | Training = timing.compile_program(way(steps.inference), self.state, inputs)

@@ -34,7 +34,7 @@ hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=No
 hypothesis.settings.load_profile("repeatable")
 
 TORCH = importlib.util.find_spec("torch") is not None
-collect_ignore_glob = [] if TORCH else ["test_*_torch.py"]
+collect_ignore_glob = [] if TORCH else ["*_torch.py"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -50,7 +50,7 @@ def pair_id(pair: Pair) -> str:
 VALUES = [
     pair
     for operation in OPERATIONS
-    for pair in in_turn((p for p in pairs_of(PROBLEMS) if p[1].operation == operation), most=4)
+    for pair in in_turn((p for p in pairs_of(PROBLEMS) if p[1].operation == operation), most=3)
 ]
 
 

@@ -101,7 +101,7 @@ def _torch_value_and_grads(f: Callable[..., Any], *operands: np.ndarray) -> Any:
     return value.detach().numpy(), cotangent, grads
 
 
-@pytest.mark.parametrize("conv", [Conv.sample(seed) for seed in range(30)], ids=str)
+@pytest.mark.parametrize("conv", [Conv.sample(seed) for seed in range(20)], ids=str)
 def test_convolutions(conv: Conv) -> None:
     rng = np.random.default_rng(0)
     shapes = (

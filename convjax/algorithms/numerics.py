@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
+from convjax import dtypes
 from convjax.dtypes import dtype_of
 from convjax.problem import ConvSpec
 
@@ -10,11 +11,9 @@ from convjax.problem import ConvSpec
 def accumulator(problem: ConvSpec) -> np.dtype:
     """The dtype sums run in: float32 for half precisions, int32 for small integers, else the wider operand's."""
     dtype = jnp.promote_types(dtype_of(problem.lhs_dtype), dtype_of(problem.output_dtype))
-    if dtype in (jnp.bfloat16, jnp.float16):
-        return np.dtype(np.float32)
     if jnp.issubdtype(dtype, jnp.integer) and dtype.itemsize < 4:
         return np.dtype(np.int32)
-    return np.dtype(dtype)
+    return dtypes.accumulator(dtype)
 
 
 def epsilon(dtype: np.dtype) -> float:

@@ -5,8 +5,8 @@ from typing import cast
 import jax
 import jax.numpy as jnp
 
+from convjax.dtypes import accumulator
 from convjax.ops.arguments import channels_first, spatial_axes, with_batch
-from convjax.ops.patches import accumulator
 from convjax.ops.pool import max_pool
 from convjax.problem import Ints
 

@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from convjax.dtypes import accumulator
 from convjax.ops.arguments import Padding, channels_first, positive_per_axis, with_batch
 from convjax.ops.conv import PrecisionLike
 from convjax.ops.operands import check_dtypes
-from convjax.ops.patches import accumulator, unfold
+from convjax.ops.patches import unfold
 
 
 def conv_local(

@@ -9,8 +9,8 @@ from jax import lax
 
 from convjax import window_primitive
 from convjax.algorithms.window.geometry import padded, stacked_taps
+from convjax.dtypes import accumulator
 from convjax.ops.arguments import Padding, require_floating
-from convjax.ops.patches import accumulator
 from convjax.ops.pool import read_windows
 from convjax.problem import WindowSpec
 from convjax.request import AlgorithmLike, Request, request

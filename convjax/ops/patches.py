@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from convjax import sizes
+from convjax.dtypes import accumulator
 from convjax.layout import pad, window_slice
 from convjax.ops.arguments import Padding, channels_first, per_axis, positive_per_axis, spatial_axes, with_batch
 from convjax.ops.operands import kernel_padding
@@ -236,8 +236,3 @@ def _read(
     steps, gaps = positive_per_axis("strides", strides, ndim), positive_per_axis("dilation", dilation, ndim)
     widths = kernel_padding(size, kernel, steps, gaps, padding)
     return _Patches(size, kernel, steps, widths, gaps, channels_first(layout, ndim))
-
-
-def accumulator(dtype: np.dtype) -> np.dtype:
-    """The dtype in which patches and products of `dtype` are added: float32 for half precisions, else its own."""
-    return np.dtype(np.float32) if jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize < 4 else dtype

@@ -9,8 +9,8 @@ import numpy as np
 from jax import lax
 
 from convjax import sizes, window_primitive
+from convjax.dtypes import accumulator
 from convjax.ops.arguments import Padding, channels_first, padding_pairs, positive_per_axis, spatial_axes, with_batch
-from convjax.ops.patches import accumulator
 from convjax.problem import Ints, Pads, WindowSpec
 from convjax.request import AlgorithmLike, request
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+import convjax
 from experiments import config as configs
 from experiments import networks, report
 from experiments.cases import Selection
@@ -142,6 +143,20 @@ def test_networks_are_checked_timed_resumed_and_reported(
     page = report.write(folder).read_text(encoding="utf-8")
     assert 'alt="Speed of networks relative to stock"' in page
     assert "tiny" in page
+
+
+def test_tuned_networks_follow_plans_that_are_kept(tmp_path: Path) -> None:
+    config = config_of(tmp_path, 'models.variants=["tuned"]', 'models.modes=["train"]', "models.tune_seconds=0.001")
+    folder = RunFolder(tmp_path / "run")
+    networks.run(config, folder, Selection())
+    stock, tuned = folder.records().networks
+    assert (tuned.variant, tuned.status, len(tuned.losses)) == ("tuned", "ok", 3)
+    assert tuned.losses == pytest.approx(stock.losses, rel=1e-5)
+    plans = convjax.Plans.load(folder.path / "plans.json")
+    assert len(plans) == 2  # the convolution and its weight gradient; nothing asks for that of the images
+    (folder.records_path / "models.jsonl").unlink()
+    networks.run(config, folder, Selection())
+    assert convjax.Plans.load(folder.path / "plans.json") == plans
 
 
 def test_what_is_too_far_from_stock_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

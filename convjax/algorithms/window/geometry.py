@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from convjax import layout
+from convjax import dtypes, layout
 from convjax.algorithms.numerics import epsilon
 from convjax.dtypes import dtype_of
 from convjax.problem import WindowSpec
@@ -111,5 +111,4 @@ def sum_error(problem: WindowSpec) -> float:
 
 def accumulator(problem: WindowSpec) -> np.dtype:
     """The dtype sums run in: float32 for half precisions."""
-    dtype = dtype_of(problem.dtype)
-    return np.dtype(np.float32) if dtype in (jnp.bfloat16, jnp.float16) else dtype
+    return dtypes.accumulator(dtype_of(problem.dtype))
