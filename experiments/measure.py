@@ -130,7 +130,8 @@ class Measurement:
     def _bound(self, name: str) -> float:
         """What the algorithm promises; stock lax is held to what direct summation does, peers to `_LATITUDE` of it."""
         algorithm = self.group.algorithm(name) or self.task.algorithms["lax"]
-        return float(algorithm.error(self.task.problem)) * (_LATITUDE if name in self.group.peers else 1)
+        stated = float(algorithm.error(self.task.problem)) * (_LATITUDE if name in self.group.peers else 1)
+        return stated + self.task.rounding
 
     def _budget(self, name: str, outcome: Outcome) -> timing.Budget:
         """A slow case gets few samples; the choice and what it is compared with, stock lax and peers, get more."""

@@ -17,6 +17,8 @@ from jax import lax
 
 import convjax
 from convjax import testing
+from convjax.algorithms.numerics import epsilon
+from convjax.dtypes import dtype_of
 from convjax.layer import Layer
 from convjax.problem import ConvSpec, Problem, WindowSpec
 from experiments.config import Pass
@@ -78,6 +80,11 @@ class Task:
     @property
     def problem(self) -> Problem:
         return self._row.problem
+
+    @property
+    def rounding(self) -> float:
+        """What the result may be off by beyond the problem's: an average is rounded once more, to the layer's dtype."""
+        return epsilon(dtype_of(self.layer.dtype)) if self.layer.kind == "avg" else 0.0
 
     @functools.cached_property
     def chosen(self) -> Any:

@@ -47,6 +47,13 @@ def test_every_case_is_recorded_once_and_right(config: Config, tmp_path: Path) -
         assert (record.version is None) == (record.algorithm == STOCK)
 
 
+def test_an_average_of_half_precision_may_be_rounded(config_path: Path, tmp_path: Path) -> None:
+    layers = "sweep.layers={ mean = 'avg2d 2x6x6x3 k3 s1 bfloat16' }"
+    config, folder = configs.load(config_path, [layers, "sweep.passes=['fprop']"]), RunFolder(tmp_path / "run")
+    sweep.run(config, folder, Selection())
+    assert {r.status for r in folder.records().sweep} == {"ok"}
+
+
 def test_killed_sweep_resumes_without_redoing_a_case(config_path: Path, config: Config, tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     command = [
