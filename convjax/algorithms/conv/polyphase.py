@@ -16,9 +16,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from convjax.algorithms.conv.rewritten import Holding
 from convjax.algorithms.conv.shift import Shift
 from convjax.algorithms.numerics import direct_error
-from convjax.algorithms.protocol import Algorithm, Cost, Reasons, describe
+from convjax.algorithms.protocol import Algorithm, Cost, Reasons
 from convjax.dtypes import itemsize
 from convjax.problem import ConvSpec, Ints
 
@@ -27,26 +28,14 @@ _MOST_PHASES = 64
 
 
 @dataclasses.dataclass(frozen=True)
-class Polyphase:
+class Polyphase(Holding):
     """One convolution a phase, interleaved.
 
     Attributes:
         by: the algorithm of the phases; one that has a single tap where `by` needs more is a matrix product.
     """
 
-    by: Algorithm
-
     name: ClassVar[str] = "polyphase"
-    version: ClassVar[int] = 1
-    __str__ = describe
-
-    @property
-    def exact(self) -> bool:
-        return self.by.exact
-
-    @property
-    def varies_on(self) -> tuple[str, ...]:
-        return self.by.varies_on
 
     def unsupported(self, problem: ConvSpec, platform: str) -> Reasons:
         if set(problem.lhs_dilation) <= {1}:

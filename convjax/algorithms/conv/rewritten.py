@@ -1,4 +1,4 @@
-"""What algorithms share that rewrite a problem into one other problem, which an algorithm they hold computes."""
+"""What algorithms share that rewrite a problem into others, one or several, which an algorithm they hold computes."""
 
 import dataclasses
 from typing import ClassVar
@@ -8,25 +8,17 @@ from convjax.problem import ConvSpec
 
 
 @dataclasses.dataclass(frozen=True)
-class Rewritten:
-    """Bounds and refusals of the rewritten problem are those of the original.
+class Holding:
+    """As exact and as repeatable as the algorithm it holds.
 
     Attributes:
-        by: the algorithm of the rewritten problem.
+        by: the algorithm of the problems that the original becomes.
     """
 
     by: Algorithm
 
     version: ClassVar[int] = 1
     __str__ = describe
-
-    def rewritten(self, problem: ConvSpec) -> ConvSpec:
-        """The problem that `by` computes."""
-        raise NotImplementedError
-
-    def refused(self, problem: ConvSpec) -> Reasons:
-        """Why `problem` cannot be rewritten, if so."""
-        raise NotImplementedError
 
     @property
     def exact(self) -> bool:
@@ -35,6 +27,19 @@ class Rewritten:
     @property
     def varies_on(self) -> tuple[str, ...]:
         return self.by.varies_on
+
+
+@dataclasses.dataclass(frozen=True)
+class Rewritten(Holding):
+    """Bounds and refusals of the one rewritten problem are those of the original."""
+
+    def rewritten(self, problem: ConvSpec) -> ConvSpec:
+        """The problem that `by` computes."""
+        raise NotImplementedError
+
+    def refused(self, problem: ConvSpec) -> Reasons:
+        """Why `problem` cannot be rewritten, if so."""
+        raise NotImplementedError
 
     def unsupported(self, problem: ConvSpec, platform: str) -> Reasons:
         if problem.empty:

@@ -17,8 +17,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from convjax import sizes
+from convjax.algorithms.conv.rewritten import Holding
 from convjax.algorithms.numerics import accumulator, rounding_error
-from convjax.algorithms.protocol import Algorithm, Cost, Reasons, describe
+from convjax.algorithms.protocol import Cost, Reasons
 from convjax.dtypes import dtype_of
 from convjax.problem import ConvSpec, Ints
 
@@ -29,26 +30,14 @@ _MOST_PARTS = 9
 
 
 @dataclasses.dataclass(frozen=True)
-class Split:
+class Split(Holding):
     """One convolution a part of the kernel, added up.
 
     Attributes:
         by: the algorithm of the parts.
     """
 
-    by: Algorithm
-
     name: ClassVar[str] = "split"
-    version: ClassVar[int] = 1
-    __str__ = describe
-
-    @property
-    def exact(self) -> bool:
-        return self.by.exact
-
-    @property
-    def varies_on(self) -> tuple[str, ...]:
-        return self.by.varies_on
 
     def unsupported(self, problem: ConvSpec, platform: str) -> Reasons:
         if problem.empty:
