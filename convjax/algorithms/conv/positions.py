@@ -8,6 +8,7 @@ y[n, o, g, k] = sum over t, c of x[n, o s + t d, g, c] w[t, g, c, k]
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import jax
@@ -16,6 +17,7 @@ import numpy as np
 from jax import lax
 
 from convjax import layout
+from convjax.algorithms.bands import Bands
 from convjax.algorithms.numerics import accumulator, direct_error
 from convjax.algorithms.products import columns_by_columns, product_work
 from convjax.algorithms.protocol import Cost, Reasons, describe
@@ -23,9 +25,12 @@ from convjax.dtypes import dtype_of
 from convjax.problem import ConvSpec
 
 # Output positions written out, by kind of contraction; more compile too slowly.
-_MOST_POSITIONS = {"reduce": 64, "dot": 32}
+_MOST_POSITIONS = {"reduce": 64, "dot": 128}
 # Running sums that one variadic reduce keeps; more spill out of registers and compile slowly.
 _MOST_SUMS = 64
+# A band's patches are to stay in cache, but the sums are read and written for every band, so it has this many rows.
+_BAND_BYTES = 2**20
+_BAND_ROWS = 256
 # Sums that are worth making row by row, and the length of such a row.
 _MOST_ROW_SUMS = 16
 _LONG_ROW = 32
@@ -43,7 +48,7 @@ class Positions:
     by: Literal["reduce", "dot"] = "dot"
 
     name: ClassVar[str] = "positions"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     exact: ClassVar[bool] = True
     varies_on: ClassVar[tuple[str, ...]] = ()
     __str__ = describe
@@ -74,11 +79,15 @@ class Positions:
                 workspace=padded / 2,
                 calls=1 + passes,
             )
+        bands = _bands(problem).count
+        # Runs of N elements are copied, the slower the shorter they are, and the sums once for each band.
+        patches = size * positions * product_work(sliced, problem.N)
+        sums = size * problem.G * positions * problem.N * problem.K
         return Cost(
-            gemm=product_work(problem.products, problem.N, problem.K),
-            bytes=problem.bytes + padded + positions * 2 * size * sliced,
-            workspace=padded / 2 + size * sliced,
-            calls=2 * positions,
+            gemm=product_work(problem.products, positions * problem.N, problem.K),
+            bytes=problem.bytes + padded + patches + 2 * bands * sums,
+            workspace=padded / 2 + size * positions * sliced / bands,
+            calls=4 * bands,
         )
 
     def error(self, problem: ConvSpec) -> float:
@@ -86,27 +95,57 @@ class Positions:
 
     def __call__(self, problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
         dtype = accumulator(problem)
-        order = "CSGN" if self.by == "reduce" else "GCSN"
-        first = 1 if self.by == "reduce" else 2
-        x = layout.pad_spatial(problem, layout.arrange_lhs(problem, lhs, order), first)
-        w = layout.arrange_rhs(problem, rhs, order[:-1] + "K")
-
-        def window(position: tuple[int, ...]) -> jax.Array:
-            offset = [o * s for o, s in zip(position, problem.strides, strict=True)]
-            return layout.window_slice(x, first, offset, problem.kernel, problem.rhs_dilation)
-
-        windows = [window(position) for position in np.ndindex(*problem.output)]
-        if self.by == "reduce":
-            y = _reduce(problem, windows, w, dtype)
-        else:
-            y = jnp.stack([columns_by_columns(problem, x_window, w, dtype) for x_window in windows])  # positions G N K
+        x = layout.pad_spatial(problem, layout.arrange_lhs(problem, lhs, "CSGN"), first=1)
+        w = layout.arrange_rhs(problem, rhs, "CSGK")
+        y = (_reduce if self.by == "reduce" else _dot)(problem, x, w, dtype)  # positions G N K
         y = y.reshape(*problem.output, problem.G, problem.N, problem.K)
         return layout.restore_out(problem, y, "SGNK").astype(dtype_of(problem.output_dtype))
 
 
-def _reduce(problem: ConvSpec, windows: list[jax.Array], w: jax.Array, dtype: np.dtype) -> jax.Array:
-    """Sums of x_window[.., n] * w over C and S, for every position and n, `_MOST_SUMS` at a time."""
-    w = w.astype(dtype)  # C S G K
+def _windows(problem: ConvSpec, x: jax.Array, taps: Sequence[int]) -> list[jax.Array]:
+    """What every output position sees of x, C S G N, through the first `taps` of the kernel."""
+    return [
+        layout.window_slice(
+            x, 1, [o * s for o, s in zip(position, problem.strides, strict=True)], taps, problem.rhs_dilation
+        )
+        for position in np.ndindex(*problem.output)
+    ]
+
+
+def _dot(problem: ConvSpec, x: jax.Array, w: jax.Array, dtype: np.dtype) -> jax.Array:
+    """The sum over bands of C and S of one product each, of the windows of all positions side by side."""
+    bands, positions = _bands(problem), math.prod(problem.output)
+    lengths = bands.lengths  # C S
+    entering = [
+        (t - 1) * d + (o - 1) * s + 1
+        for t, d, o, s in zip(lengths[1:], problem.rhs_dilation, problem.output, problem.strides, strict=True)
+    ]
+
+    def add(sums: jax.Array, offsets: list[jax.Array]) -> jax.Array:
+        c, *taps = offsets
+        first = [t * d for t, d in zip(taps, problem.rhs_dilation, strict=True)]
+        x_band = lax.dynamic_slice(x, [c, *first, 0, 0], (lengths[0], *entering, *x.shape[-2:]))
+        w_band = lax.dynamic_slice(w, [c, *taps, 0, 0], (*lengths, *w.shape[-2:]))
+        patches = jnp.concatenate(_windows(problem, x_band, lengths[1:]), axis=-1)  # C S G (positions N)
+        new = bands.first_seen(offsets)
+        if new is not None:
+            patches, w_band = (jnp.where(new[..., None, None], a, 0) for a in (patches, w_band))
+        patches, w_band = (jnp.moveaxis(a, -2, 0) for a in (patches, w_band))
+        return sums + columns_by_columns(problem, patches, w_band, dtype)
+
+    y = bands.fold(add, jnp.zeros((problem.G, positions * problem.N, problem.K), dtype))
+    return y.reshape(problem.G, positions, problem.N, problem.K).swapaxes(0, 1)
+
+
+def _bands(problem: ConvSpec) -> Bands:
+    """Input channels and taps to contract at a time."""
+    row = accumulator(problem).itemsize * problem.G * problem.N * math.prod(problem.output)  # bytes of patches
+    return Bands.of((problem.C, *problem.kernel), max(_BAND_ROWS, _BAND_BYTES / row))
+
+
+def _reduce(problem: ConvSpec, x: jax.Array, w: jax.Array, dtype: np.dtype) -> jax.Array:
+    """Sums of each window's x[.., n] * w over C and S, for every position and n, `_MOST_SUMS` at a time."""
+    windows, w = _windows(problem, x, problem.kernel), w.astype(dtype)  # C S G K
     products = [x[..., n, None].astype(dtype) * w for x in windows for n in range(problem.N)]  # each C S G K
     sums: list[jax.Array] = []
     step = max(1, _MOST_SUMS // problem.K)

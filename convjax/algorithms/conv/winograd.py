@@ -16,6 +16,7 @@ import numpy as np
 from jax import lax
 
 from convjax import layout
+from convjax.algorithms.bands import Bands
 from convjax.algorithms.numerics import accumulator, rounding_error
 from convjax.algorithms.products import product_work
 from convjax.algorithms.protocol import Cost, Reasons, describe
@@ -46,6 +47,11 @@ _B = {
 _ERROR = {(2, 1): (6.0, 0.6), (2, 2): (8.0, 0.7), (4, 1): (24.0, 1.2), (4, 2): (60.0, 2.0)}
 
 
+# A band's transforms are to stay in cache, but the filters are read again for every band, so it has this many tiles.
+_BAND_BYTES = 2**21
+_BAND_TILES = 96
+
+
 @dataclasses.dataclass(frozen=True)
 class Winograd:
     """F(m, r) along the last one or two axes of 2 to `tile` + 1 taps; taps of other axes are summed.
@@ -58,7 +64,7 @@ class Winograd:
     tile: int = 4
 
     name: ClassVar[str] = "winograd"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     exact: ClassVar[bool] = False
     varies_on: ClassVar[tuple[str, ...]] = ()
     __str__ = describe
@@ -73,22 +79,24 @@ class Winograd:
         return tuple(reasons)
 
     def cost(self, problem: ConvSpec) -> Cost:
-        axes, points = self._axes(problem), self.tile + 2
-        tiles = [-(-o // self._outputs(problem, a)) if a in axes else o for a, o in enumerate(problem.output)]
-        rows = problem.N * math.prod(tiles) * points ** len(axes)
-        rest = math.prod(k for a, k in enumerate(problem.kernel) if a not in axes)
+        m, points = self._steps(problem), self.tile + 2
+        tiles = [-(-o // m.get(a, 1)) for a, o in enumerate(problem.output)]
+        rows = problem.N * math.prod(tiles) * points ** len(m)
+        rest = math.prod(k for a, k in enumerate(problem.kernel) if a not in m)
         entering, leaving = rows * problem.G * problem.C, rows * problem.G * problem.K
         moved = product_work(entering, problem.G * problem.C) + product_work(leaving, problem.G * problem.K)
-        filters = points ** len(axes) * rest * problem.G * problem.C * problem.K
-        size = accumulator(problem).itemsize
-        passes = len(axes)
+        filters = points ** len(m) * rest * problem.G * problem.C * problem.K
+        size, bands = accumulator(problem).itemsize, max(1, self._bands(problem).count)
+        passes = len(m)
         summed = 2 * rest * entering + 3 * (rest - 1) * leaving if rest > 1 else 0.0  # slices copied, products added
+        # Only what is too large for a cache costs memory; what a band makes stays there.
+        stored = 2 * passes * moved + summed if bands == 1 else 0.0
         return Cost(
             gemm=product_work(rows * rest * problem.G * problem.C * problem.K, problem.C, problem.K),
             vector=passes * points * moved / 2 + 6 * filters,
-            bytes=problem.bytes + size * (2 * passes * moved + summed),
-            workspace=size * (entering + leaving + filters),
-            calls=2 * passes + 3,
+            bytes=problem.bytes + size * stored,
+            workspace=size * ((entering + leaving) / bands + filters),
+            calls=(2 * passes + 2) * bands + 1,
         )
 
     def error(self, problem: ConvSpec) -> float:
@@ -99,32 +107,50 @@ class Winograd:
         return rounding_error(problem, fixed, growing * (3 ** len(axes) / taps) ** 0.5)
 
     def __call__(self, problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
-        dtype, axes = accumulator(problem), self._axes(problem)
-        m = {a: self._outputs(problem, a) for a in axes}
-        tiles = {a: -(-problem.output[a] // m[a]) for a in axes}
+        dtype, m, bands = accumulator(problem), self._steps(problem), self._bands(problem)
+        axes = tuple(m)
+        first, (members, rows) = axes[0], bands.lengths
+        outputs = {a: problem.output[a] for a in axes} | {first: rows}  # of a band
+        tiles = {a: -(-outputs[a] // m[a]) for a in axes}
 
         # Whole tiles: pad the end of each transformed axis up to m T + r - 1.
         padding = tuple(
-            (lo, hi + (m[a] * tiles[a] - problem.output[a] if a in axes else 0))
-            for a, (lo, hi) in enumerate(problem.padding)
+            (lo, hi + (m[a] * tiles[a] - outputs[a] if a in axes else 0)) for a, (lo, hi) in enumerate(problem.padding)
         )
         x = layout.arrange_lhs(problem, lhs, "GNSC").astype(dtype)
-        v = layout.pad_spatial(problem, x, first=2, padding=padding)  # G N S C
-        for i, a in enumerate(reversed(axes)):
-            axis = 2 + i + a  # i point axes stand in front by now
-            points = [_every(v, axis, p, m[a], tiles[a]) for p in range(self.tile + 2)]
-            v = jnp.stack([_combine(row, points) for row in _B[self.tile]])  # P .. G N S C
+        x = layout.pad_spatial(problem, x, first=2, padding=padding)  # G N S C
+        u = self._filters(problem, rhs, dtype, axes)
+        entering = m[first] * tiles[first] + problem.kernel[first] - 1
 
-        u = self._filters(problem, rhs, dtype, axes)  # P.. and G C K in rhs's own order, with P as v has them
-        product = self._products(problem, v, u, axes)  # P.. G N S K
+        def band(y: jax.Array, offsets: list[jax.Array]) -> jax.Array:
+            n, row = offsets
+            d = lax.dynamic_slice_in_dim(x, n, members, axis=1)
+            d = lax.dynamic_slice_in_dim(d, row, entering, axis=2 + first)
+            product = self._products(problem, self._points(d, m, tiles), u, axes)  # P.. G N S K
+            start = {1: n, 2 + first: row}
+            return lax.dynamic_update_slice(
+                y, self._outputs(product, m, outputs), [start.get(axis, 0) for axis in range(y.ndim)]
+            )
 
-        y = product
-        for a in axes:
-            rows = [_combine(row, list(y)) for row in _outputs_from_points(self.tile, m[a])]  # m of P.. G N S K
-            y = jnp.stack(rows, axis=len(axes) + 2 + a)  # behind the tiles of its axis
-        for a in axes:  # tiles and rows interleave into each axis, only now: in between, XLA would compute rows twice
-            y = lax.slice_in_dim(lax.collapse(y, 2 + a, 4 + a), 0, problem.output[a], axis=2 + a)
+        y = bands.fold(band, jnp.zeros((problem.G, problem.N, *problem.output, problem.K), dtype))
         return layout.restore_out(problem, y, "GNSK").astype(dtype_of(problem.output_dtype))
+
+    def _points(self, x: jax.Array, m: dict[int, int], tiles: dict[int, int]) -> jax.Array:
+        """B^T d of every tile: P.. G N S C, from G N S C."""
+        for i, a in enumerate(reversed(tiles)):
+            axis = 2 + i + a  # i point axes stand in front by now
+            points = [_every(x, axis, p, m[a], tiles[a]) for p in range(self.tile + 2)]
+            x = jnp.stack([_combine(row, points) for row in _B[self.tile]])
+        return x
+
+    def _outputs(self, y: jax.Array, m: dict[int, int], outputs: dict[int, int]) -> jax.Array:
+        """A^T of every tile's products: G N S K, from P.. G N S K."""
+        for a in outputs:
+            rows = [_combine(row, list(y)) for row in _outputs_from_points(self.tile, m[a])]  # m of P.. G N S K
+            y = jnp.stack(rows, axis=len(outputs) + 2 + a)  # behind the tiles of its axis
+        for a, size in outputs.items():  # tiles and rows interleave only now: in between, XLA would compute rows twice
+            y = lax.slice_in_dim(lax.collapse(y, 2 + a, 4 + a), 0, size, axis=2 + a)
+        return y
 
     def _filters(self, problem: ConvSpec, rhs: jax.Array, dtype: np.dtype, axes: tuple[int, ...]) -> list[jax.Array]:
         """G g for every filter and tap of the other axes, as one product with the Kronecker power of G: P.. G C K, or
@@ -166,9 +192,21 @@ class Winograd:
         steps = zip(problem.kernel, problem.strides, problem.rhs_dilation, strict=True)
         return tuple(a for a, (k, s, d) in enumerate(steps) if 2 <= k <= self.tile + 1 and s == d == 1)[-2:]
 
-    def _outputs(self, problem: ConvSpec, axis: int) -> int:
-        """Outputs per tile along a transformed axis."""
-        return self.tile + 3 - problem.kernel[axis]
+    def _steps(self, problem: ConvSpec) -> dict[int, int]:
+        """m, the outputs of a tile, along every axis to transform."""
+        return {a: self.tile + 3 - problem.kernel[a] for a in self._axes(problem)}
+
+    def _bands(self, problem: ConvSpec) -> Bands:
+        """Members of the batch and outputs along the first transformed axis to do at a time."""
+        m = self._steps(problem)
+        first, *_ = m
+        tiles = [-(-o // m.get(a, 1)) for a, o in enumerate(problem.output)]
+        row = math.prod(t for a, t in enumerate(tiles) if a != first)  # tiles of one row of tiles
+        values = (self.tile + 2) ** len(m) * problem.G * (problem.C + problem.K)
+        wanted = max(_BAND_TILES, _BAND_BYTES / max(1, values * accumulator(problem).itemsize)) / max(1, row)
+        members, rows = Bands.of((problem.N, tiles[first]), wanted).lengths
+        size = problem.output[first]
+        return Bands((problem.N, size), (members, max(1, min(rows * m[first], size))))
 
 
 def _filter_at_points(tile: int, taps: int) -> np.ndarray:

@@ -1,0 +1,92 @@
+"""Loops over bands: what is done band by band is what is done at once, overlaps counted once."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from convjax.algorithms.bands import Bands
+from convjax.algorithms.conv import positions, winograd
+from convjax.problem import parse
+from convjax.testing import check_algorithm, random_operands, reference
+
+
+@pytest.mark.parametrize("sizes", [(1,), (7,), (2, 56), (3, 55, 55), (5, 13), (8, 1, 7)])
+def test_blocks_cover_their_axes_once(sizes):
+    """With at least as many elements as wanted, and no more than about twice as many an axis."""
+    for wanted in (0.3, 2, 40, 10**6):
+        bands = Bands.of(sizes, wanted)
+        seen = np.zeros(sizes, int)
+
+        def mark(seen, offsets, bands=bands):
+            new = bands.first_seen(offsets)
+            block = lax.dynamic_slice(seen, offsets, bands.lengths)
+            return lax.dynamic_update_slice(seen, block + (1 if new is None else new), offsets)
+
+        np.testing.assert_array_equal(bands.fold(mark, jnp.asarray(seen)), 1)
+        block = np.prod(bands.lengths)
+        assert min(wanted, np.prod(sizes)) <= block <= max(1, wanted) * 2 ** len(sizes)
+
+
+def test_blocks_divide_their_axis_where_they_can():
+    assert Bands.of((1, 224, 224), 455).lengths == (1, 4, 224)
+    assert Bands.of((8, 13), 4).lengths == (1, 5)
+
+
+def test_no_block_of_an_empty_axis():
+    assert Bands.of((0, 4), 2).count == 0
+    assert Bands.of((0, 4), 2).fold(lambda *_: pytest.fail("nothing to do"), jnp.zeros(3)).shape == (3,)
+
+
+WINOGRAD = [
+    "conv float32[2,11,9,3] float32[3,3,3,4] b01f_01io->b01f pad=1_1x1_1",
+    "conv float32[3,7,10,2] float32[2,5,2,3] b01f_01io->b01f pad=0_3x2_2 lhs_dilate=1x2",
+    "conv float32[2,5,9,8,2] float32[3,3,3,2,3] b012f_012io->b012f pad=1_1x1_1x0_1 rhs_dilate=2x1x1",
+    "conv float32[2,23,4] float32[3,2,6] b0f_0io->b0f pad=1_0 feature_groups=2",
+    "conv bfloat16[2,3,9,13] bfloat16[4,3,3,3] bf01_oi01->bf01 pad=1_1x1_1",
+]
+
+
+@pytest.mark.parametrize("text", WINOGRAD)
+@pytest.mark.parametrize("tile", [2, 4])
+def test_winograd_by_bands(text, tile, monkeypatch):
+    monkeypatch.setattr(winograd, "_BAND_TILES", 1)
+    monkeypatch.setattr(winograd, "_BAND_BYTES", 1)
+    problem, algorithm = parse(text), winograd.Winograd(tile)
+    assert algorithm._bands(problem).count > problem.N
+    check_algorithm(algorithm, [problem], eager=False)
+
+
+POSITIONS = [
+    "conv float32[3,13,9,5] float32[11,7,5,4] b01f_01io->b01f pad=0_0x1_1",
+    "conv float32[4,15,6] float32[13,6,3] b0f_0io->b0f pad=1_0 stride=2",
+    "conv float32[3,9,11,4] float32[4,5,2,6] b01f_01io->b01f pad=1_1x0_0 rhs_dilate=2x2 feature_groups=2",
+]
+
+
+@pytest.mark.parametrize("text", POSITIONS)
+@pytest.mark.parametrize("rows", [3, 8])
+def test_positions_by_bands(text, rows, monkeypatch):
+    monkeypatch.setattr(positions, "_BAND_ROWS", rows)
+    monkeypatch.setattr(positions, "_BAND_BYTES", 1)
+    problem = parse(text)
+    assert positions._bands(problem).count > 1
+    check_algorithm(positions.Positions("dot"), [problem], eager=False)
+
+
+def test_overlapping_bands_add_no_infinity_twice(monkeypatch):
+    """An element seen again is left out of both operands: infinity times zero would be NaN."""
+    monkeypatch.setattr(positions, "_BAND_ROWS", 8)
+    monkeypatch.setattr(positions, "_BAND_BYTES", 1)
+    problem = parse("conv float32[1,13,9,2] float32[11,7,2,4] b01f_01io->b01f")
+    bands = positions._bands(problem)
+    assert any(size % length for size, length in zip(bands.sizes, bands.lengths, strict=True))
+    x, w = random_operands(problem, 0)
+    run = jax.jit(lambda x, w: positions.Positions("dot")(problem, x, w))
+    for row, column in itertools.product(range(0, 13, 3), range(0, 9, 3)):
+        spoiled = x.copy()
+        spoiled[0, row, column, 0] = np.inf
+        np.testing.assert_allclose(run(spoiled, w), reference(problem, spoiled, w), rtol=1e-3, atol=1e-4)
