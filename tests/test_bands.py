@@ -64,6 +64,7 @@ POSITIONS = [
     "conv float32[3,13,9,5] float32[11,7,5,4] b01f_01io->b01f pad=0_0x1_1",
     "conv float32[4,15,6] float32[13,6,3] b0f_0io->b0f pad=1_0 stride=2",
     "conv float32[3,9,11,4] float32[4,5,2,6] b01f_01io->b01f pad=1_1x0_0 rhs_dilate=2x2 feature_groups=2",
+    "conv float32[2,9,11,24] float32[4,5,4,12] b01f_01io->b01f pad=1_1x0_0 feature_groups=6",
 ]
 
 

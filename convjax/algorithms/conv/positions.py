@@ -19,7 +19,7 @@ from jax import lax
 from convjax import layout
 from convjax.algorithms.bands import Bands
 from convjax.algorithms.numerics import accumulator, direct_error
-from convjax.algorithms.products import columns_by_columns, product_work
+from convjax.algorithms.products import columns_by_columns, grouping_work, product_work
 from convjax.algorithms.protocol import Cost, Reasons, describe
 from convjax.dtypes import dtype_of
 from convjax.problem import ConvSpec
@@ -31,6 +31,8 @@ _MOST_SUMS = 64
 # A band's patches are to stay in cache, but the sums are read and written for every band, so it has this many rows.
 _BAND_BYTES = 2**20
 _BAND_ROWS = 256
+# Columns of a product over joined groups: narrower ones are hardly faster.
+_JOINED_COLUMNS = 16
 # Sums that are worth making row by row, and the length of such a row.
 _MOST_ROW_SUMS = 16
 _LONG_ROW = 32
@@ -79,13 +81,14 @@ class Positions:
                 workspace=padded / 2,
                 calls=1 + passes,
             )
-        bands = _bands(problem).count
+        bands, joined = _bands(problem).count, _joined(problem)
+        slower, grouping = grouping_work(problem)
         # Runs of N elements are copied, the slower the shorter they are, and the sums once for each band.
-        patches = size * positions * product_work(sliced, problem.N)
+        patches = size * positions * product_work(sliced, joined * problem.N)
         sums = size * problem.G * positions * problem.N * problem.K
         return Cost(
-            gemm=product_work(problem.products, positions * problem.N, problem.K),
-            bytes=problem.bytes + padded + patches + 2 * bands * sums,
+            gemm=slower * joined * product_work(problem.products, positions * joined * problem.N, joined * problem.K),
+            bytes=problem.bytes + grouping + padded + patches + 2 * bands * sums,
             workspace=padded / 2 + size * positions * sliced / bands,
             calls=4 * bands,
         )
@@ -102,11 +105,11 @@ class Positions:
         return layout.restore_out(problem, y, "SGNK").astype(dtype_of(problem.output_dtype))
 
 
-def _windows(problem: ConvSpec, x: jax.Array, taps: Sequence[int]) -> list[jax.Array]:
-    """What every output position sees of x, C S G N, through the first `taps` of the kernel."""
+def _windows(problem: ConvSpec, x: jax.Array, first: int, taps: Sequence[int]) -> list[jax.Array]:
+    """What every output position sees of x, whose spatial axes start at `first`, through the first `taps`."""
     return [
         layout.window_slice(
-            x, 1, [o * s for o, s in zip(position, problem.strides, strict=True)], taps, problem.rhs_dilation
+            x, first, [o * s for o, s in zip(position, problem.strides, strict=True)], taps, problem.rhs_dilation
         )
         for position in np.ndindex(*problem.output)
     ]
@@ -114,7 +117,8 @@ def _windows(problem: ConvSpec, x: jax.Array, taps: Sequence[int]) -> list[jax.A
 
 def _dot(problem: ConvSpec, x: jax.Array, w: jax.Array, dtype: np.dtype) -> jax.Array:
     """The sum over bands of C and S of one product each, of the windows of all positions side by side."""
-    bands, positions = _bands(problem), math.prod(problem.output)
+    bands, positions, joined = _bands(problem), math.prod(problem.output), _joined(problem)
+    x, w = (a.reshape(*a.shape[:-2], problem.G // joined, -1) for a in (x, w))  # C S G (joined N), C S G (joined K)
     lengths = bands.lengths  # C S
     entering = [
         (t - 1) * d + (o - 1) * s + 1
@@ -126,15 +130,23 @@ def _dot(problem: ConvSpec, x: jax.Array, w: jax.Array, dtype: np.dtype) -> jax.
         first = [t * d for t, d in zip(taps, problem.rhs_dilation, strict=True)]
         x_band = lax.dynamic_slice(x, [c, *first, 0, 0], (lengths[0], *entering, *x.shape[-2:]))
         w_band = lax.dynamic_slice(w, [c, *taps, 0, 0], (*lengths, *w.shape[-2:]))
-        patches = jnp.concatenate(_windows(problem, x_band, lengths[1:]), axis=-1)  # C S G (positions N)
+        x_band, w_band = (jnp.moveaxis(a, -2, 0) for a in (x_band, w_band))  # G C S ..
+        patches = jnp.concatenate(_windows(problem, x_band, 2, lengths[1:]), axis=-1)  # G C S (positions N)
         new = bands.first_seen(offsets)
         if new is not None:
-            patches, w_band = (jnp.where(new[..., None, None], a, 0) for a in (patches, w_band))
-        patches, w_band = (jnp.moveaxis(a, -2, 0) for a in (patches, w_band))
+            patches, w_band = (jnp.where(new[..., None], a, 0) for a in (patches, w_band))
         return sums + columns_by_columns(problem, patches, w_band, dtype)
 
-    y = bands.fold(add, jnp.zeros((problem.G, positions * problem.N, problem.K), dtype))
-    return y.reshape(problem.G, positions, problem.N, problem.K).swapaxes(0, 1)
+    y = bands.fold(add, jnp.zeros((problem.G // joined, positions * joined * problem.N, joined * problem.K), dtype))
+    y = y.reshape(problem.G // joined, positions, joined, problem.N, joined, problem.K)
+    y = jnp.stack([y[:, :, i, :, i] for i in range(joined)], axis=2)  # what crosses groups is not asked for
+    return y.swapaxes(0, 1)  # positions G joined N K
+
+
+def _joined(problem: ConvSpec) -> int:
+    """How many groups enter one product, which takes as long for fewer."""
+    most = max(1, _JOINED_COLUMNS // max(problem.N, problem.K, 1))
+    return max(j for j in range(1, most + 1) if problem.G % j == 0)
 
 
 def _bands(problem: ConvSpec) -> Bands:
@@ -145,7 +157,7 @@ def _bands(problem: ConvSpec) -> Bands:
 
 def _reduce(problem: ConvSpec, x: jax.Array, w: jax.Array, dtype: np.dtype) -> jax.Array:
     """Sums of each window's x[.., n] * w over C and S, for every position and n, `_MOST_SUMS` at a time."""
-    windows, w = _windows(problem, x, problem.kernel), w.astype(dtype)  # C S G K
+    windows, w = _windows(problem, x, 1, problem.kernel), w.astype(dtype)  # C S G K
     products = [x[..., n, None].astype(dtype) * w for x in windows for n in range(problem.N)]  # each C S G K
     sums: list[jax.Array] = []
     step = max(1, _MOST_SUMS // problem.K)

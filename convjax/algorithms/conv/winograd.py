@@ -18,7 +18,7 @@ from jax import lax
 from convjax import layout
 from convjax.algorithms.bands import Bands
 from convjax.algorithms.numerics import accumulator, rounding_error
-from convjax.algorithms.products import product_work
+from convjax.algorithms.products import grouping_work, product_work
 from convjax.algorithms.protocol import Cost, Reasons, describe
 from convjax.dtypes import dtype_of
 from convjax.problem import ConvSpec
@@ -84,17 +84,18 @@ class Winograd:
         rows = problem.N * math.prod(tiles) * points ** len(m)
         rest = math.prod(k for a, k in enumerate(problem.kernel) if a not in m)
         entering, leaving = rows * problem.G * problem.C, rows * problem.G * problem.K
-        moved = product_work(entering, problem.G * problem.C) + product_work(leaving, problem.G * problem.K)
+        moved = product_work(entering, problem.C) + product_work(leaving, problem.K)  # in runs of a group's channels
         filters = points ** len(m) * rest * problem.G * problem.C * problem.K
         size, bands = accumulator(problem).itemsize, max(1, self._bands(problem).count)
         passes = len(m)
         summed = 2 * rest * entering + 3 * (rest - 1) * leaving if rest > 1 else 0.0  # slices copied, products added
         # Only what is too large for a cache costs memory; what a band makes stays there.
         stored = 2 * passes * moved + summed if bands == 1 else 0.0
+        slower, grouping = grouping_work(problem)
         return Cost(
-            gemm=product_work(rows * rest * problem.G * problem.C * problem.K, problem.C, problem.K),
+            gemm=slower * product_work(rows * rest * problem.G * problem.C * problem.K, problem.C, problem.K),
             vector=passes * points * moved / 2 + 6 * filters,
-            bytes=problem.bytes + size * stored,
+            bytes=problem.bytes + grouping + size * stored,
             workspace=size * ((entering + leaving) / bands + filters),
             calls=(2 * passes + 2) * bands + 1,
         )
