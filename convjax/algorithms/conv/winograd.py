@@ -64,7 +64,7 @@ class Winograd:
     tile: int = 4
 
     name: ClassVar[str] = "winograd"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     exact: ClassVar[bool] = False
     varies_on: ClassVar[tuple[str, ...]] = ()
     __str__ = describe
@@ -154,8 +154,8 @@ class Winograd:
         return y
 
     def _filters(self, problem: ConvSpec, rhs: jax.Array, dtype: np.dtype, axes: tuple[int, ...]) -> list[jax.Array]:
-        """G g for every filter and tap of the other axes, as one product with the Kronecker power of G: P.. G C K, or
-        G K C as rhs has them.
+        """G g for every filter and tap of the other axes, as one product with the Kronecker power of G: (P.. G) C K,
+        or K C as rhs has them.
 
         Transposing the channels of a large kernel would cost more than the products it serves.
         """
@@ -169,14 +169,16 @@ class Winograd:
             kron = np.kron(kron, _filter_at_points(self.tile, problem.kernel[a]))
         # One plain product a tap: batched, XLA would turn it round and transpose the result.
         u = [jnp.dot(kron.astype(dtype), taps, precision="highest") for taps in w]
-        return [filters.reshape(*[self.tile + 2] * len(axes), *channels) for filters in u]
+        return [filters.reshape(-1, *channels[1:]) for filters in u]
 
     def _products(self, problem: ConvSpec, v: jax.Array, u: list[jax.Array], axes: tuple[int, ...]) -> jax.Array:
-        """Sum over the taps of untransformed axes of one batched product each."""
+        """Sum over the taps of untransformed axes of one batched product each.
+
+        Its operands have three axes: with more XLA would first transpose u for the inner axes to be contracted.
+        """
         n = len(axes)
         rest = [range(k) if a not in axes else (0,) for a, k in enumerate(problem.kernel)]
-        inputs = n + _channel_order(problem).index("C")
-        batch = tuple(range(n + 1))
+        dims = (((2,), (_channel_order(problem).index("C"),)), ((0,), (0,)))
         terms = []
         for r, tap in enumerate(itertools.product(*rest)):
             shifted = v
@@ -184,8 +186,9 @@ class Winograd:
                 if a not in axes:
                     start = t * problem.rhs_dilation[a]
                     shifted = _every(shifted, n + 2 + a, start, problem.strides[a], problem.output[a])
-            dims = (((v.ndim - 1,), (inputs,)), (batch, batch))
-            terms.append(lax.dot_general(shifted, u[r], dims, precision=problem.precision))  # P.. G N S K
+            rows = shifted.reshape(*u[r].shape[:1], -1, problem.C)
+            term = lax.dot_general(rows, u[r], dims, precision=problem.precision)
+            terms.append(term.reshape(*shifted.shape[:-1], problem.K))  # P.. G N S K
         return functools.reduce(jnp.add, terms)
 
     def _axes(self, problem: ConvSpec) -> tuple[int, ...]:
