@@ -116,22 +116,21 @@ def _windows(problem: ConvSpec, x: jax.Array, first: int, taps: Sequence[int]) -
 
 
 def _dot(problem: ConvSpec, x: jax.Array, w: jax.Array, dtype: np.dtype) -> jax.Array:
-    """The sum over bands of C and S of one product each, of the windows of all positions side by side."""
+    """The sum over bands of S of one product each, of the windows of all positions side by side."""
     bands, positions, joined = _bands(problem), math.prod(problem.output), _joined(problem)
     x, w = (a.reshape(*a.shape[:-2], problem.G // joined, -1) for a in (x, w))  # C S G (joined N), C S G (joined K)
-    lengths = bands.lengths  # C S
+    lengths = bands.lengths  # S
     entering = [
         (t - 1) * d + (o - 1) * s + 1
-        for t, d, o, s in zip(lengths[1:], problem.rhs_dilation, problem.output, problem.strides, strict=True)
+        for t, d, o, s in zip(lengths, problem.rhs_dilation, problem.output, problem.strides, strict=True)
     ]
 
     def add(sums: jax.Array, offsets: list[jax.Array]) -> jax.Array:
-        c, *taps = offsets
-        first = [t * d for t, d in zip(taps, problem.rhs_dilation, strict=True)]
-        x_band = lax.dynamic_slice(x, [c, *first, 0, 0], (lengths[0], *entering, *x.shape[-2:]))
-        w_band = lax.dynamic_slice(w, [c, *taps, 0, 0], (*lengths, *w.shape[-2:]))
+        first = [t * d for t, d in zip(offsets, problem.rhs_dilation, strict=True)]
+        x_band = lax.dynamic_slice(x, [0, *first, 0, 0], (problem.C, *entering, *x.shape[-2:]))
+        w_band = lax.dynamic_slice(w, [0, *offsets, 0, 0], (problem.C, *lengths, *w.shape[-2:]))
         x_band, w_band = (jnp.moveaxis(a, -2, 0) for a in (x_band, w_band))  # G C S ..
-        patches = jnp.concatenate(_windows(problem, x_band, 2, lengths[1:]), axis=-1)  # G C S (positions N)
+        patches = jnp.concatenate(_windows(problem, x_band, 2, lengths), axis=-1)  # G C S (positions N)
         new = bands.first_seen(offsets)
         if new is not None:
             patches, w_band = (jnp.where(new[..., None], a, 0) for a in (patches, w_band))
@@ -150,9 +149,13 @@ def _joined(problem: ConvSpec) -> int:
 
 
 def _bands(problem: ConvSpec) -> Bands:
-    """Input channels and taps to contract at a time."""
+    """Taps to contract at a time.
+
+    Input channels, the batch of a weight gradient, stay together: where they are divided among devices, a loop over
+    them would gather them.
+    """
     row = accumulator(problem).itemsize * problem.G * problem.N * math.prod(problem.output)  # bytes of patches
-    return Bands.of((problem.C, *problem.kernel), max(_BAND_ROWS, _BAND_BYTES / row))
+    return Bands.of(problem.kernel, max(_BAND_ROWS, _BAND_BYTES / row) / problem.C)
 
 
 def _reduce(problem: ConvSpec, x: jax.Array, w: jax.Array, dtype: np.dtype) -> jax.Array:
