@@ -128,9 +128,10 @@ class Winograd:
         entering = m[first] * tiles[first] + problem.kernel[first] - 1
 
         def band(y: jax.Array, offsets: list[jax.Array]) -> jax.Array:
-            d = lax.dynamic_slice_in_dim(x, *offsets, entering, axis=2 + first)
+            (row,) = offsets
+            d = lax.dynamic_slice_in_dim(x, row, entering, axis=2 + first)
             product = self._products(problem, self._points(d, m, tiles), u, axes)  # P.. G N S K
-            return lax.dynamic_update_slice_in_dim(y, self._outputs(product, m, outputs), *offsets, axis=2 + first)
+            return lax.dynamic_update_slice_in_dim(y, self._outputs(product, m, outputs), row, axis=2 + first)
 
         y = bands.fold(band, jnp.zeros((problem.G, problem.N, *problem.output, problem.K), dtype))
         return layout.restore_out(problem, y, "GNSK").astype(dtype_of(problem.output_dtype))
