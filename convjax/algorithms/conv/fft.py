@@ -49,7 +49,7 @@ class FFT:
         by_dot = min(problem.C, problem.N * problem.K) > _FEW_CHANNELS
         return Cost(
             gemm=products if by_dot else 0,
-            vector=(0 if by_dot else products) + arrays * points * 2.5 * math.log2(max(2, points)),
+            vector=(0 if by_dot else products) + arrays * points * 5.0 * math.log2(max(2, points)),
             bytes=problem.bytes + 6 * size * points * arrays,
             workspace=2 * size * points * arrays,
             calls=10,

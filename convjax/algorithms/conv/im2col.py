@@ -43,6 +43,8 @@ class Im2col:
 
     def cost(self, problem: ConvSpec) -> Cost:
         slower, moved = grouping_work(problem)
+        if problem.dimension_numbers[0][1] <= problem.ndim:
+            moved += 4 * itemsize(problem.lhs_dtype) * math.prod(problem.lhs_shape)  # channels are brought to the end
         gemm = slower * product_work(problem.products, problem.taps * problem.C, problem.K)
         if problem.taps == 1 and set(problem.strides) == {1}:
             return Cost(gemm=gemm, bytes=problem.bytes + moved)

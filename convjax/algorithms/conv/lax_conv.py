@@ -34,22 +34,24 @@ class Lax:
         The library skips the zeros of a dilated input, the loops do not. It spreads over rows of output, of which
         the weight-gradient shape, a kernel larger than the output, has few.
         """
-        needed, dilated = problem.products / math.prod(problem.lhs_dilation), max(problem.lhs_dilation, default=1) > 1
-        outputs = math.prod(problem.output)
+        dilated, outputs = max(problem.lhs_dilation, default=1) > 1, math.prod(problem.output)
+        narrow = _narrow(problem)
+        needed = narrow * problem.products / math.prod(problem.lhs_dilation)
         if problem.batch_groups > 1:
             return Cost(scalar=8 * problem.products, bytes=problem.bytes)
         if problem.groups > 1:
             slower = 5 if dilated else 1
             scalar = slower * problem.products / (problem.C * problem.K)
-            return Cost(library=4 * slower * problem.products, scalar=scalar, bytes=problem.bytes)
+            library = slower * (2 + 16 / max(problem.C, 4)) * problem.products
+            return Cost(library=library, scalar=scalar, bytes=problem.bytes)
         if problem.ndim > 2:
-            return Cost(library=17 * problem.products if dilated else 4 * problem.products, bytes=problem.bytes)
+            return Cost(library=narrow * (17 if dilated else 4) * problem.products, bytes=problem.bytes)
         if problem.taps == 1:
             return Cost(gemm=1.15 * needed, bytes=problem.bytes)
         if problem.taps > outputs:
             # A weight gradient. The zeros of a dilated input are not skipped here, and rows are few.
-            few_rows = 1 + 1000 / (problem.N * outputs) if problem.ndim == 2 else 2
-            zeros = 4 if dilated else 1
+            few_rows = min(8, 1 + 1000 / (problem.N * outputs)) if problem.ndim == 2 else 2
+            zeros = 4 if dilated and problem.ndim == 2 else 1
             return Cost(library=few_rows * zeros * problem.products, bytes=problem.bytes)
         # The library's threads are woken by every call.
         return Cost(library=1.5 * needed if dilated else needed, bytes=problem.bytes, calls=8)
@@ -82,6 +84,12 @@ class Lax:
             problem.precision,
             None if problem.preferred_element_type is None else dtype_of(problem.preferred_element_type),
         )
+
+
+def _narrow(problem: ConvSpec) -> float:
+    """How much slower a multiply-add is where few output channels, or few inputs in a row, fill a vector."""
+    row = problem.C * (problem.kernel[-1] if problem.ndim else 1)
+    return max(1.0, 8 / max(1, problem.K)) * max(1.0, 8 / max(1, row)) ** 2
 
 
 def _product_of_groups(problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:

@@ -30,7 +30,7 @@ _FEW = 25
 _BLOCK, _MOST_BLOCKS = 64, 4
 # A turn of a loop costs as much as this many kernels, whatever it adds: with many taps written out, with a single tap,
 # and with a single tap that has several channels.
-_CALLS_A_TURN = 100
+_CALLS_A_TURN = 6
 _CALLS_A_SINGLE_TURN = 0.02
 _CALLS_A_TURN_OF_CHANNELS = 5
 # A running sum up to so many bytes stays in the second cache from turn to turn, and costs half.
@@ -46,10 +46,11 @@ def multiply_add(problem: ConvSpec, x: jax.Array, w: jax.Array) -> jax.Array:
 
 def multiply_add_cost(problem: ConvSpec) -> Cost:
     size = accumulator(problem).itemsize
-    # A fused loop of multiply-adds outruns other vector code while a group's weights stay in registers.
-    speed = 0.6 if problem.C * problem.K <= 16 else 1.0
-    out = 2 * size * math.prod(problem.output_shape)
     outer = _rolled_axes(problem)
+    # A fused loop of multiply-adds outruns other vector code while a group's weights stay in registers; the sums of a
+    # loop over taps go to memory and back.
+    work = (0.6 if problem.C * problem.K <= 16 else 1.0) if outer in (0, problem.ndim) else 1.8
+    out = 2 * size * math.prod(problem.output_shape)
     turns = math.prod(problem.kernel[:outer])
     if _edges_are_apart(problem):
         padded, joined, calls = 0, out, 2 + 2.0 * problem.ndim
@@ -59,7 +60,7 @@ def multiply_add_cost(problem: ConvSpec) -> Cost:
         joined = out if _blocks(problem) > 1 else 0
         calls = 2 * _blocks(problem) + turns * _calls_a_turn(problem)
     return Cost(
-        vector=speed * problem.products,
+        vector=work * problem.products,
         bytes=problem.bytes + padded + joined + out * (turns - 1) * (0.5 if out <= 2 * _CACHED else 1.0),
         workspace=(padded + joined) / 2,
         calls=calls,

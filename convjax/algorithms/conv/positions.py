@@ -74,20 +74,22 @@ class Positions:
         if self.by == "reduce":
             passes = -(-positions * problem.N * problem.K // _MOST_SUMS)
             # Along rows alone XLA reads columns, and misses the cache at every step.
-            work = 4 if problem.ndim == 1 else 2
+            work = 6 if problem.ndim == 1 else 3
             return Cost(
                 vector=work * problem.products,
                 bytes=passes * problem.bytes + padded,
                 workspace=padded / 2,
-                calls=1 + passes,
+                calls=1 + passes + 0.01 * problem.G * positions * problem.N * problem.K,  # every sum is begun and ended
             )
         bands, joined = _bands(problem).count, _joined(problem)
         slower, grouping = grouping_work(problem)
-        # Runs of N elements are copied, the slower the shorter they are, and the sums once for each band.
-        patches = size * positions * product_work(sliced, joined * problem.N)
+        # Patches are copied in runs of N, far from the speed of a plain copy; each band reads and writes the sums.
+        patches = 7 * max(1.0, 6 / (joined * problem.N)) * size * positions * sliced
         sums = size * problem.G * positions * problem.N * problem.K
+        # Rows are contracted, which a product must transpose on its way.
+        work = 1.25 * slower * joined
         return Cost(
-            gemm=slower * joined * product_work(problem.products, positions * joined * problem.N, joined * problem.K),
+            gemm=work * product_work(problem.products, positions * joined * problem.N, joined * problem.K),
             bytes=problem.bytes + grouping + padded + patches + 2 * bands * sums,
             workspace=padded / 2 + size * positions * sliced / bands,
             calls=4 * bands,

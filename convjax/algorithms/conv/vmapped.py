@@ -10,6 +10,7 @@ from jax import lax
 
 from convjax import layout
 from convjax.algorithms.numerics import accumulator, direct_error
+from convjax.algorithms.products import product_work
 from convjax.algorithms.protocol import Cost, Reasons, describe
 from convjax.dtypes import dtype_of, itemsize
 from convjax.problem import ConvSpec
@@ -35,7 +36,7 @@ class Vmap:
     def cost(self, problem: ConvSpec) -> Cost:
         gathered = _gathered(problem) * itemsize(problem.lhs_dtype)
         return Cost(
-            gemm=problem.products,
+            gemm=1.3 * product_work(problem.products, problem.C, problem.K),
             scalar=_gathered(problem),
             bytes=problem.bytes + 4 * gathered,
             workspace=2 * gathered,

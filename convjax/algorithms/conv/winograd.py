@@ -94,7 +94,7 @@ class Winograd:
         slower, grouping = grouping_work(problem)
         return Cost(
             gemm=slower * product_work(rows * rest * problem.G * problem.C * problem.K, problem.C, problem.K),
-            vector=passes * points * moved / 2 + 6 * filters,
+            vector=2 * passes * moved + 6 * filters,
             bytes=problem.bytes + grouping + size * stored,
             workspace=size * ((entering + leaving) / bands + filters),
             calls=(2 * passes + 2) * bands + 1,
@@ -103,12 +103,14 @@ class Winograd:
     def error(self, problem: ConvSpec) -> float:
         """Grows with the channels summed as for 3 taps, however many a transformed axis has.
 
-        The zeros of a dilated input make outputs smaller, but not what the transforms lose.
+        Fewer taps and the zeros of a dilated input make outputs smaller, but not what the transforms lose.
         """
         axes = self._axes(problem)
         fixed, growing, power = _ERROR[self.tile, max(1, len(axes))]
         terms = math.prod(3 if a in axes else k for a, k in enumerate(problem.kernel)) * problem.C
-        spread = math.prod(problem.lhs_dilation) ** 0.5
+        spread = math.prod(problem.lhs_dilation) ** 0.5 * max(
+            1.0, math.prod(3 / problem.kernel[a] for a in axes) ** 0.5
+        )
         return rounding_error(problem, spread * (fixed + growing * terms**power), growing=0.0)
 
     def __call__(self, problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
