@@ -116,7 +116,8 @@ def request(algorithm: AlgorithmLike, operation: str) -> Request:
 
 
 def _wishes(algorithm: Wish | Sequence[Wish], operation: str) -> tuple[Wish, ...]:
-    wishes = (algorithm,) if isinstance(algorithm, str | Algorithm) else tuple(algorithm)
+    one = isinstance(algorithm, str) or not isinstance(algorithm, Sequence)
+    wishes = (algorithm,) if one else tuple(algorithm)
     if not wishes:
         raise ValueError("algorithm is an empty sequence: name at least one, or pass None to choose")
     for wish in wishes:

@@ -199,3 +199,13 @@ def test_gradients_past_known_thresholds(pair: Pair) -> None:
     want = reference_conv_vjp(problem, lhs, rhs, cotangent)
     bound = 4 * stated_error(convjax.explain(pullback, lhs, rhs, cotangent, platform="cpu"))
     assert_close({"grad": pullback(lhs, rhs, cotangent)}, {"grad": want}, bound)
+
+
+def test_disable_jit_leaves_primitives_jitted() -> None:
+    """As jax's own are; one that is not would call itself for ever."""
+    x, w = jnp.arange(10.0).reshape(1, 5, 2), jnp.ones((2, 2, 1))
+    with jax.disable_jit():
+        y, pullback = jax.vjp(lambda x: convjax.max_pool(convjax.conv(x, w), 2), x)
+        (gradient,) = pullback(jnp.ones_like(y))
+    np.testing.assert_array_equal(y.ravel(), [14, 30])
+    np.testing.assert_array_equal(gradient.ravel(), [0, 0, 1, 1, 1, 1, 1, 1, 1, 1])

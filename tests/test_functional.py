@@ -176,6 +176,7 @@ REFUSED: dict[str, Refused] = {
     "transposed, input of two axes": (conv_transpose2d(array(8, 7)), ValueError, "must have 4 axes for conv_trans"),
     "transposed, weight of three axes": (conv_transpose2d(w=array(6, 3, 3)), ValueError, "must have 4 axes for conv_t"),
     # patches
+    "unfold, algorithm": (unfold(algorithm="im2col"), ValueError, "algorithm must be None, got 'im2col': unfold is"),
     "unfold, kernel 0": (unfold(0), ValueError, r"kernel_size must be at least 1 .*\(0, 0\)"),
     "unfold, negative kernel": (unfold((2, -1)), ValueError, r"kernel_size must be at least 1 .*\(2, -1\)"),
     "unfold, dilation 0": (unfold(dilation=0), ValueError, "dilation must be at least 1"),
@@ -196,6 +197,7 @@ REFUSED: dict[str, Refused] = {
     "unfold, empty axis": (unfold(x=array(2, 4, 0, 7), padding=2), ValueError, "has an empty axis"),
     "unfold, int32": (unfold(x=ints(X)), TypeError, "input is int32, .*no unfold: cast .*convjax.unfold"),
     "unfold, uint8": (unfold(x=ints(X, "uint8")), TypeError, "input is uint8"),
+    "fold, algorithm": (fold(algorithm="im2col"), ValueError, "algorithm must be None, got 'im2col': fold is"),
     "fold, kernel 0": (fold(kernel_size=0), ValueError, "kernel_size must be at least 1"),
     "fold, dilation 0": (fold(dilation=0), ValueError, "dilation must be at least 1"),
     "fold, negative padding": (fold(padding=-1), ValueError, "padding must be at least 0"),
@@ -218,6 +220,7 @@ REFUSED: dict[str, Refused] = {
     "fold, no blocks": (fold((2, 7), x=array(2, 36, 0)), ValueError, "has an empty axis: only N may be 0"),
     "fold, int32": (fold(x=ints(COLUMNS)), TypeError, "input is int32, .*no fold: cast"),
     # padding
+    "pad, algorithm": (("pad", (LINE, (1, 1)), {"algorithm": "lax"}), ValueError, "algorithm must be None, got 'lax'"),
     "pad, an int": (pad(LINE, 1), TypeError, "pad must be a sequence of integers"),
     "pad, fractions": (pad(LINE, (1.0, 1.0)), TypeError, "pad must hold integers"),
     "pad, bools": (pad(LINE, (True, 1)), TypeError, "pad must hold integers"),
@@ -297,9 +300,9 @@ CONV_TRANSPOSE = [*CONV[:5], "output_padding=0", "groups=1", "dilation=1", "algo
 SIGNATURES = {
     **{f"conv{n}d": CONV for n in (1, 2, 3)},
     **{f"conv_transpose{n}d": CONV_TRANSPOSE for n in (1, 2, 3)},
-    "unfold": ["input", "kernel_size", "dilation=1", "padding=0", "stride=1"],
-    "fold": ["input", "output_size", "kernel_size", "dilation=1", "padding=0", "stride=1"],
-    "pad": ["input", "pad", "mode='constant'", "value=None"],
+    "unfold": ["input", "kernel_size", "dilation=1", "padding=0", "stride=1", "algorithm=None"],
+    "fold": ["input", "output_size", "kernel_size", "dilation=1", "padding=0", "stride=1", "algorithm=None"],
+    "pad": ["input", "pad", "mode='constant'", "value=None", "algorithm=None"],
 }
 
 

@@ -131,3 +131,110 @@ def test_named_paddings_mean_the_same(options: dict[str, Any]) -> None:
     renamed = {"strides" if k == "stride" else k: v.upper() if isinstance(v, str) else v for k, v in options.items()}
     got = convjax.conv(jnp.asarray(x), jnp.moveaxis(jnp.asarray(w), (0, 1), (-1, -2)), layout="NCHW", **renamed)
     assert_close({"value": got}, {"value": want}, BOUND)
+
+
+# Tasks that neither `lax.conv_transpose` nor the layers of Flax state: transposes with groups, with output_padding or
+# to a size, and padding of a mode and at each end apart, under strides, dilation and groups. Names and arguments of
+# PyTorch, shapes of x and w; `pads` are (lo, hi) an axis.
+TASKS: dict[str, tuple[str, tuple[int, ...], tuple[int, ...], dict[str, Any]]] = {
+    "groups and output padding": (
+        "conv_transpose1d",
+        (2, 6, 7),
+        (6, 2, 4),
+        {"stride": 3, "padding": 1, "output_padding": 2, "groups": 3},
+    ),
+    "stride beyond the kernel": ("conv_transpose1d", (2, 4, 5), (4, 1, 2), {"stride": 4, "groups": 2}),
+    "groups, dilation, output padding": (
+        "conv_transpose2d",
+        (2, 4, 5, 6),
+        (4, 3, 3, 2),
+        {"stride": (2, 1), "padding": (1, 2), "dilation": (1, 3), "output_padding": (1, 2), "groups": 2},
+    ),
+    "output padding below the dilation alone": (
+        "conv_transpose2d",
+        (1, 2, 4, 5),
+        (2, 2, 3, 3),
+        {"dilation": 3, "output_padding": 2},
+    ),
+    "more padding than kernel": ("conv_transpose2d", (1, 4, 9, 8), (4, 1, 2, 3), {"padding": (3, 4), "groups": 4}),
+    "depthwise and dilated": (
+        "conv_transpose3d",
+        (1, 3, 3, 4, 3),
+        (3, 1, 2, 3, 2),
+        {"stride": (2, 1, 2), "padding": (0, 1, 1), "dilation": (1, 2, 1), "output_padding": (1, 1, 0), "groups": 3},
+    ),
+    "reflect": (
+        "conv1d",
+        (2, 4, 9),
+        (6, 2, 3),
+        {"pads": ((4, 1),), "mode": "reflect", "stride": 2, "dilation": 2, "groups": 2},
+    ),
+    "replicate": (
+        "conv2d",
+        (2, 4, 7, 6),
+        (6, 2, 3, 2),
+        {"pads": ((2, 1), (0, 9)), "mode": "replicate", "stride": (2, 1), "dilation": (1, 3), "groups": 2},
+    ),
+    "circular": (
+        "conv3d",
+        (1, 3, 4, 3, 4),
+        (3, 1, 2, 3, 2),
+        {"pads": ((1, 0), (3, 1), (0, 2)), "mode": "circular", "stride": (1, 2, 1), "groups": 3},
+    ),
+}
+
+
+def task_by_torch(task: str) -> Callable[..., torch.Tensor]:
+    function, _, _, options = TASKS[task]
+    rest = {name: value for name, value in options.items() if name not in ("pads", "mode")}
+    widths = [width for pair in reversed(options.get("pads", ())) for width in pair]
+
+    def run(x: torch.Tensor, w: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return getattr(F, function)(F.pad(x, widths, options["mode"]) if widths else x, w, b, **rest)
+
+    return run
+
+
+def task_by_convjax(task: str) -> Callable[..., jax.Array]:
+    function, x_shape, _, options = TASKS[task]
+    names = {"stride": "strides", "pads": "padding", "mode": "padding_mode"}
+    renamed = {names.get(name, name): value for name, value in options.items()} | {"layout": LAYOUTS[len(x_shape) - 2]}
+    axes = (-2, -1) if "transpose" in function else (-1, -2)
+    return lambda x, w, b: getattr(convjax, function)(x, jnp.moveaxis(w, (0, 1), axes), bias=b, **renamed)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_what_flax_and_lax_cannot_state(task: str) -> None:
+    function, x_shape, w_shape, options = TASKS[task]
+    outputs = w_shape[1] * options.get("groups", 1) if "transpose" in function else w_shape[0]
+    rng = np.random.default_rng(0)
+    operands = [rng.standard_normal(shape).astype(np.float32) for shape in (x_shape, w_shape, (outputs,))]
+    want, cotangent, want_grads = _torch_value_and_grads(task_by_torch(task), *operands)
+
+    @jax.jit
+    def ours(c: jax.Array, *operands: jax.Array) -> Any:
+        value, pullback = jax.vjp(task_by_convjax(task), *operands)
+        return value, pullback(c)
+
+    value, grads = ours(cotangent, *operands)
+    assert_close({"value": value, "grad": grads}, {"value": want, "grad": want_grads}, BOUND)
+
+
+def test_output_size_is_that_of_pytorchs_modules() -> None:
+    module = torch.nn.ConvTranspose2d(4, 6, (3, 2), stride=(3, 2), padding=(1, 0), groups=2, bias=False)
+    x = np.random.default_rng(0).standard_normal((1, 4, 3, 4)).astype(np.float32)
+    sizes = [(7 + i, 8 + j) for i in range(3) for j in range(2)]
+    w = jnp.moveaxis(jnp.asarray(module.weight.detach().numpy()), (0, 1), (-2, -1))
+    options: dict[str, Any] = {"strides": (3, 2), "padding": (1, 0), "groups": 2, "layout": "NCHW"}
+
+    @jax.jit
+    def ours(x: jax.Array) -> list[jax.Array]:
+        return [convjax.conv_transpose(x, w, output_size=size, **options) for size in sizes]
+
+    want = [module(torch.tensor(x), output_size=size).detach().numpy() for size in sizes]
+    assert_close({"sizes": ours(x)}, {"sizes": want}, BOUND)
+    for size in ((6, 8), (7, 10)):
+        with pytest.raises(ValueError, match="valid sizes range"):
+            module(torch.tensor(x), output_size=size)
+        with pytest.raises(ValueError, match="output_size"):
+            convjax.conv_transpose(jnp.asarray(x), w, output_size=size, **options)

@@ -129,6 +129,9 @@ def test_dt_03_small_integers_are_summed_in_int32(algorithm: str | None) -> None
     assert y.ravel().tolist() == expected["value"]
     with pytest.raises(TypeError, match="overflow int8"):
         conv(x, w, algorithm=algorithm)
+    unsigned = jnp.full((1, 1, 4), 255, "uint8")
+    y = conv(unsigned, unsigned, preferred_element_type=jnp.int32, algorithm=algorithm)
+    assert y.ravel().tolist() == [4 * 255**2]
 
 
 def test_dt_06_highest_precision_is_as_exact_as_direct_summation() -> None:

@@ -1,11 +1,13 @@
 """The cases of `cases.json` about transposed convolution, unfolding and folding, and true convolution."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import CASES, LAYOUTS, batched, numbers, plane
-from transforms import applicable
+from transforms import applicable, assert_close
 
 import convjax
 from convjax.problem import Problem
@@ -119,10 +121,9 @@ def test_cv_07_same_is_as_long_as_x_where_the_kernel_is_longer(algorithm: str | 
 @pytest.mark.parametrize("algorithm", [None, "lax", "fft", "shift(by=multiply)", "im2col", "vmap"])
 def test_cv_09_nothing_is_rounded_to_one_operands_integers(algorithm: str | None) -> None:
     args = CASES["CV-09"]["args"]
-    x, w = jnp.asarray(args["x"], jnp.int32)[:, None], jnp.asarray(numbers(args["v"]))[:, None, None]
-    with pytest.raises(TypeError, match="x is int32 and w is float32: cast one"):
-        convjax.convolve(x, w, padding="FULL", algorithm=algorithm)
-    y = convjax.convolve(x.astype(jnp.float32), w, padding="FULL", algorithm=algorithm)
+    x, w = jnp.asarray(args["x"], args["x_dtype"])[:, None], jnp.asarray(args["v"], args["v_dtype"])[:, None, None]
+    y = convjax.convolve(x, w, padding="FULL", algorithm=algorithm)
+    assert y.dtype == w.dtype
     np.testing.assert_allclose(y[:, 0], CASES["CV-09"]["expected"]["value"], atol=1e-6)
 
 
@@ -158,3 +159,49 @@ def test_uf_04_padding_is_height_then_width() -> None:
     args = CASES["UF-04"]["args"]
     columns = convjax.unfold(jnp.ones(args["x_shape"]), args["kernel"], padding=args["padding"], layout="NCHW")
     assert list(columns.reshape(1, 6, -1).shape) == CASES["UF-04"]["expected"]["shape"]
+
+
+def test_gr_08_empty_batches_of_transposes_have_zero_weight_gradients() -> None:
+    x, w, bias = jnp.ones((0, 4, 5, 5)), jnp.ones((4, 3, 2, 2)), jnp.ones(6)
+
+    def f(x: jax.Array, w: jax.Array, bias: jax.Array) -> jax.Array:
+        return transposed(x, w, bias=bias, stride=2, groups=2)
+
+    y, pullback = jax.vjp(f, x, w, bias)
+    assert y.shape == (0, 6, 10, 10)
+    grad_x, grad_w, grad_bias = pullback(y)
+    assert grad_x.shape == x.shape
+    np.testing.assert_array_equal(grad_w, np.zeros(w.shape))
+    np.testing.assert_array_equal(grad_bias, np.zeros(6))
+
+
+def test_jx_07_vmap_of_the_transpose_equals_a_loop_and_so_does_its_gradient() -> None:
+    args = CASES["JX-07"]["args"]
+    cases = [(tuple(axes), groups) for axes, groups in zip(args["in_axes"], args["groups"][::-1] * 2, strict=True)]
+    rng = np.random.default_rng(0)
+
+    def value_and_grads(x: jax.Array, w: jax.Array, groups: int) -> object:
+        def f(x: jax.Array, w: jax.Array) -> jax.Array:
+            return transposed(x, w, stride=2, groups=groups, algorithm="lax")
+
+        return f(x, w), jax.grad(lambda x, w: jnp.sum(jnp.square(f(x, w))), (0, 1))(x, w)
+
+    def members(x: jax.Array, axis: int | None) -> jax.Array:
+        return jnp.broadcast_to(x, (4, *x.shape)) if axis is None else jnp.moveaxis(x, axis, 0)
+
+    @jax.jit
+    def both(operands: list[list[jax.Array]]) -> tuple[object, object]:
+        mapped, looped = [], []
+        for (axes, groups), (x, w) in zip(cases, operands, strict=True):
+            f = functools.partial(value_and_grads, groups=groups)
+            mapped.append(jax.vmap(f, axes)(x, w))
+            looped.append(jax.lax.map(lambda pair, f=f: f(*pair), (members(x, axes[0]), members(w, axes[1]))))
+        return mapped, looped
+
+    operands = []
+    for axes, groups in cases:
+        shapes = zip(((2, 4, 5), (4, 4 // groups, 3)), axes, strict=True)
+        full = [shape if axis is None else (*shape[:axis], 4, *shape[axis:]) for shape, axis in shapes]
+        operands.append([jnp.asarray(rng.standard_normal(shape), jnp.float32) for shape in full])
+    mapped, looped = both(operands)
+    assert_close({"all": mapped}, {"all": looped}, 1e-5)

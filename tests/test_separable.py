@@ -178,7 +178,7 @@ REFUSALS: dict[str, tuple[Any, tuple[Any, ...], dict[str, Any], type[Exception],
         (X, W, P.astype(jnp.bfloat16)),
         {},
         TypeError,
-        "x is float32, w_depthwise float32 and w_pointwise bfloat16: cast them",
+        "x is float32, w_depthwise is float32 and w_pointwise is bfloat16: cast them",
     ),
     "int8": (
         separable_conv,

@@ -54,6 +54,12 @@ def require_bool(name: str, value: object) -> None:
         raise TypeError(f"{name} must be True or False, got {value!r}")
 
 
+def require_one_way(name: str, algorithm: object) -> None:
+    """Refuses a wish for an algorithm where there is nothing to choose."""
+    if algorithm is not None:
+        raise ValueError(f"algorithm must be None, got {algorithm!r}: {name} is computed in one way")
+
+
 def check_axes(name: str, input: jax.Array, axes: str) -> None:
     """Whether input of function `name` has `axes`, as in "N, C, W", or all but N; only N may be empty."""
     ndim = axes.count(",") + 1

@@ -226,6 +226,7 @@ def _conv(
     groups: int,
     algorithm: AlgorithmLike,
 ) -> jax.Array:
+    input, weight, bias = _arrays(input, weight, bias)
     _check_ranks(f"conv{ndim}d", "K, C // groups", ndim, input, weight)
     groups = _groups(groups, weight, "output channels")
     _check_operands(input, weight, bias, channels=weight.shape[1] * groups, outputs=weight.shape[0], groups=groups)
@@ -257,6 +258,7 @@ def _conv_transpose(
     dilation: int | Sequence[int],
     algorithm: AlgorithmLike,
 ) -> jax.Array:
+    input, weight, bias = _arrays(input, weight, bias)
     name = f"conv_transpose{ndim}d"
     _check_ranks(name, "C, K // groups", ndim, input, weight)
     groups = _groups(groups, weight, "channels")
@@ -281,6 +283,13 @@ def _conv_transpose(
         layout=LAYOUTS[ndim],
         algorithm=algorithm,
     )
+
+
+def _arrays(
+    input: jax.Array, weight: jax.Array, bias: jax.Array | None
+) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+    """NumPy's arrays as jax's, whose float64 is float32 unless it is enabled."""
+    return jnp.asarray(input), jnp.asarray(weight), None if bias is None else jnp.asarray(bias)
 
 
 def _padding(padding: str | int | Sequence[int], strides: Ints) -> str | Ints:
@@ -332,8 +341,8 @@ def _check_operands(
             f"input of shape {input.shape} has {found} channels, but weight of shape {weight.shape} with "
             f"groups={groups} takes {channels}: make them equal"
         )
-    if bias is not None and np.shape(bias) != (outputs,):
-        raise ValueError(f"bias of shape {np.shape(bias)} must be ({outputs},), one for each output channel")
+    if bias is not None and bias.shape != (outputs,):
+        raise ValueError(f"bias of shape {bias.shape} must be ({outputs},), one for each output channel")
     for name, operand in (("weight", weight), ("bias", bias)):
         if operand is not None and operand.dtype != input.dtype:
             raise TypeError(f"input is {input.dtype} and {name} is {operand.dtype}: cast one to the other's dtype")

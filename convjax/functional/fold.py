@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from convjax import sizes
-from convjax.functional.arguments import check_axes, non_negative, per_axis, positive
+from convjax.functional.arguments import check_axes, non_negative, per_axis, positive, require_one_way
 from convjax.ops import patches
 from convjax.problem import Ints
 
@@ -18,6 +18,8 @@ def unfold(
     dilation: int | Sequence[int] = 1,
     padding: int | Sequence[int] = 0,
     stride: int | Sequence[int] = 1,
+    *,
+    algorithm: None = None,
 ) -> jax.Array:
     """PyTorch's `unfold`: the patches of an image as columns.
 
@@ -31,6 +33,7 @@ def unfold(
         dilation: elements between taps, at least 1; an int or one an axis.
         padding: zeros at both ends, at least 0; an int or one an axis.
         stride: elements between patches, at least 1; an int or one an axis.
+        algorithm: None: patches are read in one way.
 
     Returns:
         (N, C T, L) of input's dtype, L the number of patches.
@@ -50,6 +53,7 @@ def unfold(
     Source:
         https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.unfold.html
     """
+    require_one_way("unfold", algorithm)
     _check_operand("unfold", input, "N, C, H, W")
     kernel, gaps, widths, strides = _read(kernel_size, dilation, padding, stride)
     columns = patches.unfold(input, kernel, strides=strides, padding=widths, dilation=gaps, layout="NCHW")
@@ -63,13 +67,15 @@ def fold(
     dilation: int | Sequence[int] = 1,
     padding: int | Sequence[int] = 0,
     stride: int | Sequence[int] = 1,
+    *,
+    algorithm: None = None,
 ) -> jax.Array:
     """PyTorch's `fold`: the columns of `unfold` added back to where they came from; what overlaps is summed.
 
     Args:
         input: (N, C T, L), or (C T, L) without a batch; floating or complex.
         output_size: H and W of the image, or one int for both.
-        kernel_size, dilation, padding, stride: of `unfold`.
+        kernel_size, dilation, padding, stride, algorithm: of `unfold`.
 
     Returns:
         (N, C, H, W) of input's dtype; half precisions are summed in float32.
@@ -87,6 +93,7 @@ def fold(
     Source:
         https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.fold.html
     """
+    require_one_way("fold", algorithm)
     _check_operand("fold", input, "N, C taps, L")
     size = positive("output_size", per_axis("output_size", output_size, 2))
     kernel, gaps, widths, strides = _read(kernel_size, dilation, padding, stride)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from convjax.functional.arguments import LAYOUTS, require_no_bools
+from convjax.functional.arguments import LAYOUTS, require_no_bools, require_one_way
 from convjax.layout import pad as pad_axes
 from convjax.ops.arguments import per_axis
 from convjax.ops.pad import pad as pad_spatial
@@ -22,6 +22,8 @@ def pad(
     pad: Sequence[int],
     mode: Literal["constant", "reflect", "replicate", "circular"] = "constant",
     value: float | None = None,
+    *,
+    algorithm: None = None,
 ) -> jax.Array:
     """PyTorch's `pad`: cells added at the ends of the last axes, or cropped where negative.
 
@@ -36,6 +38,7 @@ def pad(
         mode: what the cells hold. "reflect" takes fewer cells than the axis is long, "circular" as many as are left
             of it.
         value: of the cells in mode "constant"; None is 0.
+        algorithm: None: cells are copied in one way.
 
     Returns:
         input with every padded axis n long n + lo + hi, in its dtype.
@@ -56,6 +59,7 @@ def pad(
     Source:
         https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.pad.html
     """
+    require_one_way("pad", algorithm)
     if mode not in _MODES:
         raise ValueError(f"mode must be one of {', '.join(_MODES)}, got {mode!r}")
     pairs = _pairs(pad, input.ndim)

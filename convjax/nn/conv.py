@@ -9,8 +9,8 @@ from flax import nnx
 from convjax import sizes
 from convjax.nn.operands import check_groups, hashable, hashable_windows, kernel_sizes, operands, result, steps
 from convjax.ops.arguments import channels_first
-from convjax.ops.conv import SPATIAL_LETTERS, conv_general_dilated
-from convjax.ops.operands import kernel_padding
+from convjax.ops.conv import conv_general_dilated
+from convjax.ops.operands import dimension_numbers, kernel_padding
 from convjax.ops.pad import PaddingMode, pad_by_mode, padding_modes
 from convjax.request import AlgorithmLike, request
 
@@ -102,8 +102,6 @@ class Conv(nnx.Conv):
         widths = kernel_padding(size, self.kernel_size, strides, dilation, padding)
         x, widths = pad_by_mode(x, widths, modes, 2 if first else 1)
 
-        letters = SPATIAL_LETTERS[ndim]
-        order = f"NC{letters}" if first else f"N{letters}C"
         y = self.conv_general_dilated(
             x,
             kernel,
@@ -111,7 +109,7 @@ class Conv(nnx.Conv):
             widths,
             spread,
             dilation,
-            (order, f"{letters}IO", order),
+            dimension_numbers(ndim, first),
             self.feature_group_count,
             precision=self.precision,
             preferred_element_type=self.preferred_element_type,

@@ -9,8 +9,7 @@ import jax.numpy as jnp
 from flax.core import FrozenDict
 
 from convjax.ops.arguments import channels_first, positive_per_axis
-from convjax.ops.conv import SPATIAL_LETTERS
-from convjax.ops.operands import add_bias
+from convjax.ops.operands import SPATIAL_LETTERS, add_bias
 from convjax.problem import Ints
 
 

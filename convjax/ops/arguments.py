@@ -1,7 +1,7 @@
 """Reading arguments: one value or one per axis, the forms of padding, layouts and unbatched inputs."""
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +36,9 @@ def padding_pairs(padding: Padding, size: Ints, extent: Ints, strides: Ints) -> 
     if isinstance(padding, str):
         return _named_padding(padding, size, extent, strides)
     ndim = len(size)
-    entries = (padding,) * ndim if isinstance(padding, int | np.integer) else tuple(padding)
+    if not isinstance(padding, int | Iterable | np.integer):
+        raise TypeError(f"padding must be a name, an int, or an int or (lo, hi) for each axis, got {padding!r}")
+    entries = tuple(padding) if isinstance(padding, Iterable) else (padding,) * ndim
     if len(entries) != ndim:
         raise ValueError(
             f"padding has {len(entries)} entries for {ndim} spatial axes: give one int, or an int or (lo, hi) for each"
@@ -81,13 +83,14 @@ def spatial_axes(x: jax.Array, per_axis: object, layout: str | None) -> int:
     """As many as an argument has entries or the layout letters; else all of x but channels and, from rank 3, batch."""
     if isinstance(per_axis, Sequence) and not isinstance(per_axis, str):
         return len(per_axis)
-    if layout is not None:
+    if isinstance(layout, str):
         return len(layout) - 2
     return x.ndim - 2 if x.ndim > 2 else x.ndim - 1
 
 
 def with_batch(x: jax.Array, ndim: int, name: str = "x") -> tuple[jax.Array, bool]:
-    """x with a batch axis, and whether one was added."""
+    """x as an array with a batch axis, and whether one was added."""
+    x = jnp.asarray(x)
     if x.ndim == ndim + 2:
         return x, False
     if x.ndim == ndim + 1:
@@ -95,6 +98,13 @@ def with_batch(x: jax.Array, ndim: int, name: str = "x") -> tuple[jax.Array, boo
     raise ValueError(
         f"{name} of shape {x.shape} must have {ndim + 2} axes for {ndim} spatial axes, or {ndim + 1} without a batch"
     )
+
+
+def integer(name: str, value: int) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {value!r}") from None
 
 
 def require_floating(operation: str, x: jax.Array) -> None:

@@ -8,13 +8,22 @@ from jax import lax
 
 from convjax import primitive
 from convjax.ops.arguments import Padding, channels_first, positive_per_axis, with_batch
-from convjax.ops.operands import add_bias, check_bias, check_dtypes, check_groups, kernel_padding
+from convjax.ops.operands import (
+    add_bias,
+    check_bias,
+    check_groups,
+    dimension_numbers,
+    kernel_axes,
+    kernel_padding,
+    of_one_dtype,
+    of_rank,
+    result_dtype,
+)
 from convjax.ops.pad import PaddingMode, pad_by_mode, padding_modes
 from convjax.problem import require_positive
 from convjax.request import AlgorithmLike, request
 
 PrecisionLike = str | lax.Precision | tuple[Any, Any] | None
-SPATIAL_LETTERS = {1: "W", 2: "HW", 3: "DHW"}
 
 
 def conv_general_dilated(
@@ -63,7 +72,7 @@ def conv_general_dilated(
         ("lhs_dilation", lhs_dilation),
         ("rhs_dilation", rhs_dilation),
     ):
-        require_positive(name, values or ())
+        require_positive(name, () if values is None else values)
     return primitive.conv(
         lhs,
         rhs,
@@ -104,7 +113,8 @@ def conv(
 
     Args:
         x: (N, *spatial, C), or (*spatial, C) without a batch; channels first under `layout`.
-        w: (*kernel, C // G, K), in every layout.
+        w: (*kernel, C // G, K), in every layout, of x's dtype. Where one holds integers and the other fractions, or one
+            real and the other complex numbers, both are read as the latter.
         bias: (K,).
         strides: elements between windows, at least 1.
         padding: cells added (negative: cropped) at the ends of each axis: an int, one int per axis, (lo, hi)
@@ -114,7 +124,8 @@ def conv(
         groups: G.
         layout: None for channels last, or "NCW", "NCHW", "NCDHW".
         precision: as lax; also bounds the stated error of the algorithms that may be chosen.
-        preferred_element_type: dtype of sums and result; None is x's dtype, half precisions summed in float32.
+        preferred_element_type: dtype of sums and result, at least 32 bits for integers; None is that of x and w, half
+            precisions summed in float32.
         algorithm: see `conv_general_dilated`.
 
     Returns:
@@ -122,7 +133,7 @@ def conv(
 
     Raises:
         ValueError: shapes, groups or sizes that do not fit together, naming both numbers.
-        TypeError: x and w differ in dtype.
+        TypeError: x and w of two precisions; sums or a bias that the result's dtype cannot hold.
 
     Example:
         >>> import jax.numpy as jnp
@@ -135,10 +146,9 @@ def conv(
     Source:
         Dumoulin and Visin, A guide to convolution arithmetic for deep learning, arXiv:1603.07285.
     """
-    ndim = w.ndim - 2
-    if ndim not in SPATIAL_LETTERS:
-        raise ValueError(f"w of shape {w.shape} must have 3, 4 or 5 axes: 1 to 3 spatial axes, C // groups and K")
+    ndim = kernel_axes(w, "C // groups and K")
     x, added = with_batch(x, ndim)
+    x, w = of_one_dtype(x=x, w=w)
     strides, dilation = positive_per_axis("strides", strides, ndim), positive_per_axis("dilation", dilation, ndim)
     first = channels_first(layout, ndim)
     _check_operands(x, w, bias, groups, x.shape[1 if first else -1], preferred_element_type)
@@ -148,15 +158,13 @@ def conv(
     modes = padding_modes(padding_mode, ndim)
     x, widths = pad_by_mode(x, widths, modes, 2 if first else 1)
 
-    letters = SPATIAL_LETTERS[ndim]
-    x_order = f"NC{letters}" if first else f"N{letters}C"
     y = conv_general_dilated(
         x,
         w,
         strides,
         widths,
         rhs_dilation=dilation,
-        dimension_numbers=(x_order, f"{letters}IO", x_order),
+        dimension_numbers=dimension_numbers(ndim, first),
         feature_group_count=groups,
         precision=precision,
         preferred_element_type=preferred_element_type,
@@ -175,7 +183,7 @@ def conv1d(x: jax.Array, w: jax.Array, **options: Any) -> jax.Array:
         >>> conv1d(jnp.ones((2, 10, 4)), jnp.ones((3, 4, 6)), padding="CAUSAL").shape
         (2, 10, 6)
     """
-    return _conv_of_rank(1, x, w, options)
+    return of_rank(conv, 1, "C // groups, K", x, w, options)
 
 
 def conv2d(x: jax.Array, w: jax.Array, **options: Any) -> jax.Array:
@@ -186,7 +194,7 @@ def conv2d(x: jax.Array, w: jax.Array, **options: Any) -> jax.Array:
         >>> conv2d(jnp.ones((2, 3, 10, 10)), jnp.ones((3, 3, 3, 5)), layout="NCHW").shape
         (2, 5, 8, 8)
     """
-    return _conv_of_rank(2, x, w, options)
+    return of_rank(conv, 2, "C // groups, K", x, w, options)
 
 
 def conv3d(x: jax.Array, w: jax.Array, **options: Any) -> jax.Array:
@@ -197,7 +205,7 @@ def conv3d(x: jax.Array, w: jax.Array, **options: Any) -> jax.Array:
         >>> conv3d(jnp.ones((1, 4, 10, 10, 5)), jnp.ones((2, 2, 2, 5, 4))).shape
         (1, 3, 9, 9, 4)
     """
-    return _conv_of_rank(3, x, w, options)
+    return of_rank(conv, 3, "C // groups, K", x, w, options)
 
 
 def convolve(x: jax.Array, w: jax.Array, **options: Any) -> jax.Array:
@@ -228,14 +236,6 @@ def convolve(x: jax.Array, w: jax.Array, **options: Any) -> jax.Array:
     return conv(x, lax.rev(w, range(w.ndim - 2)), **options)
 
 
-def _conv_of_rank(ndim: int, x: jax.Array, w: jax.Array, options: dict[str, Any]) -> jax.Array:
-    if w.ndim != ndim + 2:
-        raise ValueError(
-            f"w of shape {w.shape} must have {ndim + 2} axes for conv{ndim}d: {ndim} spatial, C // groups, K"
-        )
-    return conv(x, w, **options)
-
-
 def _check_operands(
     x: jax.Array, w: jax.Array, bias: jax.Array | None, groups: int, channels: int, preferred: Any
 ) -> None:
@@ -246,5 +246,4 @@ def _check_operands(
             f"w of shape {w.shape} takes {inputs} channels a group, but x has {channels} in {groups} groups: "
             f"w needs {channels // groups}"
         )
-    check_dtypes(x, w, preferred)
-    check_bias(bias, outputs)
+    check_bias(bias, outputs, result_dtype(x.dtype, preferred))

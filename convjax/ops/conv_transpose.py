@@ -9,8 +9,17 @@ from jax import lax
 
 from convjax import sizes
 from convjax.ops.arguments import Padding, channels_first, padding_pairs, per_axis, positive_per_axis, with_batch
-from convjax.ops.conv import SPATIAL_LETTERS, PrecisionLike, conv_general_dilated
-from convjax.ops.operands import add_bias, check_bias, check_dtypes, check_groups
+from convjax.ops.conv import PrecisionLike, conv_general_dilated
+from convjax.ops.operands import (
+    add_bias,
+    check_bias,
+    check_groups,
+    dimension_numbers,
+    kernel_axes,
+    of_one_dtype,
+    of_rank,
+    result_dtype,
+)
 from convjax.ops.pad import PaddingMode, pad_by_mode, padding_modes
 from convjax.problem import Ints, Pads
 from convjax.request import AlgorithmLike
@@ -59,11 +68,11 @@ def conv_transpose(
 
     Returns:
         (N, *output, K) in x's layout, where output = (n - 1) s - lo - hi + d (k - 1) + 1 + output_padding, and for
-        "SAME" and "SAME_LOWER" output = n s.
+        "SAME" and "SAME_LOWER" output = n s; of an empty axis comes an empty one.
 
     Raises:
         ValueError: shapes, groups or sizes that do not fit together, naming both numbers.
-        TypeError: x and w differ in dtype.
+        TypeError: as `conv`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -76,10 +85,9 @@ def conv_transpose(
     Source:
         Dumoulin and Visin, A guide to convolution arithmetic for deep learning, arXiv:1603.07285, section 4.
     """
-    ndim = w.ndim - 2
-    if ndim not in SPATIAL_LETTERS:
-        raise ValueError(f"w of shape {w.shape} must have 3, 4 or 5 axes: 1 to 3 spatial axes, C and K // groups")
+    ndim = kernel_axes(w, "C and K // groups")
     x, added = with_batch(x, ndim)
+    x, w = of_one_dtype(x=x, w=w)
     strides, dilation = positive_per_axis("strides", strides, ndim), positive_per_axis("dilation", dilation, ndim)
     first = channels_first(layout, ndim)
     _check_operands(x, w, bias, groups, x.shape[1 if first else -1], preferred_element_type)
@@ -92,8 +100,6 @@ def conv_transpose(
     cropped = tuple(pair if mode == "zeros" else (0, 0) for pair, mode in zip(widths, modes, strict=True))
     computed = tuple(n + sum(pair) - sum(crop) for n, pair, crop in zip(output, widths, cropped, strict=True))
 
-    letters = SPATIAL_LETTERS[ndim]
-    x_order = f"NC{letters}" if first else f"N{letters}C"
     # Profiles and `count` see it; without a stride nothing else tells it from a convolution.
     with jax.named_scope("conv_transpose"):
         y = conv_general_dilated(
@@ -103,7 +109,7 @@ def conv_transpose(
             padding_of_adjoint(size, computed, extent, strides, cropped),
             lhs_dilation=strides,
             rhs_dilation=dilation,
-            dimension_numbers=(x_order, f"{letters}IO", x_order),
+            dimension_numbers=dimension_numbers(ndim, first),
             feature_group_count=groups,
             precision=precision,
             preferred_element_type=preferred_element_type,
@@ -124,7 +130,7 @@ def conv_transpose1d(x: jax.Array, w: jax.Array, **options: Any) -> jax.Array:
         >>> conv_transpose1d(jnp.ones((2, 5, 4)), jnp.ones((4, 4, 6)), strides=2, padding=1).shape
         (2, 10, 6)
     """
-    return _of_rank(1, x, w, options)
+    return of_rank(conv_transpose, 1, "C, K // groups", x, w, options)
 
 
 def conv_transpose2d(x: jax.Array, w: jax.Array, **options: Any) -> jax.Array:
@@ -136,7 +142,7 @@ def conv_transpose2d(x: jax.Array, w: jax.Array, **options: Any) -> jax.Array:
         ...                  dilation=(3, 1)).shape
         (1, 97, 50, 1)
     """
-    return _of_rank(2, x, w, options)
+    return of_rank(conv_transpose, 2, "C, K // groups", x, w, options)
 
 
 def conv_transpose3d(x: jax.Array, w: jax.Array, **options: Any) -> jax.Array:
@@ -147,15 +153,7 @@ def conv_transpose3d(x: jax.Array, w: jax.Array, **options: Any) -> jax.Array:
         >>> conv_transpose3d(jnp.ones((1, 4, 6, 6, 8)), jnp.ones((2, 2, 2, 8, 4)), strides=2).shape
         (1, 8, 12, 12, 4)
     """
-    return _of_rank(3, x, w, options)
-
-
-def _of_rank(ndim: int, x: jax.Array, w: jax.Array, options: dict[str, Any]) -> jax.Array:
-    if w.ndim != ndim + 2:
-        raise ValueError(
-            f"w of shape {w.shape} must have {ndim + 2} axes for conv_transpose{ndim}d: {ndim} spatial, C, K // groups"
-        )
-    return conv_transpose(x, w, **options)
+    return of_rank(conv_transpose, 3, "C, K // groups", x, w, options)
 
 
 def _check_operands(
@@ -165,8 +163,7 @@ def _check_operands(
     check_groups(groups, channels, outputs)
     if inputs != channels:
         raise ValueError(f"w of shape {w.shape} takes {inputs} channels, but x has {channels}: w needs {channels}")
-    check_dtypes(x, w, preferred)
-    check_bias(bias, outputs)
+    check_bias(bias, outputs, result_dtype(x.dtype, preferred))
 
 
 def transposed_size(
@@ -204,19 +201,25 @@ def transposed_size(
         widths = padding_pairs(padding, output, extent, strides)
     else:
         widths = padding_pairs(padding, size, extent, strides)
-        least = [sizes.transposed(n, e, s, *pair) for n, e, s, pair in zip(size, extent, strides, widths, strict=True)]
+        least = [
+            sizes.transposed(n, e, s, *pair) if n else 0  # of nothing comes nothing, as in `conv`
+            for n, e, s, pair in zip(size, extent, strides, widths, strict=True)
+        ]
         output = tuple(n + e for n, e in zip(least, extra, strict=True)) if wanted is None else wanted
         ranges = [(n, n + s - 1) for n, s in zip(least, strides, strict=True)]
 
     for axis, (n, pair, (low, high)) in enumerate(zip(output, widths, ranges, strict=True)):
-        if wanted is not None and not low <= n <= high:
+        fewest = min(size[axis], 1)
+        most = n if wanted is None else high
+        if most < fewest:
             raise ValueError(
-                f"output_size {n} of spatial axis {axis} must be {low} to {high}: "
-                f"no other size convolves to the {size[axis]} elements of x"
+                f"padding {pair} leaves {most} elements of spatial axis {axis}: "
+                f"crop {1 - most} fewer of the {most + sum(pair)}"
             )
-        if n < 1:
+        if wanted is not None and not max(low, fewest) <= n <= high:
             raise ValueError(
-                f"padding {pair} leaves {n} elements of spatial axis {axis}: crop {1 - n} fewer of the {n + sum(pair)}"
+                f"output_size {n} of spatial axis {axis} must be {max(low, fewest)} to {high}: "
+                f"no other size convolves to the {size[axis]} elements of x"
             )
     return output, widths
 

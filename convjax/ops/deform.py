@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from convjax import sizes
-from convjax.ops.arguments import Padding, channels_first, padding_pairs, positive_per_axis, with_batch
+from convjax.ops.arguments import Padding, channels_first, integer, padding_pairs, positive_per_axis, with_batch
 from convjax.ops.conv import PrecisionLike, conv
 from convjax.request import AlgorithmLike
 
@@ -102,6 +102,7 @@ def deform_conv2d(
         _check_features(name, array, plain.shape, -3 if first else -1, offset_groups, taps, numbers)
 
     x, added = with_batch(x, 2)
+    offset = jnp.asarray(offset)
     if added:
         offset, mask = offset[None], None if mask is None else mask[None]
     if first:
@@ -199,7 +200,7 @@ def _check_floating(**operands: jax.Array | None) -> None:
 
 def _check_groups(shape: Sequence[int], offset_groups: int, channel_axis: int) -> None:
     channels = shape[channel_axis]
-    if offset_groups < 1:
+    if integer("offset_groups", offset_groups) < 1:
         raise ValueError(f"offset_groups must be at least 1, got {offset_groups}")
     if channels % offset_groups:
         raise ValueError(f"offset_groups={offset_groups} must divide the {channels} channels of x")

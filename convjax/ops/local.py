@@ -11,7 +11,7 @@ from jax import lax
 from convjax.dtypes import accumulator
 from convjax.ops.arguments import Padding, channels_first, positive_per_axis, with_batch
 from convjax.ops.conv import PrecisionLike
-from convjax.ops.operands import check_dtypes
+from convjax.ops.operands import check_bias_dtype, of_one_dtype, result_dtype
 from convjax.ops.patches import unfold
 
 
@@ -53,7 +53,7 @@ def conv_local(
 
     Raises:
         ValueError: shapes or sizes that do not fit together, saying what would.
-        TypeError: x and w differ in dtype.
+        TypeError: as `conv`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -71,14 +71,14 @@ def conv_local(
         )
     kernel = positive_per_axis("kernel_size", kernel_size, ndim)
     x, added = with_batch(x, ndim)
-    check_dtypes(x, w, preferred_element_type)
+    x, w = of_one_dtype(x=x, w=w)
+    dtype = result_dtype(x.dtype, preferred_element_type)
     first = channels_first(layout, ndim)
     x = jnp.moveaxis(x, 1, -1) if first else x
     columns = unfold(x, kernel, strides=strides, padding=padding, dilation=dilation)  # N *output TC
     batch, *output, features = columns.shape
     _check_shapes(w, bias, (*output, features), f"{math.prod(kernel)} taps times {x.shape[-1]} channels")
 
-    dtype = jnp.dtype(x.dtype if preferred_element_type is None else preferred_element_type)
     y = lax.dot_general(  # P N K
         columns.reshape(batch, math.prod(output), features),
         w.reshape(math.prod(output), features, w.shape[-1]),
@@ -88,6 +88,7 @@ def conv_local(
     )
     y = jnp.moveaxis(y, 0, 1).reshape(batch, *output, w.shape[-1])
     if bias is not None:
+        check_bias_dtype(bias, dtype)
         y += lax.broadcast_in_dim(bias.astype(y.dtype), y.shape, range(y.ndim - bias.ndim, y.ndim))
     y = jnp.moveaxis(y.astype(dtype), -1, 1) if first else y.astype(dtype)
     return y[0] if added else y

@@ -13,6 +13,7 @@ from convjax import window_primitive
 from convjax.algorithms.window.geometry import better
 from convjax.layout import pad, window_slice
 from convjax.ops.arguments import Padding
+from convjax.ops.operands import of_one_dtype
 from convjax.ops.pool import read_windows
 from convjax.problem import WindowSpec
 from convjax.request import request
@@ -41,7 +42,7 @@ def dilation2d(
 
     Args:
         x: (N, H, W, C), or (H, W, C) without a batch; channels first under `layout`. Any real dtype.
-        w: (R, S, C), the structuring element, in every layout; of x's dtype.
+        w: (R, S, C), the structuring element, in every layout; of x's dtype, or integers beside fractions.
         strides: elements between windows.
         padding, dilation, layout: as `max_pool`.
 
@@ -50,7 +51,7 @@ def dilation2d(
 
     Raises:
         ValueError: sizes that do not fit together, or a window without any element of x.
-        TypeError: x and w differ in dtype, or are not real.
+        TypeError: x and w differ in precision, or are not real.
 
     Example:
         >>> import jax.numpy as jnp
@@ -115,7 +116,7 @@ def _extremum(
 
     The winner does not vary, so the result is linear in both and has derivatives of any order and mode.
     """
-    _check_operands(x, w)
+    x, w = _operands(x, w)
     pool = read_windows(x, w.shape[:2], strides, padding, dilation, False, layout)
     channel_axis = _channel_axis(pool.first)
     if pool.x.shape[channel_axis] != w.shape[2]:
@@ -149,12 +150,12 @@ def _winner(problem: WindowSpec, first: int, x: jax.Array, taps: jax.Array) -> j
         seen = window_slice(lax.dynamic_slice(padded, start, spans), first, (0, 0), counts, strides)
         return seen.astype(taps.dtype) + _along(taps[tap], _channel_axis(first))
 
-    def consider(tap: jax.Array, best: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    def consider(tap: jax.Array | int, best: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         value, winner = best
         candidate = sums(tap)
         wins = (winner < 0) | better(problem, candidate, value)
         wins = wins & _along(real[0][tap // window[1]], first) & _along(real[1][tap % window[1]], first + 1)
-        return jnp.where(wins, candidate, value), jnp.where(wins, tap.astype(jnp.int32), winner)
+        return jnp.where(wins, candidate, value), jnp.where(wins, jnp.asarray(tap, jnp.int32), winner)
 
     some = sums(0)  # the first real tap takes its place, whatever it is
     none = jnp.full_like(some, -1, dtype=jnp.int32)
@@ -187,10 +188,11 @@ def _channel_axis(first: int) -> int:
     return 1 if first == 2 else 3
 
 
-def _check_operands(x: jax.Array, w: jax.Array) -> None:
+def _operands(x: jax.Array, w: jax.Array) -> list[jax.Array]:
+    """x and w in one dtype that is real."""
     if w.ndim != 3:
         raise ValueError(f"w of shape {w.shape} must have 3 axes: R, S and the channels of x")
-    if x.dtype != w.dtype:
-        raise TypeError(f"x is {x.dtype} and w is {w.dtype}: cast one to the other's dtype")
+    x, w = of_one_dtype(x=x, w=w)
     if not jnp.issubdtype(x.dtype, jnp.floating) and not jnp.issubdtype(x.dtype, jnp.integer):
         raise TypeError(f"x is {x.dtype}, which has no order or no sums: cast it to a real dtype")
+    return [x, w]

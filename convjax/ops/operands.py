@@ -1,31 +1,94 @@
 """What every convolution asks of its operands and sizes, and the bias that it adds."""
 
+import functools
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from convjax import sizes
-from convjax.ops.arguments import Padding, padding_pairs
+from convjax.ops.arguments import Padding, integer, padding_pairs
 from convjax.problem import Ints, Pads
+
+SPATIAL_LETTERS = {1: "W", 2: "HW", 3: "DHW"}
+# Each kind of numbers holds those before it.
+_KINDS = (jnp.bool_, jnp.integer, jnp.floating, jnp.complexfloating)
+
+
+def kernel_axes(w: jax.Array, channels: str, name: str = "w") -> int:
+    """How many spatial axes a kernel has, whose two axes of channels, the last, are said by `channels`."""
+    ndim = w.ndim - 2
+    if ndim not in SPATIAL_LETTERS:
+        raise ValueError(f"{name} of shape {w.shape} must have 3, 4 or 5 axes: 1 to 3 spatial axes, {channels}")
+    if 0 in w.shape[:ndim]:
+        raise ValueError(f"{name} of shape {w.shape} has no taps: each spatial axis must have at least 1")
+    return ndim
+
+
+def of_rank(
+    function: Callable[..., jax.Array], ndim: int, channels: str, x: jax.Array, w: jax.Array, options: dict[str, Any]
+) -> jax.Array:
+    """`function` where w has `ndim` spatial axes and then `channels`."""
+    if w.ndim != ndim + 2:
+        name = f"{function.__name__}{ndim}d"
+        raise ValueError(f"w of shape {w.shape} must have {ndim + 2} axes for {name}: {ndim} spatial, {channels}")
+    return function(x, w, **options)
+
+
+def dimension_numbers(ndim: int, first: bool) -> tuple[str, str, str]:
+    """The axes of x, of w (*kernel, inputs, outputs) and of the result by letter; channels first or last."""
+    letters = SPATIAL_LETTERS[ndim]
+    order = f"NC{letters}" if first else f"N{letters}C"
+    return order, f"{letters}IO", order
+
+
+def of_one_dtype(**operands: jax.Array) -> list[jax.Array]:
+    """The operands in one dtype: integers beside fractions become fractions, as in `jax.numpy`.
+
+    Two dtypes of one kind are refused: which precision is meant is for the caller to say.
+    """
+    arrays = [jnp.asarray(operand) for operand in operands.values()]
+    dtypes = {array.dtype for array in arrays}
+    if len(dtypes) > len(set(map(_kind, dtypes))):
+        *said, last = [f"{name} is {array.dtype}" for name, array in zip(operands, arrays, strict=True)]
+        raise TypeError(f"{', '.join(said)} and {last}: cast them to one dtype")
+    dtype = functools.reduce(jnp.promote_types, dtypes)
+    return [array.astype(dtype) for array in arrays]
+
+
+def result_dtype(operand: np.dtype, preferred: Any) -> np.dtype:
+    """The dtype of sums of products of `operand`; refuses one that cannot hold them."""
+    if operand == jnp.bool_:
+        raise TypeError("x and w are bool, which have no sum: cast them to an integer or floating dtype first")
+    dtype = operand if preferred is None else jax.dtypes.canonicalize_dtype(preferred)
+    if jnp.issubdtype(dtype, jnp.integer) and dtype.itemsize < 4:
+        raise TypeError(f"sums of {operand} products overflow {dtype}: pass preferred_element_type=jnp.int32")
+    if jnp.promote_types(operand, dtype) != dtype:
+        raise TypeError(f"preferred_element_type {dtype} cannot hold products of {operand}: pass a wider dtype or None")
+    return dtype
 
 
 def check_groups(groups: int, channels: int, outputs: int) -> None:
-    if groups < 1:
+    if integer("groups", groups) < 1:
         raise ValueError(f"groups must be at least 1, got {groups}")
     if channels % groups or outputs % groups:
         raise ValueError(f"groups={groups} must divide the {channels} channels of x and the {outputs} outputs of w")
 
 
-def check_dtypes(x: jax.Array, w: jax.Array, preferred: object) -> None:
-    if x.dtype != w.dtype:
-        raise TypeError(f"x is {x.dtype} and w is {w.dtype}: cast one to the other's dtype")
-    if jnp.issubdtype(x.dtype, jnp.integer) and x.dtype.itemsize < 4 and preferred is None:
-        raise TypeError(f"sums of {x.dtype} products overflow {x.dtype}: pass preferred_element_type=jnp.int32")
+def check_bias(bias: jax.Array | None, outputs: int, dtype: np.dtype) -> None:
+    if bias is None:
+        return
+    if np.shape(bias) != (outputs,):
+        raise ValueError(f"bias of shape {np.shape(bias)} must be ({outputs},), one for each output channel of w")
+    check_bias_dtype(bias, dtype)
 
 
-def check_bias(bias: jax.Array | None, outputs: int) -> None:
-    if bias is not None and bias.shape != (outputs,):
-        raise ValueError(f"bias of shape {bias.shape} must be ({outputs},), one for each output channel of w")
+def check_bias_dtype(bias: jax.Array, dtype: np.dtype) -> None:
+    if _kind(bias.dtype) > _kind(dtype):
+        raise TypeError(f"bias is {bias.dtype}, which a result of {dtype} cannot hold: cast bias, or x and w")
 
 
 def add_bias(y: jax.Array, bias: jax.Array, axis: int) -> jax.Array:
@@ -48,3 +111,7 @@ def kernel_padding(size: Ints, kernel: Ints, strides: Ints, dilation: Ints, padd
                 f"dilated kernel's {e}: the output would be empty; pad by {e - n} or more in all"
             )
     return widths
+
+
+def _kind(dtype: np.dtype) -> int:
+    return next(i for i, kind in enumerate(_KINDS) if jnp.issubdtype(dtype, kind))

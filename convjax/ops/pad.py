@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from convjax.dtypes import accumulator
 from convjax.layout import pad as pad_axes
 from convjax.ops.arguments import Padding, channels_first, padding_pairs, spatial_axes, with_batch
 from convjax.problem import Pads
@@ -16,12 +17,12 @@ _NUMPY_MODE = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 PADDING_MODES = ("zeros", *_NUMPY_MODE)
 
 
-def padding_modes(mode: PaddingMode | Sequence[PaddingMode], ndim: int) -> tuple[str, ...]:
-    """One mode an axis."""
-    modes = (mode,) * ndim if isinstance(mode, str) else tuple(mode)
+def padding_modes(mode: PaddingMode | Sequence[PaddingMode], ndim: int, name: str = "padding_mode") -> tuple[str, ...]:
+    """One mode an axis, from the argument called `name`."""
+    modes = tuple(mode) if isinstance(mode, Sequence) and not isinstance(mode, str) else (mode,) * ndim
     if len(modes) != ndim or any(m not in PADDING_MODES for m in modes):
         raise ValueError(
-            f"padding_mode must be one of {', '.join(PADDING_MODES)}, or one for each of {ndim} axes, got {mode!r}"
+            f"{name} must be one of {', '.join(PADDING_MODES)}, or one for each of {ndim} axes, got {mode!r}"
         )
     return modes
 
@@ -39,13 +40,15 @@ def pad(
     "circular" b c a b c a b. A reflection or circle longer than the line goes on periodically.
 
     Args:
-        x: (N, *spatial, C), or (*spatial, C) without a batch; channels first under `layout`.
-        widths: an int, one int per spatial axis, or (lo, hi) pairs; negative crops.
+        x: (N, *spatial, C), or (*spatial, C) without a batch; channels first under `layout`. Any dtype.
+        widths: an int, one int per spatial axis, or (lo, hi) pairs; negative crops. One int means as many axes as x
+            has between batch and channels, where x of three axes has a batch.
         mode: what the cells hold, or one mode per spatial axis.
         layout: None for channels last, or "NCW", "NCHW", "NCDHW".
 
     Returns:
-        x with every spatial axis n long n + lo + hi, in its dtype.
+        x with every spatial axis n long n + lo + hi, in its dtype. The gradients of half precisions are summed in
+        float32.
 
     Raises:
         ValueError: widths that crop more than there is, or cells copied from an axis of size 0.
@@ -62,7 +65,7 @@ def pad(
     x, added = with_batch(x, ndim)
     first = 2 if channels_first(layout, ndim) else 1
     pairs = padding_pairs(widths, (0,) * ndim, (0,) * ndim, (1,) * ndim)
-    y, left = pad_by_mode(x, pairs, padding_modes(mode, ndim), first)
+    y, left = pad_by_mode(x, pairs, padding_modes(mode, ndim, "mode"), first)
     y = pad_axes(y, [(0, 0)] * first + list(left) + [(0, 0)] * (x.ndim - first - ndim), [0] * x.ndim)
     return y[0] if added else y
 
@@ -73,6 +76,7 @@ def pad_by_mode(x: jax.Array, widths: Pads, modes: Sequence[str], first: int) ->
     Negative widths crop. A reflection or circle longer than the input continues periodically.
     """
     left = []
+    dtype = x.dtype
     for axis, ((lo, hi), mode) in enumerate(zip(widths, modes, strict=True), first):
         size = x.shape[axis]
         if size + min(lo, 0) + min(hi, 0) < 0:
@@ -85,5 +89,5 @@ def pad_by_mode(x: jax.Array, widths: Pads, modes: Sequence[str], first: int) ->
         if (lo > 0 or hi > 0) and x.shape[axis] == 0:
             raise ValueError(f"padding_mode {mode!r} cannot fill ({lo}, {hi}) from an axis of size 0")
         pairs = [(max(lo, 0), max(hi, 0)) if a == axis else (0, 0) for a in range(x.ndim)]
-        x = jnp.pad(x, pairs, mode=_NUMPY_MODE[mode])
-    return x, tuple(left)
+        x = jnp.pad(x.astype(accumulator(dtype)), pairs, mode=_NUMPY_MODE[mode])  # the gradient adds in this dtype
+    return x.astype(dtype), tuple(left)

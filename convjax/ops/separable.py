@@ -6,6 +6,7 @@ import jax
 
 from convjax.ops.arguments import channels_first, with_batch
 from convjax.ops.conv import PrecisionLike, conv
+from convjax.ops.operands import kernel_axes, of_one_dtype
 
 
 def depthwise_conv(x: jax.Array, w: jax.Array, **options: Any) -> jax.Array:
@@ -22,7 +23,7 @@ def depthwise_conv(x: jax.Array, w: jax.Array, **options: Any) -> jax.Array:
         (N, *output, C M).
 
     Raises:
-        ValueError: as `conv`.
+        ValueError, TypeError: as `conv`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -69,7 +70,7 @@ def separable_conv(
 
     Raises:
         ValueError: as `conv`; or w_pointwise does not take the C M channels, naming both numbers.
-        TypeError: x and the kernels differ in dtype.
+        TypeError: as `conv`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -84,20 +85,15 @@ def separable_conv(
     if "groups" in options:
         raise ValueError("separable_conv has one group a channel, then one in all: leave groups out")
     _check_filters("w_depthwise", w_depthwise, x, layout)
+    x, w_depthwise, w_pointwise = of_one_dtype(x=x, w_depthwise=w_depthwise, w_pointwise=w_pointwise)
     w = _pointwise_kernel(w_pointwise, w_depthwise)
-    if not x.dtype == w_depthwise.dtype == w.dtype:
-        raise TypeError(
-            f"x is {x.dtype}, w_depthwise {w_depthwise.dtype} and w_pointwise {w.dtype}: cast them to one dtype"
-        )
     both = {"layout": layout, "precision": precision, "preferred_element_type": preferred_element_type}
     y = depthwise_conv(x, w_depthwise, **both, **options)
     return conv(y, w.astype(y.dtype), bias=bias, **both)
 
 
 def _check_filters(name: str, w: jax.Array, x: jax.Array, layout: str | None) -> None:
-    ndim = w.ndim - 2
-    if not 1 <= ndim <= 3:
-        raise ValueError(f"{name} of shape {w.shape} must have 3, 4 or 5 axes: 1 to 3 spatial axes, C and M")
+    ndim = kernel_axes(w, "C and M", name)
     channels = with_batch(x, ndim)[0].shape[1 if channels_first(layout, ndim) else -1]
     if w.shape[-2] != channels:
         raise ValueError(
