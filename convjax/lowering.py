@@ -70,8 +70,9 @@ def _jitted(fn: Bound | Filled) -> Callable[..., Any]:
 
 
 def bind_eagerly(primitive: Primitive, *operands: Any, **params: Any) -> Any:
-    """An eager call: one jitted program per problem, kept."""
-    return _program(primitive, tuple(sorted(params.items())))(*operands)
+    """An eager call: one jitted program per problem, kept; as those of jax's primitives, also where jit is disabled."""
+    with jax.disable_jit(False):
+        return _program(primitive, tuple(sorted(params.items())))(*operands)
 
 
 @functools.lru_cache(maxsize=4096)
