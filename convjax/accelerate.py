@@ -9,7 +9,7 @@ from jax import lax
 from jax.extend import core
 from jax.extend.core.primitives import conv_general_dilated_p, ge_p, reduce_window_p
 
-from convjax import window_primitive
+from convjax import in_place, window_primitive
 from convjax.primitive import conv_p
 from convjax.problem import ConvSpec
 from convjax.request import Request, request
@@ -32,13 +32,17 @@ def accelerate(fn: Callable[P, R]) -> Callable[P, R]:
 
     Args:
         fn: any function that `jax.jit` could trace. The arrays in its arguments are traced; all else, Python's and
-            NumPy's scalars included, reaches it as given.
+            NumPy's scalars included, reaches it as given. Modules of Flax NNX among them may change in place.
 
     Returns:
         A function of the same arguments and results. Convolutions agree with lax's within their algorithm's stated
         error. Poolings agree exactly but for two corners of the gradient of maxima and minima: it goes to the first
         NaN of a window, where lax passes on to what follows the last one, and to a real element of a window of
         infinities, where lax may lose it to padding.
+
+    Raises:
+        TypeError: fn is not callable.
+        ValueError: called, fn changes an argument in place that is no module of NNX, and does not return the new one.
 
     Example:
         >>> import jax, jax.numpy as jnp, convjax
@@ -51,10 +55,12 @@ def accelerate(fn: Callable[P, R]) -> Callable[P, R]:
         >>> [row.role for row in convjax.explain(jax.grad(accelerate(loss)), w).rows]
         ['fprop', 'wgrad']
     """
+    if not callable(fn):
+        raise TypeError(f"fn must be a function, got {type(fn).__name__}: pass the function itself, not its result")
 
     @functools.wraps(fn, updated=())
     def accelerated(*args: P.args, **kwargs: P.kwargs) -> R:
-        return _rewriter(request(None, "conv")).call(fn, args, kwargs)
+        return in_place.call(_rewriter(request(None, "conv")).call, fn, args, kwargs)
 
     return accelerated
 

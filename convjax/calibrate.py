@@ -88,8 +88,7 @@ def calibrate(*, seconds: float = 20.0) -> Device:
 
 def _probes() -> list[_Probe]:
     """In an order in which each needs only the rates before it."""
-    unit = jnp.eye(8)
-    streamed = jnp.ones(_STREAMED)
+    unit, streamed = jnp.eye(8, dtype=jnp.float32), jnp.ones(_STREAMED, jnp.float32)
     return [
         _Probe("call", timing.compile_program(_chain, unit), Cost(calls=_CHAIN)),
         _Probe("memory", timing.compile_program(lambda x: x + 1, streamed), Cost(bytes=2.0 * streamed.nbytes)),
@@ -105,7 +104,7 @@ def _chain(x: jax.Array) -> jax.Array:
 
 
 def _convolution(name: str, algorithm: Algorithm, problem: ConvSpec) -> _Probe:
-    lhs, rhs = jnp.ones(problem.lhs_shape), jnp.ones(problem.rhs_shape)
+    lhs, rhs = (jnp.ones(shape, jnp.float32) for shape in (problem.lhs_shape, problem.rhs_shape))
     return _Probe(
         name, timing.compile_program(functools.partial(algorithm, problem), lhs, rhs), algorithm.cost(problem)
     )

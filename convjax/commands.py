@@ -16,10 +16,10 @@ from convjax.doctor import examine
 from convjax.explain import default_platform, explain_problem
 from convjax.inspect.shape import layer_shape
 from convjax.lowering import PLATFORMS
-from convjax.measure import SECONDS, measured
+from convjax.measure import SECONDS, is_known, measured
 from convjax.plans import Plans
 from convjax.problem import parse
-from convjax.request import Request
+from convjax.request import Policy, Request
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -65,7 +65,8 @@ def _tune(given: argparse.Namespace) -> None:
     known = Plans.load(given.save) if given.save and given.save.exists() else Plans()
     for done, text in enumerate(given.problem, 1):
         problem = parse(text)
-        before = known.find(problem, device_kind(platform))
+        usable = is_known(problem, Request(policy=Policy(plans=known)), platform)  # not by other versions
+        before = known.find(problem, device_kind(platform)) if usable else None
         plan = before or measured(problem, Request(), platform, given.seconds)
         known |= Plans((plan,))
         if given.save:

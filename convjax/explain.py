@@ -15,7 +15,8 @@ from convjax.primitive import conv_p, problem_of
 from convjax.problem import Problem
 from convjax.request import Pass, Request, request
 from convjax.rewrite import ENTERED
-from convjax.stock import stated
+from convjax.stock import PRIMITIVES, stated
+from convjax.tracing import trace
 
 # What these compute is not seen, or is code for one device only.
 _FOREIGN = frozenset(["pallas_call", "ffi_call", "tpu_custom_call", "call_exported", "pure_callback", "io_callback"])
@@ -27,7 +28,8 @@ class Row:
 
     Attributes:
         problem: what is computed.
-        role: the pass it is: "fprop", "dgrad" or "wgrad"; "stock" for one of lax's own primitives.
+        role: the pass it is: "fprop", "dgrad" or "wgrad"; "fprop" as well for a gradient that had been taken when
+            `accelerate` met it; "stock" for one of lax's own primitives.
         algorithm: the name of what computes it.
         reason: why this one, in a few words.
         predicted: seconds by the cost model, None where the device has no constants.
@@ -55,7 +57,7 @@ class Explanation:
     Attributes:
         platform: the platform chosen for.
         rows: one `Row` a distinct problem, in the order of the program.
-        left: one sentence a primitive that `accelerate` does not enter.
+        left: one sentence a primitive that `accelerate` does not enter or no problem expresses.
 
     Example:
         >>> import jax.numpy as jnp, convjax
@@ -91,7 +93,7 @@ def explain(fn: Callable[..., Any], *args: Any, platform: str | None = None) -> 
 
     Args:
         fn: any traceable function, jitted or not.
-        *args: its arguments; arrays may be `jax.ShapeDtypeStruct`s.
+        *args: its arguments; arrays may be `jax.ShapeDtypeStruct`s, and what is no array reaches fn as given.
         platform: "cpu", "cuda", "rocm" or "tpu"; None is the default backend's.
 
     Returns:
@@ -108,7 +110,7 @@ def explain(fn: Callable[..., Any], *args: Any, platform: str | None = None) -> 
         [('fprop', 'winograd(tile=2)')]
     """
     platform = platform or default_platform()
-    jaxpr = jax.make_jaxpr(fn)(*args).jaxpr
+    jaxpr = trace(fn, args, {}).closed.jaxpr
     found: dict[Row, int] = {}
     for problem, asked in problems(jaxpr):
         row = _row(problem, asked, platform)
@@ -172,20 +174,33 @@ def _row(problem: Problem, asked: Request | None, platform: str) -> Row:
 
 
 def _left(jaxpr: core.Jaxpr) -> tuple[str, ...]:
-    """What `accelerate` cannot enter, each primitive once."""
-    kept: dict[str, int] = {}
-    for eqn in _equations(jaxpr):
+    """What `accelerate` leaves as it is, each primitive once: what it cannot enter, and what no problem expresses."""
+    inside: dict[str, int] = {}
+    beyond: dict[str, int] = {}
+    for eqn in _entered(jaxpr):
         name = eqn.primitive.name
-        if name not in ENTERED:
+        if eqn.primitive in PRIMITIVES:
+            if stated(eqn) is None:
+                beyond[name] = beyond.get(name, 0) + 1
+        elif name not in ENTERED:
             inner = sum(stated(e) is not None for j in core.jaxprs_in_params(eqn.params) for e in _equations(j))
             if inner or name in _FOREIGN:
-                kept[name] = kept.get(name, 0) + inner
+                inside[name] = inside.get(name, 0) + inner
     return tuple(
         f"{name} is not entered: {n} of lax's convolutions and poolings stay in it"
         if n
         else f"{name} is not entered: what it computes is not seen"
-        for name, n in kept.items()
-    )
+        for name, n in inside.items()
+    ) + tuple(f"{name} stays lax's where no problem expresses it: {n} times" for name, n in beyond.items())
+
+
+def _entered(jaxpr: core.Jaxpr) -> Iterator[Any]:
+    """Every equation that `accelerate` comes to."""
+    for eqn in jaxpr.eqns:
+        yield eqn
+        if eqn.primitive.name in ENTERED:
+            for inner in core.jaxprs_in_params(eqn.params):
+                yield from _entered(inner)
 
 
 def _equations(jaxpr: core.Jaxpr) -> Iterator[Any]:

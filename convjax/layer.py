@@ -176,6 +176,8 @@ def _knobs(name: str, text: str, words: list[str]) -> tuple[dict[str, str], str]
             raise ValueError(f"layer {name!r}: cannot read {word!r} in {text!r}; a layer reads {_SYNTAX}")
         else:
             knob, value = (part for part in match.groups() if part is not None)
+            if knob in knobs:
+                raise ValueError(f"layer {name!r}: {word} comes after {knob}{knobs[knob]} in {text!r}: write one")
             knobs[knob] = value
     return knobs, dtype
 

@@ -21,7 +21,7 @@ from convjax.lowering import Bound
 from convjax.plans import Plan, Plans, Time
 from convjax.problem import Problem
 from convjax.request import Request
-from convjax.testing import random_operands, reference
+from convjax.testing import needs_x64, random_operands, reference
 
 # Predictions are seldom wrong by more than this, so what is predicted to be slower is not tried.
 _HOPELESS = 8.0
@@ -37,15 +37,17 @@ def decide(problem: Problem, request: Request, platform: str) -> Choice:
     Raises:
         ValueError: as `choose`; or a problem is to be measured on a platform that this machine lacks.
     """
-    policy = request.policy
-    if policy.on_miss == "tune" and request.wish is None and not problem.empty:
-        request = with_learnt(request)
-        allowed, _ = candidates(problem, request, platform)
-        if not measurements(allowed, problem, request, platform):
-            with _LOCK:
+    if request.policy.on_miss == "tune" and request.wish is None and not problem.empty:
+        with _LOCK:
+            if not is_known(problem, with_learnt(request), platform):
                 plans.learn(_in_thread(problem, request, platform))
-            request = with_learnt(request)
+        request = with_learnt(request)
     return choose(problem, request, platform)
+
+
+def is_known(problem: Problem, request: Request, platform: str) -> bool:
+    """Whether the plans in force have a time of an algorithm that may be taken."""
+    return bool(measurements(candidates(problem, request, platform)[0], problem, request, platform))
 
 
 def with_learnt(request: Request) -> Request:
@@ -66,6 +68,9 @@ def measured(problem: Problem, request: Request, platform: str, seconds: float =
         request: whose policy limits the candidates; its wishes are put aside.
         platform: of a device on this machine.
         seconds: time spent on each candidate, compilation not counted.
+
+    Raises:
+        ValueError: seconds is not positive, this machine has no such device, or every candidate is left out.
     """
     if not seconds > 0:
         raise ValueError(f"seconds must be positive, got {seconds}")
@@ -76,10 +81,11 @@ def measured(problem: Problem, request: Request, platform: str, seconds: float =
     predicted = predictions(allowed, problem, request, platform) or dict.fromkeys(allowed, 0.0)
     least = min(predicted.values())
     hopeful = sorted((a for a in allowed if predicted[a] <= _HOPELESS * least), key=lambda a: predicted[a])
-    operands = jax.device_put(random_operands(problem, 0), jax.devices(platform)[0])
-    programs = _right_and_quick(hopeful, problem, operands)
-    budget = timing.Budget(seconds, 3, 100)
-    samples = timing.interleave(dict(enumerate(programs.values())), dict.fromkeys(range(len(programs)), budget))
+    with jax.enable_x64(needs_x64(problem)):
+        operands = jax.device_put(random_operands(problem, 0), jax.devices(platform)[0])
+        programs = _right_and_quick(hopeful, problem, operands)
+        budget = timing.Budget(seconds, 3, 100)
+        samples = timing.interleave(dict(enumerate(programs.values())), dict.fromkeys(range(len(programs)), budget))
     times = [Time(str(a), a.version, statistics.median(samples[i])) for i, a in enumerate(programs)]
     return Plan(str(problem), kind, tuple(sorted(times, key=lambda t: t.seconds)))
 
@@ -101,6 +107,11 @@ def _right_and_quick(
             f"{algorithm} is not within its stated error on {problem} and is left out: please report it", stacklevel=2
         )
         del took[algorithm]
+    if not took:
+        raise ValueError(
+            f"none of {', '.join(map(str, hopeful))} is within its stated error on {problem}, so nothing can be timed: "
+            "see what `python -m convjax doctor` says of this installation"
+        )
     fastest = min(took.values())
     return {a: programs[a] for a in took if took[a] <= _SLOWER * fastest}
 
@@ -128,11 +139,5 @@ _LOCK = threading.Lock()
 
 def _in_thread(problem: Problem, request: Request, platform: str) -> Plan:
     """Measured in a thread of its own, where no program is being traced."""
-    x64 = jax.config.read("jax_enable_x64")
-
-    def measure() -> Plan:
-        with jax.enable_x64(x64):
-            return measured(problem, request, platform)
-
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        return pool.submit(measure).result()
+        return pool.submit(measured, problem, request, platform).result()

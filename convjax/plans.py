@@ -7,8 +7,8 @@ force admit.
 import dataclasses
 import functools
 import json
+import math
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -88,12 +88,9 @@ class Plans:
         """Writes them as JSON, one plan a line. A file of that name is replaced once the new one is whole."""
         path = Path(path)
         lines = ",\n".join(json.dumps(dataclasses.asdict(plan)) for plan in self.entries)
-        text = f'{{"format": {json.dumps(_FORMAT)}, "plans": [\n{lines}\n]}}\n'
-        with tempfile.NamedTemporaryFile(
-            "w", dir=path.parent, prefix=path.name, delete=False, encoding="utf-8"
-        ) as file:
-            file.write(text)
-        os.replace(file.name, path)
+        draft = path.with_name(f"{path.name}.{os.getpid()}")
+        draft.write_text(f'{{"format": {json.dumps(_FORMAT)}, "plans": [\n{lines}\n]}}\n', encoding="utf-8")
+        draft.replace(path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Plans":
@@ -170,6 +167,6 @@ def _read(data: Any) -> Plan:
     """A plan whose problem can be read and whose times are numbers."""
     times = tuple(Time(str(t["algorithm"]), int(t["version"]), float(t["seconds"])) for t in data["times"])
     problem = parse(data["problem"])
-    if not times:
-        raise ValueError(f"no times for {problem}")
+    if not times or not all(0 < t.seconds < math.inf for t in times):
+        raise ValueError(f"the times of {problem} must be some, in seconds above 0")
     return Plan(str(problem), str(data["device"]), tuple(sorted(times, key=lambda t: t.seconds)))

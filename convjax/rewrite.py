@@ -8,8 +8,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 from jax.extend import core, linear_util
+
+from convjax.tracing import trace
 
 # What stands in for a primitive: called with the equation's operands and parameters, returns a list of results.
 Replacement = Callable[..., Sequence[Any]]
@@ -60,6 +61,7 @@ ENTERED = frozenset(
         "custom_linear_solve",
         "composite",
         "xla_metadata_call",
+        "remat_opt",
     ]
 )
 # Rules of custom derivatives are traced when they are differentiated; these return jaxprs, and `bwd` arrays.
@@ -87,31 +89,9 @@ class Rewriter:
 
     def call(self, fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """`fn(*args, **kwargs)`, traced on the arrays in its arguments, rewritten and evaluated."""
-        leaves, tree = jax.tree.flatten((args, kwargs))
-        arrays = [i for i, leaf in enumerate(leaves) if _is_array(leaf)]
-        results: list[Any] = []
-        results_tree = None
-
-        def traced(*tracers: Any) -> list[Any]:
-            nonlocal results, results_tree
-            given = dict(enumerate(leaves)) | dict(zip(arrays, tracers, strict=True))
-            args, kwargs = jax.tree.unflatten(tree, given.values())
-            objects = [(node, jax.tree.leaves(node)) for node in jax.tree.leaves((args, kwargs), is_leaf=_is_object)]
-            results, results_tree = jax.tree.flatten(fn(*args, **kwargs))
-            for node, before in objects:
-                if not _same(jax.tree.leaves(node), before):
-                    raise ValueError(
-                        f"{fn} changes its argument of type {type(node).__name__} in place, which is lost where "
-                        "functions are traced: return the new one (with Flax NNX, split outside and merge inside)"
-                    )
-            computed = [leaf for leaf in results if isinstance(leaf, jax.core.Tracer)]
-            results = [_COMPUTED if isinstance(leaf, jax.core.Tracer) else leaf for leaf in results]
-            return computed
-
-        operands = [leaves[i] for i in arrays]
-        closed = jax.make_jaxpr(traced)(*operands)
-        computed = iter(jax.core.eval_jaxpr(self.jaxpr(closed.jaxpr), closed.consts, *operands))
-        return jax.tree.unflatten(results_tree, [next(computed) if r is _COMPUTED else r for r in results])
+        traced = trace(fn, args, kwargs)
+        jaxpr, consts = self.jaxpr(traced.closed.jaxpr), traced.closed.consts
+        return traced.results(jax.core.eval_jaxpr(jaxpr, consts, *traced.operands))
 
     def jaxpr(self, jaxpr: Any) -> Any:
         """The jaxpr, open or closed, with its equations replaced; itself where there is none to replace."""
@@ -156,6 +136,8 @@ class Rewriter:
             return type(value)(*entries) if hasattr(value, "_fields") else tuple(entries)
         if name in _THUNKS:
             return linear_util.wrap_init(functools.partial(self._thunk, value), debug_info=value.debug_info)
+        if name == "fun_jaxpr_thunk":  # of `optimize_remat`
+            return functools.partial(self._thunk, value)
         if name == "bwd":
             return linear_util.wrap_init(functools.partial(self._backward, value), debug_info=value.debug_info)
         return value
@@ -164,31 +146,16 @@ class Rewriter:
         return policy(self.names.get(primitive, primitive), *avals, **params)
 
     def _thunk(self, rule: Any, *zeros: Any) -> tuple[Any, ...]:
-        jaxpr, *rest = rule.call_wrapped(*zeros)
+        jaxpr, *rest = getattr(rule, "call_wrapped", rule)(*zeros)
         return self.jaxpr(jaxpr), *rest
 
     def _backward(self, rule: Any, *operands: Any) -> Any:
         return self.call(rule.call_wrapped, operands, {})
 
 
-_COMPUTED = object()
-
-
 def _same(new: Collection[Any], old: Collection[Any]) -> bool:
     """Whether these are the very same objects."""
     return len(new) == len(old) and all(map(operator.is_, new, old))
-
-
-def _is_object(node: Any) -> bool:
-    """Whether a node of a tree is of a type that somebody registered. jax's own are copied, as by `jit`."""
-    return not isinstance(node, dict | list | tuple | type(None))
-
-
-def _is_array(leaf: Any) -> bool:
-    """What is traced; Python's and NumPy's scalars stay what they are, as shapes and conditions need them."""
-    if isinstance(leaf, np.ndarray):
-        return core.valid_jaxtype(leaf) and leaf.dtype != jax.dtypes.float0
-    return isinstance(leaf, jax.Array)
 
 
 def _inlined(jaxpr: core.Jaxpr, eqn: core.JaxprEqn) -> list[core.JaxprEqn]:

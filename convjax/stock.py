@@ -29,6 +29,9 @@ _WINDOWS = {
 }
 _BODIES = {max_p: "max", min_p: "min", add_p: "sum"}
 
+# Of some of these, no problem expresses what they compute.
+PRIMITIVES = frozenset([conv_general_dilated_p, reduce_window_p, *_WINDOWS])
+
 
 def stated(eqn: core.JaxprEqn) -> Problem | None:
     """The problem of one of lax's convolutions or poolings; None for other equations and what problems do not express.

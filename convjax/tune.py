@@ -3,14 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-import jax
-
-from convjax.choose import candidates, measurements
 from convjax.explain import default_platform, problems
-from convjax.measure import SECONDS, measured, with_learnt
+from convjax.measure import SECONDS, is_known, measured, with_learnt
 from convjax.plans import Plan, Plans
 from convjax.problem import Problem
 from convjax.request import Request
+from convjax.tracing import trace
 
 
 def tune(
@@ -29,18 +27,18 @@ def tune(
 
     Args:
         fn: any traceable function that calls convjax, such as `accelerate(step)`.
-        *args: its arguments; arrays may be `jax.ShapeDtypeStruct`s.
+        *args: its arguments; arrays may be `jax.ShapeDtypeStruct`s, and what is no array reaches fn as given.
         seconds: time spent on each candidate of each problem, compilation not counted.
         platform: "cpu", "cuda", "rocm" or "tpu"; None is the default backend's.
-        progress: called after each problem with its plan, the number done and the number in all. Save what it is given
-            to keep the work of a run that is interrupted.
+        progress: called after each problem with its plan, the number measured and the number to be measured. Save
+            what it is given to keep the work of a run that is interrupted.
 
     Returns:
         `Plans` for this kind of device; follow them with `convjax.using(plans)`, keep them with `plans.save(path)`.
 
     Raises:
         ValueError: `fn` has convolutions or poolings of lax alone, which no plan can change; `seconds` is not positive;
-            or this machine has no such device.
+            this machine has no such device; or every candidate for a problem computes it wrongly.
 
     Example:
         >>> import jax, jax.numpy as jnp, convjax
@@ -53,23 +51,21 @@ def tune(
         ['fprop', 'wgrad']
     """
     platform = platform or default_platform()
-    todo: dict[Problem, Request] = {}
+    found: dict[Problem, Request] = {}
     stock = 0
-    for problem, request in problems(jax.make_jaxpr(fn)(*args).jaxpr):
+    for problem, request in problems(trace(fn, args, {}).closed.jaxpr):
         if request is None:
             stock += 1
         elif not problem.empty:
-            todo.setdefault(problem, Request(role=request.role, policy=request.policy))
-    if stock and not todo:
+            found.setdefault(problem, with_learnt(Request(role=request.role, policy=request.policy)))
+    if stock and not found:
         raise ValueError(
             f"fn has {stock} convolutions and poolings of lax and none of convjax: tune convjax.accelerate(fn) instead"
         )
+    missing = [(problem, request) for problem, request in found.items() if not is_known(problem, request, platform)]
     plans = []
-    for done, (problem, request) in enumerate(todo.items(), 1):
-        request = with_learnt(request)
-        known = measurements(candidates(problem, request, platform)[0], problem, request, platform)
-        if not known:
-            plans.append(measured(problem, request, platform, seconds))
-            if progress is not None:
-                progress(plans[-1], done, len(todo))
+    for done, (problem, request) in enumerate(missing, 1):
+        plans.append(measured(problem, request, platform, seconds))
+        if progress is not None:
+            progress(plans[-1], done, len(missing))
     return Plans(tuple(plans))

@@ -1,6 +1,7 @@
 """Cases: what a sweep's config asks for, in the groups that are timed in turns, and the part of it to be done."""
 
 import dataclasses
+import itertools
 import re
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -8,10 +9,10 @@ from typing import Any, Literal
 import convjax
 from convjax.layer import Layer
 from experiments import peers
-from experiments.config import PASSES, Pass, Sweep
+from experiments.config import PASSES, Sweep, Train
 from experiments.errors import ExperimentError, nearest
 from experiments.programs import Task
-from experiments.records import Record, SweepRecord
+from experiments.records import Record, Records, SweepRecord
 
 # Beside the algorithms: convjax's own choice, and stock lax, which the others are compared with.
 AUTO = "auto"
@@ -33,9 +34,9 @@ class Selection:
             return False
         return self.skip is None or not self.skip.search(case)
 
-    def takes_group(self, index: int, pass_: Pass) -> bool:
+    def takes_group(self, index: int) -> bool:
         part, parts = self.shard
-        return index % parts == part - 1 and pass_ in self.passes
+        return index % parts == part - 1
 
     @property
     def suffix(self) -> str:
@@ -86,7 +87,24 @@ def groups(sweep: Sweep, selection: Selection) -> list[Group]:
     return [
         Group(task, candidates(task, sweep.algorithms), cases)
         for index, task in enumerate(tasks)
-        if selection.takes_group(index, task.pass_)
+        if selection.takes_group(index) and task.pass_ in selection.passes
+    ]
+
+
+def epoch_case(epoch: int, choice: str) -> str:
+    """The id of a training's case: train/choice/epoch."""
+    return f"train/{choice}/epoch-{epoch:03d}"
+
+
+def epochs(train: Train, selection: Selection, records: Records) -> list[tuple[int, str]]:
+    """The selected epochs that have no record yet, each with its choice. Choices take turns, so all are one group."""
+    if not selection.takes_group(0):
+        return []
+    every = itertools.product(range(1, train.epochs + 1), train.choices)
+    return [
+        (epoch, choice)
+        for epoch, choice in every
+        if selection.takes(case := epoch_case(epoch, choice)) and case not in records.by_case
     ]
 
 

@@ -84,6 +84,7 @@ def train(
     settings: Settings = None,
     only: Only = None,
     skip: Skip = None,
+    shard: Shard = None,
     dry_run: DryRun = False,
     overwrite: Overwrite = False,
 ) -> None:
@@ -92,7 +93,7 @@ def train(
 
     folder = RunFolder(workdir)
     resolved = _config(config, folder, settings)
-    selection = _selection(only, skip, None, None)
+    selection = _selection(only, skip, None, shard)
     if resolved.train or not resolved.models:
         train.run(resolved, folder, selection, dry_run=dry_run, overwrite=overwrite)
         overwrite = overwrite and dry_run  # what was trained just now stays

@@ -31,6 +31,8 @@ EVERYTHING = "all families"
 BEHIND_STOCK, BEHIND_TORCH = 0.95, 0.5
 # Seconds that a choice may compile longer than stock lax, and times its operands and result that it may need beside.
 LATE_SECONDS, LARGE_WORKSPACE = 1.0, 4.0
+# Times as long as the forward pass that a gradient may take.
+LONG_GRADIENT = 10.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,6 +118,17 @@ def behind(table: Iterable[Cell]) -> list[Cell]:
     return [
         cell for cell in table if (over_stock(cell) or 1.0) < BEHIND_STOCK or (over_torch(cell) or 1.0) < BEHIND_TORCH
     ]
+
+
+def long_gradients(table: Sequence[Cell]) -> list[tuple[Cell, float]]:
+    """The gradients whose choice takes far longer than that of the forward pass, each with how many times as long."""
+    forward = {cell.layer: cell.auto.median for cell in table if cell.pass_ == "fprop" and cell.auto}
+    ratios = [
+        (cell, cell.auto.median / seconds)
+        for cell in table
+        if cell.pass_ != "fprop" and cell.auto and cell.auto.median and (seconds := forward.get(cell.layer))
+    ]
+    return [(cell, ratio) for cell, ratio in ratios if ratio > LONG_GRADIENT]
 
 
 def late(table: Iterable[Cell]) -> list[Cell]:

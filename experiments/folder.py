@@ -1,4 +1,4 @@
-"""A run folder: config, environment, records, plots, report and checkpoints of one experiment."""
+"""A run folder: config, environment, records, plots, report, checkpoints and plans of one experiment."""
 
 import dataclasses
 import json
@@ -11,7 +11,7 @@ from experiments import environment, records
 from experiments.config import Config
 from experiments.errors import ExperimentError
 
-_CONTENTS = ("config.toml", "environment.json", "records", "plots", "report.html", "checkpoints")
+_CONTENTS = ("config.toml", "environment.json", "records", "plots", "report.html", "checkpoints", "plans.json")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +35,10 @@ class RunFolder:
     @property
     def report_path(self) -> Path:
         return self.path / "report.html"
+
+    @property
+    def plans_path(self) -> Path:
+        return self.path / "plans.json"
 
     @property
     def checkpoints_path(self) -> Path:

@@ -1,10 +1,12 @@
 """The list of cases, as a table."""
 
+import collections
+
 from rich.console import Console
 from rich.table import Table
 
 from experiments import networks, sweep
-from experiments.cases import Selection, groups
+from experiments.cases import Selection, epochs, groups
 from experiments.config import Config
 from experiments.folder import RunFolder
 from experiments.models.choices import describe
@@ -23,9 +25,10 @@ def print_cases(config: Config, selection: Selection, folder: RunFolder | None) 
             table.add_row(group.task.id, str(group.task.problem), ", ".join(names))
             sweep_cases += len(names)
     if config.train:
-        for name, choice in config.train.choices.items():
-            epochs = sum(r.choice == name for r in records.train)
-            table.add_row(f"train/{name}", f"digits, {config.train.epochs - epochs} epochs", describe(choice))
+        todo = collections.Counter(name for _, name in epochs(config.train, selection, records))
+        for name, count in todo.items():
+            choice = config.train.choices[name]
+            table.add_row(f"train/{name}", f"digits, {count} epochs", describe(choice))
     if config.models:
         for timed, variants in networks.remaining(config.models, selection, records):
             inputs = "x".join(map(str, (timed.batch, *timed.network.input_shape(timed.size))))

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import operator
 import statistics
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
@@ -83,7 +82,8 @@ def remaining(settings: Models, selection: Selection, records: Records) -> Todo:
     """The groups that have selected cases without a record, with the variants of these."""
     todo = [
         (group, [v for v in group.variants if selection.takes(group.case(v)) and not group.holds(v, records)])
-        for group in groups(settings)
+        for index, group in enumerate(groups(settings))
+        if selection.takes_group(index)
     ]
     return [(group, variants) for group, variants in todo if variants]
 
@@ -104,11 +104,13 @@ def run(
         for group, variants in todo:
             print(f"{group.id}: {', '.join(variants)}")
         return
-    with RecordWriter(folder.records_path / "models.jsonl") as writer, progress.meter("models", len(todo)) as meter:
+    with (
+        RecordWriter(folder.records_path / f"models{selection.suffix}.jsonl") as writer,
+        progress.meter("models", len(todo)) as meter,
+    ):
         for group, variants in todo:
-            measured = Measurement(group, settings, config.seed, environment, folder.path / "plans.json").measure(
-                variants
-            )
+            measurement = Measurement(group, settings, config.seed, environment, folder.plans_path)
+            measured = measurement.measure(variants)
             writer.write(measured)
             jax.clear_caches()  # a group's programs are not needed again
             meter.advance(_line(group, measured))
@@ -172,13 +174,14 @@ class Measurement:
         steps, settings = self.steps, self.settings
         inference = self.group.mode == "inference"
         step, operands = (steps.inference, self.batch[:1]) if inference else (steps.train, self.batch)
-        known = [convjax.Plans.load(self.plans) if self.plans.exists() else convjax.Plans()]
+
+        def known() -> convjax.Plans:
+            return convjax.Plans.load(self.plans) if self.plans.exists() else convjax.Plans()
 
         def keep(plan: Plan, done: int, total: int) -> None:
-            known.append(convjax.Plans((plan,)))
-            functools.reduce(operator.or_, known).save(self.plans)
+            (known() | convjax.Plans((plan,))).save(self.plans)  # what other shards have found meanwhile is kept
 
-        with convjax.using(known[0]):
+        with convjax.using(known()):
             tuned = convjax.accelerate(step)
             new = convjax.tune(tuned, self.state, *operands, seconds=settings.tune_seconds, progress=keep)
             with convjax.using(new):

@@ -4,6 +4,7 @@ Every pass is asked for as a user would: the function itself, or its transpose w
 The gradient of a max-pool includes its forward pass, which it cannot do without.
 """
 
+import contextlib
 import dataclasses
 import functools
 import zlib
@@ -36,6 +37,10 @@ class Task:
     @property
     def id(self) -> str:
         return f"{self.layer.name}/{self.pass_}"
+
+    def width(self) -> contextlib.AbstractContextManager[None]:
+        """A block in which jax has the layer's dtype: without, it makes float32 of float64."""
+        return jax.enable_x64(self.layer.dtype == "float64")
 
     def operands(self, seed: int) -> tuple[jax.Array, ...]:
         """x and w, with the cotangent g in the place of the one that is differentiated (beside x, for a max-pool)."""
@@ -75,7 +80,8 @@ class Task:
     @functools.cached_property
     def _row(self) -> Any:
         """What `convjax.explain` says of this pass: its last row, as a max-pool's gradient has its forward first."""
-        return convjax.explain(self.ours(None), *self._taken(_operand_shapes(self.layer))).rows[-1]
+        with self.width():
+            return convjax.explain(self.ours(None), *self._taken(_operand_shapes(self.layer))).rows[-1]
 
     @property
     def problem(self) -> Problem:

@@ -17,7 +17,13 @@ Status = Literal["ok", "unsupported", "wrong", "error", "timeout"]
 
 
 class _Line(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, serialize_by_alias=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        populate_by_name=True,
+        serialize_by_alias=True,
+        ser_json_inf_nan="strings",  # else null, which is no number when read back
+    )
 
     case: str
     status: Status
@@ -154,7 +160,7 @@ class RecordWriter:
 
     def write(self, records: Iterable[AnyRecord]) -> None:
         for record in records:
-            self._file.write(_ADAPTER.dump_json(record) + b"\n")
+            self._file.write(record.model_dump_json().encode() + b"\n")
         self._file.flush()
         os.fsync(self._file.fileno())
 

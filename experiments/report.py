@@ -47,6 +47,7 @@ def write(folder: RunFolder) -> Path:
         family_rows=family_rows,
         regretted=families.regretted(table),
         behind=families.behind(table),
+        long_gradients=families.long_gradients(table),
         late=families.late(table),
         large=families.large(table),
     )

@@ -35,7 +35,8 @@ def run(
         progress.meter("sweep", len(todo)) as meter,
     ):
         for group, names in todo:
-            measured = Measurement(group, settings, config.seed, environment).measure(names)
+            with group.task.width():
+                measured = Measurement(group, settings, config.seed, environment).measure(names)
             writer.write(measured)
             jax.clear_caches()  # a group's programs are not needed again
             meter.advance(_line(group, measured))

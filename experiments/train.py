@@ -19,13 +19,13 @@ from flax import nnx
 
 from convjax import timing
 from experiments import progress
-from experiments.cases import Selection
+from experiments.cases import Selection, epoch_case, epochs
 from experiments.config import Choice, Config, Train
 from experiments.errors import ExperimentError
 from experiments.folder import RunFolder
 from experiments.models.choices import conv_of, describe, pool_of, require_known
 from experiments.models.digits import Digits, DigitsNet
-from experiments.records import RecordWriter, TrainRecord
+from experiments.records import Records, RecordWriter, TrainRecord
 
 State = dict[str, Any]
 
@@ -39,12 +39,12 @@ def run(
         require_known(name, choice)
     if not dry_run:
         environment = folder.prepare(config, overwrite=overwrite)["id"]
-    finished = {} if dry_run and overwrite else {r.case: r for r in folder.records().train}
-    cases = [(epoch, name) for epoch in range(1, settings.epochs + 1) for name in settings.choices]
-    todo = [case for case in cases if _case(*case) not in finished and selection.takes(_case(*case))]
+    records = Records({}) if dry_run and overwrite else folder.records()
+    todo = epochs(settings, selection, records)
+    finished = {r.case: r for r in records.train}
     print(f"train: {len(todo)} epochs to do, {len(finished)} recorded", flush=True)
     if dry_run or not todo:
-        print(*(_case(*case) for case in todo), sep="\n", end="\n" if todo else "")
+        print(*(epoch_case(*place) for place in todo), sep="\n", end="\n" if todo else "")
         return
     data = Digits.load(settings.test_fraction, config.seed)
     if settings.batch_size > len(data.train_images):
@@ -61,7 +61,7 @@ def run(
                 runs[name] = ChoiceRun(
                     config, name, data, params, folder.checkpoints_path.resolve() / name, before=epoch
                 )
-            peer = finished.get(_case(epoch, next(iter(settings.choices))))
+            peer = finished.get(epoch_case(epoch, next(iter(settings.choices))))
             record = runs[name].train_epoch(epoch, environment, peer)
             writer.write([record])
             finished[record.case] = record
@@ -105,9 +105,9 @@ class ChoiceRun:
         self.checkpoints.save(epoch, args=ocp.args.StandardSave(self.state), force=True)
         trained, tested = self._accuracies()
         difference = float(np.max(np.abs(np.subtract(losses, peer.losses)))) if peer else None
-        reasons = self._shortcomings(epoch, tested, difference)
+        reasons = _shortcomings(self.settings, epoch, tested, difference)
         return TrainRecord(
-            case=_case(epoch, self.name),
+            case=epoch_case(epoch, self.name),
             status="wrong" if reasons else "ok",
             reasons=reasons,
             samples=tuple(seconds),
@@ -140,16 +140,6 @@ class ChoiceRun:
         train, test = np.split(right, [len(self.data.train_images)])
         return float(train.mean()), float(test.mean())
 
-    def _shortcomings(self, epoch: int, accuracy: float, difference: float | None) -> tuple[str, ...]:
-        reasons = []
-        if epoch == self.settings.epochs and accuracy < self.settings.accuracy:
-            reasons.append(f"test accuracy {accuracy:.4f} is below {self.settings.accuracy}")
-        if difference is not None and difference > self.settings.loss_tolerance:
-            reasons.append(
-                f"its losses differ by {difference:.2g} from the first choice's, above {self.settings.loss_tolerance}"
-            )
-        return tuple(reasons)
-
     def _resume(self, before: int) -> None:
         """Takes up the newest checkpoint of an epoch before `before`; later ones have no record and are retrained."""
         kept = [step for step in self.checkpoints.all_steps() if step < before]
@@ -176,8 +166,15 @@ def _step(graph: Any, optimiser: Any, state: State, images: jax.Array, labels: j
     return {"params": optax.apply_updates(state["params"], updates), "optimiser": memory}, value
 
 
-def _case(epoch: int, choice: str) -> str:
-    return f"train/{choice}/epoch-{epoch:03d}"
+def _shortcomings(settings: Train, epoch: int, accuracy: float, difference: float | None) -> tuple[str, ...]:
+    reasons = []
+    if epoch == settings.epochs and accuracy < settings.accuracy:
+        reasons.append(f"test accuracy {accuracy:.4f} is below {settings.accuracy}")
+    if difference is not None and not difference <= settings.loss_tolerance:  # NaN is wrong too
+        reasons.append(
+            f"its losses differ by {difference:.2g} from the first choice's, above {settings.loss_tolerance}"
+        )
+    return tuple(reasons)
 
 
 def _line(record: TrainRecord) -> str:

@@ -286,6 +286,17 @@ def test_an_argument_changed_in_place_is_refused() -> None:
     with pytest.raises(ValueError, match=r"changes its argument of type Statistics in place.*return the new one"):
         accelerate(step)(Statistics(jnp.ones(())), jnp.ones(3))
 
+    def returning(statistics: Statistics, x: jax.Array) -> tuple[Statistics, jax.Array]:
+        return statistics, step(statistics, x)
+
+    statistics, y = accelerate(returning)(Statistics(jnp.ones(())), jnp.ones(3))
+    assert (statistics.mean, y.tolist()) == (2, [-1, -1, -1])
+
+
+def test_what_is_no_function_is_refused() -> None:
+    with pytest.raises(TypeError, match="fn must be a function, got dict: pass the function itself, not its result"):
+        accelerate({})  # type: ignore[arg-type]
+
 
 # What is replaced.
 
@@ -330,6 +341,8 @@ def test_general_window_reductions_of_one_operation_are_poolings() -> None:
         return pool(x, 1.0, lax.mul), pool(x, 2.0, lax.add)
 
     assert left(accelerate(others), x) == left(others, x) == ["reduce_window"] * 2
+    (said,) = convjax.explain(accelerate(others), x).left
+    assert said == "reduce_window stays lax's where no problem expresses it: 2 times"
 
 
 def test_limits_in_force_reach_the_function(operands: Any) -> None:
@@ -374,6 +387,19 @@ def test_what_is_not_entered_stays_and_is_said_once(operands: Any) -> None:
         assert f"left   {sentence}" in str(explanation)
 
 
+def test_explain_traces_the_arrays_alone(operands: Any) -> None:
+    weights, x = operands
+
+    def fn(config: dict[str, Any], x: jax.Array, times: int, activation: Callable[..., Any]) -> jax.Array:
+        for _ in range(times if config["mode"] == "train" else 0):
+            x = activation(conv(x, config["w"]))
+        return x
+
+    x = jax.ShapeDtypeStruct((2, 4, 4, 4), jnp.float32)
+    (row,) = convjax.explain(accelerate(fn), {"mode": "train", "w": weights["second"]}, x, 3, jnp.tanh).rows
+    assert (row.role, row.count) == ("fprop", 3)
+
+
 def test_what_problems_do_not_express_stays() -> None:
     def fn(x: jax.Array) -> jax.Array:
         return lax.reduce_window(x, -jnp.inf, lax.max, (2, 2), (1, 1), "VALID", base_dilation=(2, 1))
@@ -400,3 +426,16 @@ def test_policies_of_checkpoint_know_the_convolutions(operands: Any) -> None:
     saved, computed_again = loss(jax.checkpoint_policies.dots_saveable), loss(None)
     assert convolutions(accelerate(saved)) == convolutions(saved)
     assert convolutions(accelerate(computed_again)) == convolutions(computed_again) > convolutions(saved)
+
+
+def test_where_jit_is_disabled(operands: Any) -> None:
+    weights, x = operands
+
+    def fn(x: jax.Array) -> jax.Array:
+        return pool(conv(x, weights["first"]), -jnp.inf, lax.max)
+
+    want = jax.jit(fn)(x)
+    with jax.disable_jit():
+        got = accelerate(jax.jit(fn))(x), convjax.max_pool(conv(x, weights["first"]), 2, padding="SAME")
+    for y in got:
+        np.testing.assert_allclose(y, want, rtol=1e-4, atol=1e-5)

@@ -204,7 +204,7 @@ def test_unknown_names_are_refused_with_the_valid_ones() -> None:
         convjax.conv(X, W, algorithm=[])
     with pytest.raises(TypeError, match=r"algorithm must be a name, .* got 4"):
         convjax.conv(X, W, algorithm=[4])
-    with pytest.raises(ValueError, match=r"operation must be one of conv, max, .* got 'pool'"):
+    with pytest.raises(ValueError, match=r"op must be one of conv, max, .* got 'pool'"):
         convjax.algorithms("pool")
 
 

@@ -1,5 +1,6 @@
 """`python -m convjax`: what it prints, and one sentence and exit code 2 for bad input."""
 
+import dataclasses
 import runpy
 import sys
 from pathlib import Path
@@ -112,6 +113,7 @@ def test_explain(capsys: pytest.CaptureFixture[str]) -> None:
         (["shape", "conv2d 3x10x10 -> 5 k11"], "a kernel reaching over 11 does not fit the 10 padded cells of axis 0"),
         (["shape", "conv2d 3x10x10 -> 5 k3 s0"], "s0 must be at least 1"),
         (["shape", "conv2d 3x10x10 -> 5 k3 op1"], "only transpose has op"),
+        (["shape", "conv2d 3x10x10 -> 5 k3 k5"], "k5 comes after k3 in"),
         (["shape", "max2d 3x10x10 k3 p2"], "padding (2, 2) on spatial axis 0 must be between 0 and half"),
         (["shape", "transpose2d 3x10x10 -> 5 k3 op1"], "output_padding 1 must be at least 0 and below the larger of"),
         (["shape", "conv2d 3x10x10 -> 5 k3", "--layout", "CHW"], "layout must be None or one of NHWC, NCHW"),
@@ -158,6 +160,11 @@ def test_tune_resumes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Non
     again = printed(capsys, "tune", problem, "--save", str(file))
     assert again == first.replace("1 of 1:", "1 of 1, measured before:")
     assert convjax.Plans.load(file).entries == (plan,)
+    # The times of other versions are not used, so these are taken anew.
+    stale = [dataclasses.replace(time, version=-1) for time in plan.times]
+    convjax.Plans((dataclasses.replace(plan, times=tuple(stale)),)).save(file)
+    assert printed(capsys, "tune", problem, "--seconds", "0.001", "--save", str(file)).startswith("1 of 1: ")
+    assert printed(capsys, "tune", problem.replace("float32", "float64"), "--seconds", "0.001").startswith("1 of 1: ")
 
 
 def test_doctor(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,3 +43,10 @@ def test_algorithms_are_tried_and_failures_are_told(monkeypatch: pytest.MonkeyPa
     well, line = doctor._tried(Wrong(), sample_conv_problems(seed=0, count=3), "cpu")
     assert not well
     assert line.startswith("lax: FAILS: lax is wrong on")
+
+    class Elsewhere(type(convjax.algorithms("conv")[0])):  # type: ignore[misc]
+        def unsupported(self, problem: object, platform: str) -> tuple[str, ...]:
+            return ("runs on the moon",)
+
+    nowhere = doctor._tried(Elsewhere(), sample_conv_problems(seed=0, count=3), "cpu")
+    assert nowhere == (True, "lax: applies to none of the convolutions tried")

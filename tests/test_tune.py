@@ -77,7 +77,7 @@ def test_progress_is_told_and_known_problems_are_not_measured_again(plans: Plans
             gradient, DEPTHWISE, X, seconds=1e-3, progress=lambda plan, done, total: told.append((done, total))
         )
     assert [p.problem for p in rest] == [plans.entries[0].problem]
-    assert told == [(1, len(plans))]
+    assert told == [(1, 1)]
 
 
 def test_limits_keep_candidates_out() -> None:
@@ -102,6 +102,17 @@ def test_wrong_values_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
         (plan,) = convjax.tune(conv, X, seconds=1e-3)
     assert plan.times
     assert not any(t.algorithm.startswith("shift") for t in plan.times)
+
+
+def test_nothing_right_is_told_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    import convjax.measure
+
+    monkeypatch.setattr(convjax.measure, "_wrong", lambda values, *rest: list(values))
+    with (
+        pytest.warns(UserWarning, match="is not within its stated error"),
+        pytest.raises(ValueError, match=r"none of .* is within its stated error on conv float32\[2,9,8,4\].*doctor"),
+    ):
+        convjax.tune(conv, X, seconds=1e-3)
 
 
 def test_stock_functions_and_odd_arguments_are_refused() -> None:

@@ -63,21 +63,21 @@ for _operation, _registered in REGISTRY.items():
         raise ValueError(f"{_operation} has an algorithm registered twice: {', '.join(_names)}")
 
 
-def algorithms(operation: str | None = None) -> tuple[Algorithm, ...]:
-    """The registered algorithms of `operation`, or of all operations without repeats.
+def algorithms(op: str | None = None) -> tuple[Algorithm, ...]:
+    """The registered algorithms of `op`, or of all operations without repeats.
 
     Args:
-        operation: "conv", or a window operation: "max", "min", "sum", "argmax", "argmin", "take", "put".
+        op: "conv", or a window operation: "max", "min", "sum", "argmax", "argmin", "take", "put".
 
     Example:
         >>> [str(a) for a in algorithms("max")]
         ['lax', 'shift', 'reshape', 'separable', 'doubling']
     """
-    if operation is None:
+    if op is None:
         return tuple(dict.fromkeys(a for registered in (_CONV, _WINDOW) for a in registered))
-    if operation not in REGISTRY:
-        raise ValueError(f"operation must be one of {', '.join(REGISTRY)}, got {operation!r}")
-    return REGISTRY[operation]
+    if op not in REGISTRY:
+        raise ValueError(f"op must be one of {', '.join(REGISTRY)}, got {op!r}")
+    return REGISTRY[op]
 
 
 def named(operation: str, name: str) -> tuple[Algorithm, ...]:

@@ -4,6 +4,7 @@ from convjax.testing.check import check_algorithm as check_algorithm
 from convjax.testing.conv import reference_conv as reference_conv
 from convjax.testing.conv import reference_conv_vjp as reference_conv_vjp
 from convjax.testing.operands import Kind as Kind
+from convjax.testing.operands import needs_x64 as needs_x64
 from convjax.testing.operands import random_operands as random_operands
 from convjax.testing.reference import reference as reference
 from convjax.testing.sample import CONV_FAMILIES as CONV_FAMILIES

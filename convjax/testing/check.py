@@ -12,7 +12,7 @@ import numpy as np
 from convjax.algorithms.protocol import Algorithm, describe
 from convjax.dtypes import dtype_of
 from convjax.problem import ConvSpec, Problem
-from convjax.testing.operands import Kind, random_operands
+from convjax.testing.operands import Kind, needs_x64, random_operands
 from convjax.testing.reference import reference
 from convjax.testing.sample import sample_conv_problems
 
@@ -78,7 +78,7 @@ def _faults(algorithm: Algorithm, problem: Problem, eager: bool) -> Iterator[str
             kinds.append(("special", 0.0))
     for kind, bound in kinds:
         operands = random_operands(problem, 0, kind)
-        with jax.enable_x64(any(array.dtype.itemsize >= 8 for array in operands)):
+        with jax.enable_x64(needs_x64(problem)):
             arrays = jax.device_put(operands)  # nothing is compiled, as `jnp.asarray` may
             try:
                 results = {way: call(*arrays) for way, call in ways.items()}

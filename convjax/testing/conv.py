@@ -27,6 +27,11 @@ def reference_conv(problem: ConvSpec, lhs: Any, rhs: Any) -> np.ndarray:
 
     Returns:
         Array of the output's shape, in the wide dtype.
+
+    Example:
+        >>> problem = ConvSpec.parse("conv float32[1,4,1] float32[2,1,1] b0f_0io->b0f")
+        >>> reference_conv(problem, np.arange(4).reshape(1, 4, 1), np.ones((2, 1, 1))).ravel()
+        array([1., 3., 5.])
     """
     lhs, rhs = _operands(problem, lhs, rhs)
     x, w = _split_lhs(problem, lhs), _split_rhs(problem, rhs)
@@ -55,6 +60,12 @@ def reference_conv_vjp(problem: ConvSpec, lhs: Any, rhs: Any, cotangent: Any) ->
 
     Returns:
         The gradients of lhs and of rhs, in their shapes.
+
+    Example:
+        >>> problem = ConvSpec.parse("conv float32[1,4,1] float32[2,1,1] b0f_0io->b0f")
+        >>> x, w, cotangent = np.arange(4).reshape(1, 4, 1), np.ones((2, 1, 1)), np.ones((1, 3, 1))
+        >>> [gradient.ravel() for gradient in reference_conv_vjp(problem, x, w, cotangent)]
+        [array([1., 2., 2., 1.]), array([3., 6.])]
     """
     lhs, rhs = _operands(problem, lhs, rhs)
     x, w = _split_lhs(problem, lhs), _split_rhs(problem, rhs)

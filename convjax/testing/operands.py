@@ -6,7 +6,7 @@ from typing import Any, Literal
 import jax.numpy as jnp
 import numpy as np
 
-from convjax.dtypes import dtype_of
+from convjax.dtypes import dtype_of, itemsize
 from convjax.problem import ConvSpec, Ints, Problem, WindowSpec
 
 Kind = Literal["normal", "integers", "special"]
@@ -26,6 +26,11 @@ def random_operands(problem: Problem, seed: int, kind: Kind = "normal") -> tuple
     Returns:
         (lhs, rhs) of a convolution; (x,), (t, taps) or (g, taps) of a window operation. Taps are drawn
         from the whole window, those that lie on padding included.
+
+    Example:
+        >>> problem = ConvSpec.parse("conv float32[1,4,1] float32[2,1,1] b0f_0io->b0f")
+        >>> [array.shape for array in random_operands(problem, 0)]
+        [(1, 4, 1), (2, 1, 1)]
     """
     rng = np.random.default_rng(seed)
     if isinstance(problem, ConvSpec):
@@ -41,6 +46,20 @@ def random_operands(problem: Problem, seed: int, kind: Kind = "normal") -> tuple
     if problem.operation not in ("take", "put"):
         return (first,)
     return first, rng.integers(0, problem.taps, problem.windows_shape, dtype=np.int32)
+
+
+def needs_x64(problem: Problem) -> bool:
+    """Whether jax must be allowed 64 bits for the dtypes of `problem`; complex64 is two floats of 32 and needs none.
+
+    Example:
+        >>> needs_x64(WindowSpec.parse("max float64[8] window=2"))
+        True
+    """
+    if isinstance(problem, ConvSpec):
+        names = [problem.lhs_dtype, problem.rhs_dtype, problem.output_dtype]
+    else:
+        names = [problem.dtype]
+    return any(itemsize(name) >= 8 and name != "complex64" for name in names)
 
 
 def _exact_range(name: str) -> int:

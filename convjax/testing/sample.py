@@ -30,6 +30,11 @@ def sample_conv_problems(
         count: how many; 16 gives one of every family.
         dtypes: drawn from for both operands alike.
         families: which kinds, of `CONV_FAMILIES`.
+
+    Example:
+        >>> problems = sample_conv_problems(seed=0, count=16)
+        >>> sample_conv_problems(seed=0, count=3) == problems[:3]
+        True
     """
     _require_known(families, CONV_FAMILIES)
     return tuple(
@@ -53,6 +58,10 @@ def sample_window_problems(
         dtypes: of x.
         families: which kinds, of `WINDOW_FAMILIES`.
         operations: of `WindowSpec.OPERATIONS`.
+
+    Example:
+        >>> {problem.operation for problem in sample_window_problems(seed=0, count=13, operations=("max",))}
+        {'max'}
     """
     _require_known(families, WINDOW_FAMILIES)
     problems = []

@@ -22,6 +22,10 @@ def reference_window(problem: WindowSpec, *operands: Any) -> np.ndarray:
     Returns:
         The windows' values (x's shape for put) in the wide dtype; for argmax and argmin the winning
         taps, int32, 0 where a window has no real element.
+
+    Example:
+        >>> reference_window(WindowSpec.parse("max float32[4] window=2"), np.array([1.0, 3.0, 2.0, 0.0]))
+        array([3., 3., 2.])
     """
     wide = [np.asarray(operands[0]).astype(wide_dtype(problem.dtype)), *map(np.asarray, operands[1:])]
     windows = _windows(problem)
@@ -53,6 +57,11 @@ def reference_max_vjp(problem: WindowSpec, x: Any, cotangent: Any) -> np.ndarray
 
     Returns:
         The gradient of x, in the wide dtype.
+
+    Example:
+        >>> problem = WindowSpec.parse("max float32[4] window=2")
+        >>> reference_max_vjp(problem, np.array([1.0, 3.0, 2.0, 0.0]), np.ones(3))
+        array([0., 2., 1., 0.])
     """
     if problem.operation not in ("max", "min", "argmax", "argmin"):
         raise ValueError(f"problem {str(problem)!r} has no winners: the operation must be max or min")

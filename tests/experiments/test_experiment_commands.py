@@ -78,4 +78,5 @@ def test_dry_run_and_list_write_nothing(
     printed = capsys.readouterr().out
     assert "depthwise/wgrad: jax.lax, auto" in printed
     assert "conv float32[1,6,6,4]" in printed
+    assert "train/" not in printed
     assert not (tmp_path / "run").exists()

@@ -74,6 +74,13 @@ def test_shortcomings_are_listed(table: list[Cell]) -> None:
     assert families.large(table) == [wide]
 
 
+def test_gradients_are_set_beside_the_forward_pass() -> None:
+    times = {"fprop": 0.1, "dgrad": 1.5, "wgrad": 1.0}
+    table = cells([record(f"narrow/{p}/auto", seconds) for p, seconds in times.items()], list(LAYERS))
+    ((slow, ratio),) = families.long_gradients(table)
+    assert (slow.pass_, ratio) == ("dgrad", pytest.approx(15.0))
+
+
 def test_a_report_shows_and_prints_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = RunFolder(tmp_path)
     text = "".join(f'{name} = "{text}"\n' for name, text in LAYERS.items())

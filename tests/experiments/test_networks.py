@@ -24,6 +24,7 @@ from experiments.listing import print_cases
 from experiments.models.catalogue import NETWORKS, Network, squared_error
 from experiments.models.layers import ConvNorm
 from experiments.network_steps import Training, distance, nearby, split
+from experiments.records import Records
 
 SMALL = """
 name = "small"
@@ -189,3 +190,9 @@ def test_unknown_network_is_named_with_the_nearest(tmp_path: Path) -> None:
     config = config_of(tmp_path, "models.networks={ resnet19 = {} }")
     with pytest.raises(ExperimentError, match="'resnet19' is no network; did you mean 'resnet18'"):
         networks.run(config, RunFolder(tmp_path / "run"), Selection())
+
+
+def test_every_group_is_in_exactly_one_shard(tmp_path: Path) -> None:
+    settings = config_of(tmp_path).section("models")
+    parts = [networks.remaining(settings, Selection(shard=(i, 2)), Records({})) for i in (1, 2)]
+    assert [[group.id for group, _ in part] for part in parts] == [["tiny/inference"], ["tiny/train"]]

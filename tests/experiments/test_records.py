@@ -1,5 +1,6 @@
 """Records: written, read back, and read past damage."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -50,13 +51,22 @@ def train_record(epoch: int) -> TrainRecord:
 
 
 def test_round_trip(tmp_path: Path) -> None:
-    records = [sweep_record("a/fprop/shift"), train_record(1)]
+    lost = train_record(2).model_copy(update={"losses": (math.inf, -math.inf)})
+    records = [sweep_record("a/fprop/shift"), train_record(1), lost]
     with RecordWriter(tmp_path / "records" / "x.jsonl") as writer:
         writer.write(records)
     found = read((tmp_path / "records").glob("*.jsonl"))
     assert list(found.by_case.values()) == records
     assert found.broken == 0
     assert (found.sweep[0].median, found.sweep[0].speedup) == (0.002, 2.0)
+
+
+def test_a_loss_that_is_no_number_is_read_back(tmp_path: Path) -> None:
+    with RecordWriter(tmp_path / "x.jsonl") as writer:
+        writer.write([train_record(1).model_copy(update={"losses": (1.0, math.nan), "loss_difference": math.nan})])
+    found = read([tmp_path / "x.jsonl"])
+    assert found.broken == 0
+    assert math.isnan(found.train[0].losses[1])
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,16 @@ def test_an_average_of_half_precision_may_be_rounded(config_path: Path, tmp_path
     assert {r.status for r in folder.records().sweep} == {"ok"}
 
 
+def test_double_precision_is_measured_as_such(config_path: Path, tmp_path: Path) -> None:
+    layers = "sweep.layers={ wide = 'conv2d 1x5x5x2 -> 3 k3 float64' }"
+    settings = [layers, "sweep.passes=['fprop']", "sweep.algorithms=['lax']"]
+    config, folder = configs.load(config_path, settings), RunFolder(tmp_path / "run")
+    sweep.run(config, folder, Selection())
+    for record in folder.records().sweep:
+        assert (record.status, record.problem.split("[")[0]) == ("ok", "conv float64")
+        assert (record.error or 0) < 1e-14
+
+
 def test_killed_sweep_resumes_without_redoing_a_case(config_path: Path, config: Config, tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     command = [
@@ -107,6 +117,14 @@ def test_overwrite_deletes_nothing_in_a_folder_that_is_no_run(config: Config, tm
     with pytest.raises(ExperimentError, match="is not a run folder"):
         RunFolder(tmp_path / "run").prepare(config, overwrite=True)
     assert (tmp_path / "run" / "records").read_text(encoding="utf-8") == "mine"
+
+
+def test_overwrite_deletes_the_plans_of_a_run(config: Config, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.prepare(config)
+    folder.plans_path.write_text("{}", encoding="utf-8")
+    folder.prepare(config, overwrite=True)
+    assert not folder.plans_path.exists()
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3, 7, 20])

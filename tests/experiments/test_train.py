@@ -8,10 +8,11 @@ import pytest
 
 from experiments import config as configs
 from experiments import report, train
-from experiments.cases import Selection
+from experiments.cases import Selection, epochs
 from experiments.config import Config
 from experiments.errors import ExperimentError
 from experiments.folder import RunFolder
+from experiments.records import Records
 
 
 def test_interrupted_training_resumes_to_the_same_losses(config: Config, tmp_path: Path) -> None:
@@ -52,3 +53,15 @@ def test_bad_choices_are_refused(config_path: Path, tmp_path: Path) -> None:
         train.run(configs.load(config_path, ["train.choices.auto.conv='winograd(tile=2)'"]), folder, Selection())
     with pytest.raises(ExperimentError, match="batch_size 9999 is more than the 1438 training images"):
         train.run(configs.load(config_path, ["train.batch_size=9999"]), RunFolder(tmp_path / "b"), Selection())
+
+
+def test_the_choices_are_in_one_shard(config: Config) -> None:
+    settings, none = config.section("train"), Records({})
+    assert epochs(settings, Selection(shard=(2, 2)), none) == []
+    assert epochs(settings, Selection(shard=(1, 2)), none) == epochs(settings, Selection(), none)
+    assert epochs(settings, Selection(), none)[:3] == [(1, "stock"), (1, "auto"), (2, "stock")]
+
+
+@pytest.mark.parametrize(("difference", "status"), [(None, 0), (0.05, 0), (0.06, 1), (np.inf, 1), (np.nan, 1)])
+def test_losses_that_go_apart_are_wrong(config: Config, difference: float | None, status: int) -> None:
+    assert len(train._shortcomings(config.section("train"), 3, 1.0, difference)) == status

@@ -1,0 +1,93 @@
+"""What functions change in place, which is lost where they are traced: kept of Flax NNX, refused of all else.
+
+Flax is not needed: an object can only be one of NNX where that has been imported.
+"""
+
+import functools
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+
+# What evaluates fn(*args, **kwargs) without its changes in place.
+Evaluate = Callable[[Callable[..., Any], Sequence[Any], Mapping[str, Any]], Any]
+
+
+def call(evaluate: Evaluate, fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """`evaluate(fn, args, kwargs)`, with what `fn` changes in NNX modules changed in them.
+
+    The modules, optimizers, metrics and rngs among the arguments, or `fn` itself, are split before and updated
+    afterwards, all at once, so that what they share stays shared.
+
+    Raises:
+        ValueError: `fn` leaves something in another argument that it neither was given nor returns.
+    """
+    leaves, tree = jax.tree.flatten((fn, args, kwargs), is_leaf=_is_module)
+    places = [i for i, leaf in enumerate(leaves) if _is_module(leaf)]
+    if not places:
+        return evaluate(_refused_in_place(fn), args, kwargs)
+    from flax import nnx
+
+    modules = tuple(leaves[i] for i in places)
+    graph, state = nnx.split(modules)
+    rest = {i: leaf for i, leaf in enumerate(leaves) if i not in places}
+
+    @functools.wraps(fn, updated=())
+    def pure(state: Any, rest: dict[int, Any]) -> Any:
+        merged = nnx.merge(graph, state)
+        whole = rest | dict(zip(places, merged, strict=True))
+        fn, args, kwargs = jax.tree.unflatten(tree, [whole[i] for i in range(len(leaves))])
+        return _refused_in_place(fn)(*args, **kwargs), nnx.state(merged)
+
+    results, new = evaluate(pure, (state, rest), {})
+    old = {path: _identity(value) for path, value in nnx.to_flat_state(state)}
+    changed = {path: value for path, value in nnx.to_flat_state(new) if _identity(value) != old.get(path)}
+    nnx.update(modules, nnx.from_flat_state(changed))
+    return results
+
+
+def _refused_in_place(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """`fn`, refused where it leaves something in an argument that it neither was given nor returns."""
+
+    @functools.wraps(fn, updated=())
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        objects = jax.tree.leaves((args, kwargs), is_leaf=_is_object)
+        given = _leaves(objects)
+        results = fn(*args, **kwargs)
+        known = set(map(id, [*given, *_leaves(results)]))
+        for node in objects:
+            if any(id(leaf) not in known for leaf in _leaves_left(node)):
+                raise ValueError(
+                    f"{fn} changes its argument of type {type(node).__name__} in place, which is lost where functions "
+                    "are traced: return the new one"
+                )
+        return results
+
+    return checked
+
+
+def _is_module(node: Any) -> bool:
+    return isinstance(node, getattr(sys.modules.get("flax.nnx"), "Pytree", ()))
+
+
+def _is_object(node: Any) -> bool:
+    """Whether a node of a tree is of a type that somebody registered. jax's own are copied, as by `jit`."""
+    return not isinstance(node, dict | list | tuple | type(None))
+
+
+def _leaves(tree: Any) -> list[Any]:
+    return jax.tree.leaves(tree, is_leaf=_is_module)
+
+
+def _leaves_left(node: Any) -> list[Any]:
+    """None of what another has replaced and that cannot be read any more, as Equinox's `State`."""
+    try:
+        return _leaves(node)
+    except ValueError:
+        return []
+
+
+def _identity(tree: Any) -> list[int]:
+    """Which arrays it holds."""
+    return list(map(id, jax.tree.leaves(tree)))
