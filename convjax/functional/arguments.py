@@ -1,6 +1,7 @@
 """Reading arguments as PyTorch does: integers that are no bools, one-element lists, padding that never crops."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,8 @@ from convjax.problem import Ints, require_positive
 
 LAYOUTS = {1: "NCW", 2: "NCHW", 3: "NCDHW"}
 AXES = {1: "N, C, W", 2: "N, C, H, W", 3: "N, C, D, H, W"}
+# An array; with `return_indices` a pair of them. PyTorch does not tell its type checkers more.
+Pooled = Any
 
 
 def per_axis(name: str, value: int | Sequence[int], ndim: int) -> Ints:
@@ -52,6 +55,12 @@ def require_no_bools(name: str, value: object) -> None:
 def require_bool(name: str, value: object) -> None:
     if not isinstance(value, bool):
         raise TypeError(f"{name} must be True or False, got {value!r}")
+
+
+def require_unchosen(name: str, algorithm: object) -> None:
+    """Of functions that take `algorithm`, as all of this module do, and have nothing to choose from."""
+    if algorithm is not None:
+        raise ValueError(f"{name} has one algorithm, so algorithm must be None, got {algorithm!r}")
 
 
 def check_axes(name: str, input: jax.Array, axes: str) -> None:
