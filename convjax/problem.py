@@ -11,10 +11,8 @@ from collections.abc import Iterable
 from functools import cached_property
 from typing import Any, Self
 
-import numpy as np
-
 from convjax import sizes, text_form
-from convjax.dtypes import dtype_of, itemsize
+from convjax.dtypes import dtype_of, extremes, itemsize
 from convjax.text_form import Ints as Ints
 from convjax.text_form import Pads as Pads
 
@@ -341,12 +339,8 @@ class WindowSpec:
         dtype = dtype_of(self.dtype)
         if self.operation in ("sum", "take", "put"):
             return dtype.type(0)
-        largest = self.operation in ("min", "argmin")
-        if np.issubdtype(dtype, np.integer):
-            return dtype.type(np.iinfo(dtype).max if largest else np.iinfo(dtype).min)
-        if dtype == np.bool_:
-            return np.bool_(largest)
-        return dtype.type(np.inf if largest else -np.inf)
+        least, greatest = extremes(dtype)
+        return greatest if self.operation in ("min", "argmin") else least
 
     def __str__(self) -> str:
         ones = (1,) * self.ndim

@@ -116,8 +116,9 @@ def request(algorithm: AlgorithmLike, operation: str) -> Request:
 
 
 def _wishes(algorithm: Wish | Sequence[Wish], operation: str) -> tuple[Wish, ...]:
-    one = isinstance(algorithm, str) or not isinstance(algorithm, Sequence)
-    wishes = (algorithm,) if one else tuple(algorithm)
+    if isinstance(algorithm, str) or not isinstance(algorithm, Sequence):
+        algorithm = (algorithm,)
+    wishes = tuple(algorithm)
     if not wishes:
         raise ValueError("algorithm is an empty sequence: name at least one, or pass None to choose")
     for wish in wishes:

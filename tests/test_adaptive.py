@@ -215,7 +215,7 @@ REFUSED: dict[str, tuple[Any, tuple[Any, ...], dict[str, Any], type[Exception], 
         "nothing": ((X, None), {}, TypeError, "output_size must hold integers, got .*None"),
         "rank": ((X, (2, 2, 2, 2)), {}, ValueError, r"x of shape \(2, 6, 6, 4\) must have 6 axes for 4 spatial"),
         "empty axis": ((X[:, :0], 2), {}, ValueError, r"x of shape \(2, 0, 6, 4\) has no elements on a spatial axis"),
-        "no axis": ((X[0, 0, 0], 2), {}, ValueError, r"x of shape .*4\) has no spatial axis"),
+        "no axis": ((X[0, 0, 0], 2), {}, ValueError, r"x of shape \(4,\) has no spatial axis"),
         "layout": ((X, 2), {"layout": "CHWN"}, ValueError, "layout must be .*got 'CHWN'"),
         "algorithm": ((X, 2), {"algorithm": "im2col"}, ValueError, "'im2col' is not one of .*for"),
     }.items()

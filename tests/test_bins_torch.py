@@ -197,6 +197,7 @@ ACCEPTED: dict[str, Call] = {
     "fractional, both sizes": fractional(output_ratio=(0.1, 7.0)),
     "fractional, all in one window": fractional(kernel_size=(6, 5), output_size=1),
     "fractional, as many as there are": fractional(kernel_size=1, output_size=(6, 5)),
+    "fractional, no windows": fractional(output_size=(0, 3)),
     "fractional, empty batch": fractional(array(0, 3, 6, 5), samples=array(0, 3, 2)),
     "fractional3d": (
         "fractional_max_pool3d",
@@ -263,7 +264,6 @@ UNLIKE: dict[str, tuple[Call, str]] = {
     "unpool, stride 0": (unpool(stride=0), "stride must be at least 1"),
     "unpool, negative padding": (unpool(padding=-1), "padding must be at least 0"),
     "unpool, no size": (unpool(array(2, 3, 1, 1), ints(array(2, 3, 1, 1)), padding=1), "would be .0, 0. by default"),
-    "fractional, no windows": (fractional(output_size=0), "output_size must be at least 1"),
     "fractional, no taps": (fractional(kernel_size=0), "kernel_size must be at least 1"),
     "avg, no channels": (("adaptive_avg_pool2d", (array(2, 0, 6, 5), 2), {}), "only N may be 0"),
     "avg, no bins": (("adaptive_avg_pool2d", (PLANE, 0), {}), "output_size must be at least 1"),

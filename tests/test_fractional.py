@@ -126,8 +126,10 @@ def test_fr_01_where_windows_start() -> None:
     pool = functools.partial(fractional_max_pool, window=2, output_size=3, return_indices=True)
     y, indices = jax.jit(lambda x, samples: pool(x, samples=samples))(x, samples)
     assert y[:, 0].tolist() == indices[:, 0].tolist() == [1, 3, 4]  # starts 0, 2, 3
-    with pytest.raises(ValueError, match="output_size must be at least 1 on every axis, got 0"):
-        fractional_max_pool(x, 2, output_size=0, samples=samples)
+    none = functools.partial(fractional_max_pool, window=2, output_size=0, samples=samples)
+    empty, gradient = jax.jit(lambda x: (none(x), jax.grad(lambda x: none(x).sum())(x)))(x)
+    assert empty.shape == (0, 1)
+    np.testing.assert_array_equal(gradient, np.zeros(x.shape))
 
 
 X, KEY, U = jnp.ones((2, 6, 6, 4)), jax.random.key(0), jnp.zeros((2, 4, 2))
@@ -147,7 +149,7 @@ REFUSED: dict[str, tuple[tuple[Any, ...], dict[str, Any], type[Exception], str]]
     "window too large": ((X, 7), {"output_size": 1, "key": KEY}, ValueError, "output_size 1 .*at most 0, for a window"),
     "ratio": ((X, 2), {"output_ratio": 1.5, "key": KEY}, ValueError, "output_ratio must be between 0 and 1.*got 1.5"),
     "ratios": ((X, 2), {"output_ratio": (0.5,) * 3, "key": KEY}, ValueError, "one for each of 2 spatial axes"),
-    "small ratio": ((X, 2), {"output_ratio": 0.1, "key": KEY}, ValueError, r"output_size must be .*got \(0, 0\)"),
+    "small ratio": ((X, 2), {"output_ratio": 0.1, "key": KEY}, ValueError, r"output_ratio 0.1 of \(6, 6\) .*\(0, 0\)"),
     "shape of samples": (
         (X, 2),
         {"output_size": 3, "samples": U[..., :1]},

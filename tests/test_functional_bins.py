@@ -137,7 +137,7 @@ def made(argument: Any) -> Any:
     return jnp.asarray(numbers(argument), argument[1]) if is_array(argument) else argument
 
 
-UNPOOL = ["input", "indices", "kernel_size", "stride=None", "padding=0", "output_size=None"]
+UNPOOL = ["input", "indices", "kernel_size", "stride=None", "padding=0", "output_size=None", "algorithm=None"]
 FRACTIONAL = [
     "input", "kernel_size", "output_size=None", "output_ratio=None", "return_indices=False", "_random_samples=None",
     "key=None", "algorithm=None",
@@ -176,6 +176,8 @@ def test_samples_are_given_or_drawn() -> None:
 
 
 def test_the_algorithm_asked_for_is_taken() -> None:
+    with pytest.raises(ValueError, match="algorithm must be None, got 'shift': max_unpool2d is computed in one way"):
+        functional.max_unpool2d(made(WINDOWS), made(INDICES), 2, algorithm="shift")
     for f in (
         lambda x: functional.adaptive_avg_pool2d(x, 4, algorithm="shift"),
         lambda x: functional.adaptive_max_pool2d(x, 4, algorithm="shift"),

@@ -107,7 +107,9 @@ def test_vmap_over_indices_and_over_both() -> None:
     np.testing.assert_array_equal(over_indices, again.astype(np.float32))
 
 
-@pytest.mark.parametrize("options", [{"strides": 1}, {"strides": 2, "padding": ((1, 1), (1, 1))}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{"strides": 1}, {"strides": 2, "padding": ((1, 1), (1, 1))}, {"strides": 2, "padding": "SAME"}], ids=str
+)
 def test_what_is_pooled_again_is_the_same(options: dict[str, Any]) -> None:
     x = jnp.asarray(np.random.default_rng(0).random((2, 7, 6, 2)) + 1, jnp.float32)
 
@@ -209,7 +211,7 @@ REFUSED: dict[str, tuple[tuple[Any, ...], dict[str, Any], type[Exception], str]]
         (Y, INDICES, 3),
         {"padding": "SAME"},
         ValueError,
-        "padding must be 'VALID' or numbers, got 'SAME'",
+        "padding 'SAME' depends on the size .*give it as output_size",
     ),
     "a stride more": (
         (Y, INDICES, 2),

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import jax
 
-from convjax.functional.arguments import LAYOUTS, check_pooled, per_axis, require_no_bools
+from convjax.functional.arguments import LAYOUTS, Pooled, check_pooled, per_axis, require_no_bools
 from convjax.ops.adaptive import OutputSize, adaptive_avg_pool, adaptive_max_pool
 from convjax.problem import require_positive
 from convjax.request import AlgorithmLike
@@ -75,7 +75,7 @@ def adaptive_max_pool1d(
     return_indices: bool = False,
     *,
     algorithm: AlgorithmLike = None,
-) -> jax.Array | tuple[jax.Array, jax.Array]:
+) -> Pooled:
     """PyTorch's `adaptive_max_pool1d`; all as `adaptive_max_pool2d`, over one spatial axis.
 
     Args:
@@ -93,7 +93,7 @@ def adaptive_max_pool1d(
 
 def adaptive_max_pool2d(
     input: jax.Array, output_size: OutputSize, return_indices: bool = False, *, algorithm: AlgorithmLike = None
-) -> jax.Array | tuple[jax.Array, jax.Array]:
+) -> Pooled:
     """PyTorch's `adaptive_max_pool2d`: the largest element of every bin of `adaptive_avg_pool2d`.
 
     Args:
@@ -120,7 +120,7 @@ def adaptive_max_pool2d(
 
 def adaptive_max_pool3d(
     input: jax.Array, output_size: OutputSize, return_indices: bool = False, *, algorithm: AlgorithmLike = None
-) -> jax.Array | tuple[jax.Array, jax.Array]:
+) -> Pooled:
     """PyTorch's `adaptive_max_pool3d`; all as `adaptive_max_pool2d`, over three spatial axes.
 
     Args:
@@ -143,7 +143,7 @@ def _avg(ndim: int, input: jax.Array, output_size: OutputSize, algorithm: Algori
 
 def _max(
     ndim: int, input: jax.Array, output_size: OutputSize, return_indices: bool, algorithm: AlgorithmLike
-) -> jax.Array | tuple[jax.Array, jax.Array]:
+) -> Pooled:
     check_pooled(f"adaptive_max_pool{ndim}d", input, ndim)
     _check_output_size(output_size, ndim)
     return adaptive_max_pool(

@@ -1,6 +1,7 @@
 """Reading arguments as PyTorch does: integers that are no bools, one-element lists, padding that never crops."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,8 @@ from convjax.problem import Ints, require_positive
 
 LAYOUTS = {1: "NCW", 2: "NCHW", 3: "NCDHW"}
 AXES = {1: "N, C, W", 2: "N, C, H, W", 3: "N, C, D, H, W"}
+# An array; with `return_indices` a pair of them. PyTorch does not tell its type checkers more.
+Pooled = Any
 
 
 def per_axis(name: str, value: int | Sequence[int], ndim: int) -> Ints:

@@ -4,12 +4,10 @@ from collections.abc import Sequence
 
 import jax
 
-from convjax.functional.arguments import LAYOUTS, check_pooled, per_axis, positive
+from convjax.functional.arguments import LAYOUTS, Pooled, check_pooled, per_axis, positive
 from convjax.ops.fractional import fractional_max_pool
 from convjax.problem import Ints
 from convjax.request import AlgorithmLike
-
-Pooled = jax.Array | tuple[jax.Array, jax.Array]
 
 
 def fractional_max_pool2d(
@@ -30,7 +28,7 @@ def fractional_max_pool2d(
     Args:
         input: (N, C, H, W), or (C, H, W) without a batch; floating point.
         kernel_size: taps, at least 1; an int or one an axis.
-        output_size: windows, at least 1; an int or one an axis.
+        output_size: windows, at least 0; an int or one an axis.
         output_ratio: output_size as a fraction of H and W, rounded down; a number or one an axis. Not looked at if
             there is an output_size.
         return_indices: whether to return as well where the maxima stand.

@@ -10,8 +10,9 @@ import numpy as np
 
 from convjax.functional.arguments import AXES, LAYOUTS, check_axes, per_axis, require_bool, windows
 from convjax.functional.pool import check_averaged, check_ordered
-from convjax.ops.lp import lp_pool
-from convjax.ops.pool import max_pool, min_pool, read_windows, sum_pool
+from convjax.ops.lp import lp_pool, magnitude
+from convjax.ops.pool import max_pool, min_pool, sum_pool
+from convjax.ops.windows import read_windows
 from convjax.problem import Ints
 from convjax.request import AlgorithmLike
 
@@ -119,7 +120,7 @@ def _lp_pool(
     ceil_mode: bool,
     algorithm: AlgorithmLike,
 ) -> jax.Array:
-    name = f"lp_pool{ndim}d"
+    name, input = f"lp_pool{ndim}d", jnp.asarray(input)
     check_axes(name, input, AXES[ndim])
     _check_norm(norm_type)
     if ndim == 1 and isinstance(kernel_size, Sequence):
@@ -128,10 +129,10 @@ def _lp_pool(
     require_bool("ceil_mode", ceil_mode)
     options: Any = {"strides": strides, "ceil_mode": ceil_mode, "layout": LAYOUTS[ndim]}
     if math.isinf(norm_type):
-        sizes = jnp.abs(input)
-        check_ordered(name, sizes)
+        real = jnp.abs(input) if jnp.iscomplexobj(input) else input
+        check_ordered(name, real)
         extremum: Any = max_pool if norm_type > 0 else min_pool
-        return extremum(sizes, window, algorithm=algorithm, **options)
+        return extremum(magnitude(real), window, algorithm=algorithm, **options)
     check_averaged(name, input, window)
     y = _norm(input, window, norm_type, algorithm=algorithm, **options)
     pool = read_windows(input, window, strides, 0, 1, ceil_mode, LAYOUTS[ndim])

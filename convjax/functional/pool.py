@@ -9,6 +9,7 @@ import numpy as np
 from convjax.functional.arguments import (
     AXES,
     LAYOUTS,
+    Pooled,
     check_axes,
     expanded,
     non_negative,
@@ -31,7 +32,7 @@ def max_pool1d(
     return_indices: bool = False,
     *,
     algorithm: AlgorithmLike = None,
-) -> jax.Array | tuple[jax.Array, jax.Array]:
+) -> Pooled:
     """PyTorch's `max_pool1d`; all as `max_pool2d`, over one spatial axis.
 
     Args:
@@ -56,7 +57,7 @@ def max_pool2d(
     return_indices: bool = False,
     *,
     algorithm: AlgorithmLike = None,
-) -> jax.Array | tuple[jax.Array, jax.Array]:
+) -> Pooled:
     """PyTorch's `max_pool2d`: the largest element of every window over two spatial axes.
 
     y[n, c, o] = max over taps t of input[n, c, o stride + t dilation - padding]
@@ -106,7 +107,7 @@ def max_pool3d(
     return_indices: bool = False,
     *,
     algorithm: AlgorithmLike = None,
-) -> jax.Array | tuple[jax.Array, jax.Array]:
+) -> Pooled:
     """PyTorch's `max_pool3d`; all as `max_pool2d`, over three spatial axes.
 
     Args:
@@ -226,7 +227,7 @@ def _max_pool(
     ceil_mode: bool,
     return_indices: bool,
     algorithm: AlgorithmLike,
-) -> jax.Array | tuple[jax.Array, jax.Array]:
+) -> Pooled:
     name = f"max_pool{ndim}d"
     check_axes(name, input, AXES[ndim])
     check_ordered(name, input)

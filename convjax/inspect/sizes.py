@@ -11,7 +11,7 @@ from convjax import sizes
 from convjax.ops.arguments import Padding, padding_pairs, per_axis, positive_per_axis
 from convjax.ops.conv_transpose import transposed_size
 from convjax.ops.operands import kernel_padding
-from convjax.ops.pool import window_padding
+from convjax.ops.windows import window_padding
 
 # As the operations take it, or the (lo, hi) pair of the one axis.
 AxisPadding = str | int | Sequence[int | Sequence[int]]

@@ -2,14 +2,15 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Literal, TypedDict, Unpack, overload
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from convjax import window_primitive
-from convjax.ops.arguments import channels_first, per_axis, spatial_axes, with_batch
-from convjax.ops.bins import along, flat_positions, require_elements, tiling
+from convjax.dtypes import accumulator
+from convjax.ops.arguments import per_axis, require_averages, require_ordered
+from convjax.ops.windows import Planes, Windows, read_planes, require_elements
 from convjax.problem import Ints, require_positive
 from convjax.request import AlgorithmLike, request
 
@@ -47,28 +48,43 @@ def adaptive_avg_pool(
     Source:
         https://docs.pytorch.org/docs/stable/generated/torch.nn.AdaptiveAvgPool2d.html
     """
-    if not jnp.issubdtype(x.dtype, jnp.inexact):
-        raise TypeError(f"x is {x.dtype}, whose averages are fractions: cast it to a floating dtype first")
-    pool = _read(x, output_size, layout)
-    sums = pool.x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    asked = request(algorithm, "sum")
-    window, count = [1] * len(pool.bins), np.ones((1,) * sums.ndim, np.int64)
-    for place, bins in enumerate(pool.bins):
-        axis = pool.first + place
-        count = count * along(bins.lengths, axis, sums.ndim)
-        if bins.alike:
-            window[place] = bins.longest
+    require_averages(x)
+    request(algorithm, "sum")  # refuses unknown names, also where no bin needs a sum
+    planes, bins = _read(x, output_size, layout)
+    sums = planes.x.astype(accumulator(planes.x.dtype))
+    window, count = [1] * planes.ndim, np.ones((1,) * sums.ndim, np.int64)
+    for place, axis_bins in enumerate(bins):
+        count = count * planes.along(axis_bins.lengths, place)
+        if axis_bins.alike:
+            window[place] = axis_bins.longest
             continue
         # An axis at a time: copies of shared elements along one axis are summed before those along the next are made.
-        real = along(bins.real, axis, sums.ndim)
-        copies = jnp.where(real, bins.side_by_side(sums, axis), jnp.zeros((), sums.dtype))
-        one = tuple(bins.longest if other == place else 1 for other in range(len(pool.bins)))
-        sums = window_primitive.reduce(copies, tiling(copies, pool.first, one).problem("sum"), asked)
+        real = planes.along(axis_bins.real, place)
+        copies = jnp.where(real, axis_bins.side_by_side(sums, planes.axes[place]), jnp.zeros((), sums.dtype))
+        one = tuple(axis_bins.longest if other == place else 1 for other in range(planes.ndim))
+        sums = Windows.tiling(copies, planes.first, one).reduce("sum", algorithm)
     if max(window) > 1:
-        sums = window_primitive.reduce(sums, tiling(sums, pool.first, tuple(window)).problem("sum"), asked)
-    return pool.finish((sums / count.astype(sums.real.dtype)).astype(x.dtype))
+        sums = Windows.tiling(sums, planes.first, tuple(window)).reduce("sum", algorithm)
+    return planes.finish((sums / count.astype(sums.real.dtype)).astype(planes.x.dtype))
 
 
+class _Options(TypedDict, total=False):
+    layout: str | None
+    algorithm: AlgorithmLike
+
+
+@overload
+def adaptive_max_pool(
+    x: jax.Array, output_size: OutputSize, *, return_indices: Literal[False] = False, **options: Unpack[_Options]
+) -> jax.Array: ...
+@overload
+def adaptive_max_pool(
+    x: jax.Array, output_size: OutputSize, *, return_indices: Literal[True], **options: Unpack[_Options]
+) -> tuple[jax.Array, jax.Array]: ...
+@overload
+def adaptive_max_pool(
+    x: jax.Array, output_size: OutputSize, *, return_indices: bool, **options: Unpack[_Options]
+) -> jax.Array | tuple[jax.Array, jax.Array]: ...
 def adaptive_max_pool(
     x: jax.Array,
     output_size: OutputSize,
@@ -94,7 +110,7 @@ def adaptive_max_pool(
         (N, *output, C) of x's dtype; with `return_indices` also int32 flat positions in the plane.
 
     Raises:
-        ValueError: as `adaptive_avg_pool`.
+        ValueError: as `adaptive_avg_pool`, or indices asked for of a plane of more elements than int32 numbers.
         TypeError: x is complex, which has no order.
 
     Example:
@@ -106,20 +122,18 @@ def adaptive_max_pool(
     Source:
         https://docs.pytorch.org/docs/stable/generated/torch.nn.AdaptiveMaxPool2d.html
     """
-    if jnp.issubdtype(x.dtype, jnp.complexfloating):
-        raise TypeError(f"x is {x.dtype}, which has no order: take its absolute value first")
-    pool = _read(x, output_size, layout)
-    copies = pool.x
-    for axis, bins in enumerate(pool.bins, pool.first):
-        copies = copies if bins.alike else bins.side_by_side(copies, axis)
-    window = tuple(bins.longest for bins in pool.bins)
-    problem, asked = tiling(copies, pool.first, window).problem("max"), request(algorithm, "max")
-    y = pool.finish(window_primitive.reduce(copies, problem, asked))
+    require_ordered(x)
+    planes, bins = _read(x, output_size, layout)
+    copies = planes.x
+    for axis, axis_bins in zip(planes.axes, bins, strict=True):
+        copies = copies if axis_bins.alike else axis_bins.side_by_side(copies, axis)
+    tiles = Windows.tiling(copies, planes.first, tuple(axis_bins.longest for axis_bins in bins))
+    y = planes.finish(tiles.reduce("max", algorithm))
     if not return_indices:
         return y
-    starts = [along(bins.starts, axis, copies.ndim) for axis, bins in enumerate(pool.bins, pool.first)]
-    taps = window_primitive.arg(copies, problem, asked)
-    return y, pool.finish(flat_positions(taps, window, starts, tuple(bins.size for bins in pool.bins)))
+    starts = [planes.along(axis_bins.starts, place) for place, axis_bins in enumerate(bins)]
+    positions = planes.positions(tiles.argmax(algorithm), tiles.window, starts, tiles.dilation)
+    return y, planes.finish(positions)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,31 +169,16 @@ class Bins:
     def side_by_side(self, x: jax.Array, axis: int) -> jax.Array:
         """Along `axis` the bins one after another, each as long as the longest: its last element is repeated."""
         taps = np.minimum(np.arange(self.longest), self.lengths[:, None] - 1)
-        return jnp.take(x, (self.starts[:, None] + taps).reshape(-1), axis, mode="clip")
+        wide = x.astype(accumulator(x.dtype))  # for the gradient, which adds up what shared elements receive
+        return jnp.take(wide, (self.starts[:, None] + taps).reshape(-1), axis, mode="clip").astype(x.dtype)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Pool:
-    """An adaptive pooling's arguments, read: x with a batch, its spatial axes from `first`, and their bins."""
-
-    x: jax.Array
-    unbatched: bool
-    first: int
-    bins: tuple[Bins, ...]
-
-    def finish(self, y: jax.Array) -> jax.Array:
-        return y[0] if self.unbatched else y
-
-
-def _read(x: jax.Array, output_size: OutputSize, layout: str | None) -> _Pool:
-    ndim = spatial_axes(x, output_size, layout)
-    x, unbatched = with_batch(x, ndim)
-    first = 2 if channels_first(layout, ndim) else 1
-    size = x.shape[first : first + ndim]
-    require_elements(x.shape, size)
-    output = per_axis("output_size", _without_none(output_size, size), ndim)
+def _read(x: jax.Array, output_size: OutputSize, layout: str | None) -> tuple[Planes, tuple[Bins, ...]]:
+    planes = read_planes(x, output_size, layout)
+    require_elements(x.shape, planes.size)
+    output = per_axis("output_size", _without_none(output_size, planes.size), planes.ndim)
     require_positive("output_size", output)
-    return _Pool(x, unbatched, first, tuple(map(Bins, size, output)))
+    return planes, tuple(map(Bins, planes.size, output))
 
 
 def _without_none(output_size: OutputSize, size: Ints) -> int | Sequence[int]:

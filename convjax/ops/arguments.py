@@ -2,6 +2,7 @@
 
 import operator
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +39,7 @@ def padding_pairs(padding: Padding, size: Ints, extent: Ints, strides: Ints) -> 
     ndim = len(size)
     if not isinstance(padding, int | Iterable | np.integer):
         raise TypeError(f"padding must be a name, an int, or an int or (lo, hi) for each axis, got {padding!r}")
-    entries = tuple(padding) if isinstance(padding, Iterable) else (padding,) * ndim
+    entries: tuple[Any, ...] = tuple(padding) if isinstance(padding, Iterable) else (padding,) * ndim
     if len(entries) != ndim:
         raise ValueError(
             f"padding has {len(entries)} entries for {ndim} spatial axes: give one int, or an int or (lo, hi) for each"
@@ -75,8 +76,8 @@ def channels_first(layout: str | None, ndim: int) -> bool:
         return False
     if layout == _CHANNELS_FIRST.get(ndim):
         return True
-    valid = [names[ndim] for names in (_CHANNELS_LAST, _CHANNELS_FIRST) if ndim in names]
-    raise ValueError(f"layout must be None or one of {', '.join(valid)} for {ndim} spatial axes, got {layout!r}")
+    valid = ["None", *(names[ndim] for names in (_CHANNELS_LAST, _CHANNELS_FIRST) if ndim in names)]
+    raise ValueError(f"layout must be one of {', '.join(valid)} for {ndim} spatial axes, got {layout!r}")
 
 
 def spatial_axes(x: jax.Array, per_axis: object, layout: str | None) -> int:
@@ -110,6 +111,21 @@ def integer(name: str, value: int) -> int:
 def require_floating(operation: str, x: jax.Array) -> None:
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(f"x is {x.dtype}, but {operation} needs real fractions: cast it to a floating dtype first")
+
+
+def require_ordered(x: jax.Array) -> None:
+    if jnp.issubdtype(x.dtype, jnp.complexfloating):
+        raise TypeError(f"x is {x.dtype}, which has no order: take its absolute value or cast it to a real dtype first")
+
+
+def require_sums(x: jax.Array) -> None:
+    if x.dtype == jnp.bool_:
+        raise TypeError("x is bool, which has no sums: cast it to an integer or a floating dtype first")
+
+
+def require_averages(x: jax.Array) -> None:
+    if not jnp.issubdtype(x.dtype, jnp.inexact):
+        raise TypeError(f"x is {x.dtype}, whose averages are fractions: cast it to a floating dtype first")
 
 
 def _integers(name: str, values: Sequence[int]) -> Ints:

@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from convjax.ops.arguments import channels_first, positive_per_axis, spatial_axes, with_batch
+from convjax.ops.arguments import positive_per_axis, require_averages
 from convjax.ops.pad import PaddingMode
 from convjax.ops.separable import depthwise_conv
+from convjax.ops.windows import read_planes
 from convjax.request import AlgorithmLike
 
 
@@ -56,23 +57,23 @@ def blur_pool(
     Source:
         R. Zhang, Making Convolutional Networks Shift-Invariant Again, arXiv:1904.11486.
     """
-    if not jnp.issubdtype(x.dtype, jnp.inexact):
-        raise TypeError(f"x is {x.dtype}, whose averages are fractions: cast it to a floating dtype first")
-    ndim = spatial_axes(x, filter_size if isinstance(filter_size, Sequence) else strides, layout)
-    if not 1 <= ndim <= 3:
-        raise ValueError(f"x of shape {x.shape} has {ndim} spatial axes, but blur_pool takes 1 to 3")
-    size = positive_per_axis("filter_size", filter_size, ndim)
-    channels = with_batch(x, ndim)[0].shape[1 if channels_first(layout, ndim) else -1]
+    require_averages(x)
+    planes = read_planes(x, filter_size if isinstance(filter_size, Sequence) else strides, layout)
+    if planes.ndim > 3:
+        raise ValueError(f"x of shape {x.shape} has {planes.ndim} spatial axes, but blur_pool takes 1 to 3")
+    size = positive_per_axis("filter_size", filter_size, planes.ndim)
     kernel = functools.reduce(np.multiply.outer, map(_binomial, size))
-    return depthwise_conv(
-        x,
-        jnp.broadcast_to(kernel[..., None, None], (*size, channels, 1)).astype(x.dtype),
+    channels = planes.x.shape[planes.channel_axis]
+    y = depthwise_conv(
+        planes.x,
+        jnp.broadcast_to(kernel[..., None, None], (*size, channels, 1)).astype(planes.x.dtype),
         strides=strides,
         padding=[((f - 1) // 2, f // 2) for f in size],
         padding_mode=padding_mode,
         layout=layout,
         algorithm=algorithm,
     )
+    return planes.finish(y)
 
 
 def _binomial(taps: int) -> np.ndarray:

@@ -1,19 +1,41 @@
 """Fractional max pooling: windows whose distances are drawn, so that the input shrinks by any ratio."""
 
+import math
 from collections.abc import Sequence
+from typing import Literal, TypedDict, Unpack, overload
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
-from convjax import window_primitive
-from convjax.ops.arguments import channels_first, per_axis, positive_per_axis, spatial_axes, with_batch
-from convjax.ops.bins import flat_positions, require_elements, tiling
-from convjax.problem import Ints, require_positive
-from convjax.request import AlgorithmLike, request
+from convjax.dtypes import accumulator
+from convjax.ops.arguments import per_axis, positive_per_axis, require_ordered
+from convjax.ops.windows import Planes, Windows, read_planes, require_elements
+from convjax.problem import Ints
+from convjax.request import AlgorithmLike
 
 
+class _Options(TypedDict, total=False):
+    output_size: int | Sequence[int] | None
+    output_ratio: float | Sequence[float] | None
+    key: jax.Array | None
+    samples: jax.Array | None
+    layout: str | None
+    algorithm: AlgorithmLike
+
+
+@overload
+def fractional_max_pool(
+    x: jax.Array, window: int | Sequence[int], *, return_indices: Literal[False] = False, **options: Unpack[_Options]
+) -> jax.Array: ...
+@overload
+def fractional_max_pool(
+    x: jax.Array, window: int | Sequence[int], *, return_indices: Literal[True], **options: Unpack[_Options]
+) -> tuple[jax.Array, jax.Array]: ...
+@overload
+def fractional_max_pool(
+    x: jax.Array, window: int | Sequence[int], *, return_indices: bool, **options: Unpack[_Options]
+) -> jax.Array | tuple[jax.Array, jax.Array]: ...
 def fractional_max_pool(
     x: jax.Array,
     window: int | Sequence[int],
@@ -38,8 +60,9 @@ def fractional_max_pool(
         x: (N, *size, C), or (*size, C) without a batch; 1 to 3 spatial axes; channels first under `layout`. Any real
             dtype.
         window: taps per spatial axis; an int means as many axes as x has between batch and channels.
-        output_size: windows per spatial axis; an int or one an axis. Either this or output_ratio.
-        output_ratio: output_size as a fraction of size, rounded down; between 0 and 1; a number or one an axis.
+        output_size: windows per spatial axis, at least 0; an int or one an axis. Either this or output_ratio.
+        output_ratio: output_size as a fraction of size, rounded down to 1 or more; between 0 and 1; a number or one an
+            axis.
         key: draws the samples, by `jax.random.uniform`. Either this or samples.
         samples: u in [0, 1) of every plane, (N, C, axes), or (C, axes) without a batch, in every layout. As PyTorch
             has them, those of two axes are of W and then H; those of three of D, H, W.
@@ -63,32 +86,25 @@ def fractional_max_pool(
     Source:
         Graham, Fractional max-pooling, arXiv:1412.6071; the starts are PyTorch's.
     """
-    if jnp.issubdtype(x.dtype, jnp.complexfloating):
-        raise TypeError(f"x is {x.dtype}, which has no order: take its absolute value first")
-    ndim = spatial_axes(x, window, layout)
-    x, unbatched = with_batch(x, ndim)
-    first = 2 if channels_first(layout, ndim) else 1
-    size = x.shape[first : first + ndim]
-    require_elements(x.shape, size)
-    if ndim > 3:
-        raise ValueError(f"x of shape {x.shape} has {ndim} spatial axes, but samples are defined for 1 to 3")
-    taps = positive_per_axis("window", window, ndim)
-    output = _output_size(size, taps, output_size, output_ratio)
-    u = _samples((x.shape[0], x.shape[1 if first == 2 else -1], ndim), unbatched, key, samples)
+    require_ordered(x)
+    planes = read_planes(x, window, layout)
+    require_elements(x.shape, planes.size)
+    if planes.ndim > 3:
+        raise ValueError(f"x of shape {x.shape} has {planes.ndim} spatial axes, but samples are defined for 1 to 3")
+    taps = positive_per_axis("window", window, planes.ndim)
+    output = _output_size(planes.size, taps, output_size, output_ratio)
+    u = _samples(planes, key, samples)
 
-    starts, copies = [], lax.stop_gradient(x)
-    for place, (n, k, o) in enumerate(zip(size, taps, output, strict=True)):
-        axis = first + place
-        start = _starts(u[..., 1 - place if ndim == 2 else place], n, k, o)  # N C o
+    starts, copies = [], lax.stop_gradient(planes.x)
+    for place, (axis, n, k, o) in enumerate(zip(planes.axes, planes.size, taps, output, strict=True)):
+        start = _starts(u[..., 1 - place if planes.ndim == 2 else place], n, k, o)  # N C o
         cells = (start[..., None] + lax.iota(jnp.int32, k)[None, None, None]).reshape(*start.shape[:2], o * k)
-        copies = jnp.take_along_axis(copies, _along(cells, axis, first, x.ndim), axis, mode="clip")
-        starts.append(_along(start, axis, first, x.ndim))
-    winners = window_primitive.arg(copies, tiling(copies, first, taps).problem("max"), request(algorithm, "max"))
-    positions = flat_positions(winners, taps, starts, size)
-    y = _take(x, positions, first, ndim)
-    if unbatched:
-        y, positions = y[0], positions[0]
-    return (y, positions) if return_indices else y
+        copies = jnp.take_along_axis(copies, _along(planes, cells, axis), axis, mode="clip")
+        starts.append(_along(planes, start, axis))
+    tiles = Windows.tiling(copies, planes.first, taps)
+    positions = planes.positions(tiles.argmax(algorithm), taps, starts, tiles.dilation)
+    y = planes.finish(_take(planes, positions))
+    return (y, planes.finish(positions)) if return_indices else y
 
 
 def _output_size(
@@ -100,6 +116,8 @@ def _output_size(
         )
     if output_ratio is None:
         output = per_axis("output_size", output_size, len(size))  # type: ignore[arg-type]
+        if min(output) < 0:
+            raise ValueError(f"output_size must be at least 0 on every axis, got {output}")
     else:
         ratios = tuple(output_ratio) if isinstance(output_ratio, Sequence) else (output_ratio,) * len(size)
         if len(ratios) != len(size) or not all(0 < ratio < 1 for ratio in ratios):
@@ -108,7 +126,10 @@ def _output_size(
                 f"got {output_ratio}"
             )
         output = tuple(int(n * ratio) for n, ratio in zip(size, ratios, strict=True))
-    require_positive("output_size", output)
+        if 0 in output:
+            raise ValueError(
+                f"output_ratio {output_ratio} of {size} elements is {output}: give one that leaves at least 1 an axis"
+            )
     for axis, (n, k, o) in enumerate(zip(size, window, output, strict=True)):
         if o + k - 1 > n:
             raise ValueError(
@@ -118,13 +139,15 @@ def _output_size(
     return output
 
 
-def _samples(shape: Ints, unbatched: bool, key: jax.Array | None, samples: jax.Array | None) -> jax.Array:
-    """u of every plane and axis, in float32 or wider."""
+def _samples(planes: Planes, key: jax.Array | None, samples: jax.Array | None) -> jax.Array:
+    """u of every plane and axis, (N, C, axes), in float32 or wider."""
+    shape = (planes.x.shape[0], planes.x.shape[planes.channel_axis], planes.ndim)
     if key is not None and samples is None:
         return jax.random.uniform(key, shape, jnp.float32)
     if samples is None or key is not None:
         raise ValueError("key and samples are alternatives: give one of them")
-    given = shape[1:] if unbatched else shape
+    samples = jnp.asarray(samples)
+    given = shape[1:] if planes.unbatched else shape
     if samples.shape != given:
         raise ValueError(f"samples of shape {samples.shape} must be {given}: a number for every plane and spatial axis")
     if not jnp.issubdtype(samples.dtype, jnp.floating):
@@ -134,8 +157,8 @@ def _samples(shape: Ints, unbatched: bool, key: jax.Array | None, samples: jax.A
 
 def _starts(u: jax.Array, n: int, k: int, o: int) -> jax.Array:
     """Where the windows of every plane start along an axis: u (N, C), starts (N, C, o)."""
-    last = jnp.full((*u.shape, 1), n - k, jnp.int32)
-    if o == 1:
+    last = jnp.full((*u.shape, min(o, 1)), n - k, jnp.int32)
+    if o < 2:
         return last
     a = u.dtype.type(n - k) / u.dtype.type(o - 1)  # rounded as PyTorch rounds it
     u = u[..., None]
@@ -144,18 +167,19 @@ def _starts(u: jax.Array, n: int, k: int, o: int) -> jax.Array:
     return jnp.concatenate([start, last], -1)
 
 
-def _along(values: jax.Array, axis: int, first: int, ndim: int) -> jax.Array:
-    """Values (N, C, cells) as an array of rank `ndim` with the cells along `axis`."""
-    channel = 1 if first == 2 else ndim - 1
-    values = values if first == 2 else jnp.moveaxis(values, 1, -1)
-    return jnp.expand_dims(values, [a for a in range(ndim) if a not in (0, channel, axis)])
+def _along(planes: Planes, values: jax.Array, axis: int) -> jax.Array:
+    """Values (N, C, cells) with the axes of the planes, the cells along `axis`."""
+    values = values if planes.first == 2 else jnp.moveaxis(values, 1, -1)
+    return jnp.expand_dims(values, [other for other in planes.axes if other != axis])
 
 
-def _take(x: jax.Array, positions: jax.Array, first: int, ndim: int) -> jax.Array:
-    """x at flat positions in its planes."""
-    before, after = x.shape[:first], x.shape[first + ndim :]
+def _take(planes: Planes, positions: jax.Array) -> jax.Array:
+    """What stands at flat positions in the planes."""
+    first, end = planes.first, planes.first + planes.ndim
 
     def flat(array: jax.Array) -> jax.Array:
-        return array.reshape(*before, int(np.prod(array.shape[first : first + ndim])), *after)
+        return array.reshape(*array.shape[:first], math.prod(array.shape[first:end]), *array.shape[end:])
 
-    return jnp.take_along_axis(flat(x), flat(positions), first, mode="clip").reshape(positions.shape)
+    wide = planes.x.astype(accumulator(planes.x.dtype))  # for the gradient, which adds up what shared elements receive
+    taken = jnp.take_along_axis(flat(wide), flat(positions), first, mode="clip")
+    return taken.reshape(positions.shape).astype(planes.x.dtype)

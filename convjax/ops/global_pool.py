@@ -1,14 +1,12 @@
 """Poolings over all spatial axes at once."""
 
-from typing import cast
-
 import jax
 import jax.numpy as jnp
 
 from convjax.dtypes import accumulator
-from convjax.ops.arguments import channels_first, spatial_axes, with_batch
+from convjax.ops.arguments import require_averages
 from convjax.ops.pool import max_pool
-from convjax.problem import Ints
+from convjax.ops.windows import Planes, read_planes, require_elements
 
 
 def global_avg_pool(x: jax.Array, *, layout: str | None = None, keepdims: bool = False) -> jax.Array:
@@ -40,10 +38,10 @@ def global_avg_pool(x: jax.Array, *, layout: str | None = None, keepdims: bool =
     Source:
         M. Lin, Q. Chen, S. Yan, Network In Network, arXiv:1312.4400, section 3.2.
     """
-    if not jnp.issubdtype(x.dtype, jnp.inexact):
-        raise TypeError(f"x is {x.dtype}, whose averages are fractions: cast it to a floating dtype first")
-    axes = _axes(x, layout)
-    return jnp.mean(x.astype(accumulator(x.dtype)), axes, keepdims=keepdims).astype(x.dtype)
+    require_averages(x)
+    planes = _read(x, layout)
+    mean = jnp.mean(planes.x.astype(accumulator(planes.x.dtype)), planes.axes, keepdims=keepdims)
+    return planes.finish(mean.astype(planes.x.dtype))
 
 
 def global_max_pool(x: jax.Array, *, layout: str | None = None, keepdims: bool = False) -> jax.Array:
@@ -61,25 +59,19 @@ def global_max_pool(x: jax.Array, *, layout: str | None = None, keepdims: bool =
 
     Raises:
         ValueError: as `global_avg_pool`.
+        TypeError: x is complex, which has no order.
 
     Example:
         >>> import jax.numpy as jnp
         >>> global_max_pool(jnp.arange(8).reshape(1, 2, 2, 2))
         Array([[6, 7]], dtype=int32)
     """
-    axes = _axes(x, layout)
-    y = cast(jax.Array, max_pool(x, [x.shape[axis] for axis in axes], layout=layout))
-    return y if keepdims else jnp.squeeze(y, axes)
+    planes = _read(x, layout)
+    y = max_pool(planes.x, planes.size, layout=layout)
+    return planes.finish(y if keepdims else jnp.squeeze(y, planes.axes))
 
 
-def _axes(x: jax.Array, layout: str | None) -> Ints:
-    """The spatial axes of x, which all have elements."""
-    ndim = spatial_axes(x, None, layout)
-    if ndim < 1:
-        raise ValueError(f"x of shape {x.shape} has no spatial axis: it must have 2 axes or more")
-    with_batch(x, ndim)
-    end = x.ndim if channels_first(layout, ndim) else x.ndim - 1
-    axes = tuple(range(end - ndim, end))
-    if 0 in (x.shape[axis] for axis in axes):
-        raise ValueError(f"x of shape {x.shape} has no elements on a spatial axis: each needs at least 1")
-    return axes
+def _read(x: jax.Array, layout: str | None) -> Planes:
+    planes = read_planes(x, None, layout)
+    require_elements(x.shape, planes.size)
+    return planes

@@ -11,7 +11,7 @@ from convjax import window_primitive
 from convjax.algorithms.window.geometry import padded, stacked_taps
 from convjax.dtypes import accumulator
 from convjax.ops.arguments import Padding, require_floating
-from convjax.ops.pool import read_windows
+from convjax.ops.windows import read_windows
 from convjax.problem import WindowSpec
 from convjax.request import AlgorithmLike, Request, request
 

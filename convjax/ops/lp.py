@@ -12,7 +12,7 @@ from convjax import window_primitive
 from convjax.algorithms.window.geometry import padded, stacked_taps
 from convjax.dtypes import accumulator
 from convjax.ops.arguments import Padding, require_floating
-from convjax.ops.pool import read_windows
+from convjax.ops.windows import read_windows
 from convjax.problem import WindowSpec
 from convjax.request import AlgorithmLike, Request, request
 
@@ -73,7 +73,7 @@ def lp_pool(
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _norm(problem: WindowSpec, p: float, asked: Request, x: jax.Array) -> jax.Array:
     if math.isinf(p):
-        return window_primitive.reduce(x * lax.sign(x), problem, asked)  # abs has a derivative of 1 at 0
+        return window_primitive.reduce(magnitude(x), problem, asked)
     wide = accumulator(x.dtype)
     largest = window_primitive.reduce(jnp.abs(lax.stop_gradient(x)), problem, asked).astype(wide)
     still = (largest == 0) | jnp.isinf(largest)
@@ -82,6 +82,11 @@ def _norm(problem: WindowSpec, p: float, asked: Request, x: jax.Array) -> jax.Ar
     powers = _power(jnp.where(still[None], 1, taps), scale[None], p)
     y = scale * jnp.sum(powers, 0) ** (1 / p)
     return jnp.where(still, largest, y).astype(x.dtype)
+
+
+def magnitude(x: jax.Array) -> jax.Array:
+    """|x| of real x, whose derivative at 0 is 0, where that of `abs` is 1."""
+    return x * lax.sign(x)
 
 
 def _power(x: jax.Array, scale: jax.Array, p: float) -> jax.Array:

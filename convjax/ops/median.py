@@ -9,9 +9,9 @@ import numpy as np
 from jax import lax
 
 from convjax import window_primitive
-from convjax.algorithms.window.geometry import padded, stacked_taps
-from convjax.ops.arguments import Padding
-from convjax.ops.pool import read_windows
+from convjax.algorithms.window.geometry import padded, real_taps, stacked_taps
+from convjax.ops.arguments import Padding, require_ordered
+from convjax.ops.windows import read_windows
 from convjax.problem import WindowSpec
 from convjax.request import AlgorithmLike, request
 
@@ -54,8 +54,7 @@ def median_pool(
     Source:
         J. W. Tukey, Exploratory Data Analysis, 1977, chapter 7.
     """
-    if jnp.issubdtype(x.dtype, jnp.complexfloating):
-        raise TypeError(f"x is {x.dtype}, which has no order: cast it to a real dtype")
+    require_ordered(x)
     pool = read_windows(x, window, strides, padding, dilation, ceil_mode, layout)
     asked = request(algorithm, "take")
     winner = _winner(pool.problem("min"), lax.stop_gradient(pool.x))
@@ -81,21 +80,10 @@ def _winner(problem: WindowSpec, x: jax.Array) -> jax.Array:
 def _real(problem: WindowSpec) -> tuple[jax.Array, np.ndarray]:
     """Whether a tap stands on an element of x, by tap and window, and how many do by window; both broadcastable."""
     real, counts = jnp.ones((1,) * 2 * problem.ndim, bool), np.ones((1,) * problem.ndim, int)
-    for axis, (n, k, d, s, (lo, _), windows) in enumerate(
-        zip(
-            problem.shape,
-            problem.window,
-            problem.window_dilation,
-            problem.strides,
-            problem.padding,
-            problem.windows_shape,
-            strict=True,
-        )
-    ):
-        at = np.arange(k)[:, None] * d + np.arange(windows) * s - lo
-        inside = (at >= 0) & (at < n)
+    for axis in range(problem.ndim):
+        inside = real_taps(problem, axis)
         if inside.all():  # of every window alike
-            inside = np.ones((k, 1), bool)
+            inside = np.ones((problem.window[axis], 1), bool)
         counts = counts * np.expand_dims(inside.sum(0), [a for a in range(problem.ndim) if a != axis])
         real = real & np.expand_dims(
             inside, [a for a in range(2 * problem.ndim) if a not in (axis, problem.ndim + axis)]

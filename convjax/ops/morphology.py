@@ -6,15 +6,14 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from convjax import window_primitive
-from convjax.algorithms.window.geometry import better
+from convjax.algorithms.window.geometry import better, real_taps
 from convjax.layout import pad, window_slice
 from convjax.ops.arguments import Padding
 from convjax.ops.operands import of_one_dtype
-from convjax.ops.pool import read_windows
+from convjax.ops.windows import read_windows
 from convjax.problem import WindowSpec
 from convjax.request import request
 
@@ -142,7 +141,7 @@ def _winner(problem: WindowSpec, first: int, x: jax.Array, taps: jax.Array) -> j
     spans = [*problem.windows_shape]
     spans[spatial] = [(n - 1) * s + 1 for n, s in zip(counts, strides, strict=True)]
     padded = pad(x, problem.padding, [0] * x.ndim)
-    real = [jnp.asarray(_real(problem, axis)) for axis in (first, first + 1)]
+    real = [jnp.asarray(real_taps(problem, axis)) for axis in (first, first + 1)]
 
     def sums(tap: jax.Array | int) -> jax.Array:
         start: list[jax.Array | int] = [0] * x.ndim
@@ -161,14 +160,6 @@ def _winner(problem: WindowSpec, first: int, x: jax.Array, taps: jax.Array) -> j
     none = jnp.full_like(some, -1, dtype=jnp.int32)
     unroll = problem.taps if problem.taps <= _MOST_UNROLLED else _AT_A_TIME
     return lax.fori_loop(0, problem.taps, consider, (some, none), unroll=unroll)[1]
-
-
-def _real(problem: WindowSpec, axis: int) -> np.ndarray:
-    """Whether a tap stands on an element of x along `axis`, by tap and window."""
-    taps, windows = np.arange(problem.window[axis]), np.arange(problem.windows_shape[axis])
-    at = taps[:, None] * problem.window_dilation[axis] + windows * problem.strides[axis] - problem.padding[axis][0]
-    inside: np.ndarray = (at >= 0) & (at < problem.shape[axis])
-    return inside
 
 
 def _take(problem: WindowSpec, x: jax.Array, winner: jax.Array) -> jax.Array:

@@ -1,20 +1,39 @@
-"""Poolings as people call them: each reads its arguments into one window problem and binds its primitive."""
+"""Poolings as people call them: maxima, minima, sums and means of windows."""
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Literal, TypedDict, Unpack, overload
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
-from convjax import sizes, window_primitive
 from convjax.dtypes import accumulator
-from convjax.ops.arguments import Padding, channels_first, padding_pairs, positive_per_axis, spatial_axes, with_batch
-from convjax.problem import Ints, Pads, WindowSpec
-from convjax.request import AlgorithmLike, request
+from convjax.ops.arguments import Padding, require_averages, require_ordered, require_sums
+from convjax.ops.windows import read_windows
+from convjax.request import AlgorithmLike
 
 
+class _Options(TypedDict, total=False):
+    strides: int | Sequence[int] | None
+    padding: Padding
+    dilation: int | Sequence[int]
+    ceil_mode: bool
+    layout: str | None
+    algorithm: AlgorithmLike
+
+
+@overload
+def max_pool(
+    x: jax.Array, window: int | Sequence[int], *, return_indices: Literal[False] = False, **options: Unpack[_Options]
+) -> jax.Array: ...
+@overload
+def max_pool(
+    x: jax.Array, window: int | Sequence[int], *, return_indices: Literal[True], **options: Unpack[_Options]
+) -> tuple[jax.Array, jax.Array]: ...
+@overload
+def max_pool(
+    x: jax.Array, window: int | Sequence[int], *, return_indices: bool, **options: Unpack[_Options]
+) -> jax.Array | tuple[jax.Array, jax.Array]: ...
 def max_pool(
     x: jax.Array,
     window: int | Sequence[int],
@@ -49,7 +68,9 @@ def max_pool(
         (N, *output, C) of x's dtype; with `return_indices` also int32 flat positions in the unpadded plane.
 
     Raises:
-        ValueError: sizes that do not fit together, or a window without any element of x.
+        ValueError: sizes that do not fit together, a window without any element of x, or indices asked for of a plane
+            of more elements than int32 numbers.
+        TypeError: x is complex, which has no order.
 
     Example:
         >>> import jax.numpy as jnp
@@ -57,9 +78,10 @@ def max_pool(
         >>> y[:, 0], i[:, 0]
         (Array([5., 2.], dtype=float32), Array([1, 2], dtype=int32))
     """
+    require_ordered(x)
     pool = read_windows(x, window, strides, padding, dilation, ceil_mode, layout)
-    y, indices = _extremum("max", pool, return_indices, algorithm)
-    return (y, indices) if indices is not None else y
+    y = pool.finish(pool.reduce("max", algorithm))
+    return (y, pool.finish(pool.flat_positions(pool.argmax(algorithm)))) if return_indices else y
 
 
 def min_pool(
@@ -73,15 +95,18 @@ def min_pool(
     layout: str | None = None,
     algorithm: AlgorithmLike = None,
 ) -> jax.Array:
-    """The smallest element of every window; otherwise as `max_pool`.
+    """The smallest element of every window; arguments, ties, NaN and errors as `max_pool`.
+
+    y[n, o, c] = min over taps t of x[n, o s + t d - lo, c]
 
     Example:
         >>> import jax.numpy as jnp
         >>> min_pool(jnp.array([1.0, 5.0, 2.0, 2.0])[:, None], 2)[:, 0]
         Array([1., 2.], dtype=float32)
     """
+    require_ordered(x)
     pool = read_windows(x, window, strides, padding, dilation, ceil_mode, layout)
-    return _extremum("min", pool, False, algorithm)[0]
+    return pool.finish(pool.reduce("min", algorithm))
 
 
 def sum_pool(
@@ -95,15 +120,28 @@ def sum_pool(
     layout: str | None = None,
     algorithm: AlgorithmLike = None,
 ) -> jax.Array:
-    """The sum of every window; arguments as `max_pool`.
+    """The sum of every window.
+
+    y[n, o, c] = sum over taps t of x[n, o s + t d - lo, c], and 0 outside
+
+    Args:
+        x, window, strides, padding, dilation, ceil_mode, layout, algorithm: as `max_pool`. x is any dtype but bool.
+
+    Returns:
+        (N, *output, C) of x's dtype; half precisions are summed in float32, integers wrap around as their dtype does.
+
+    Raises:
+        ValueError: as `max_pool`.
+        TypeError: x is bool, which has no sums.
 
     Example:
         >>> import jax.numpy as jnp
         >>> sum_pool(jnp.array([1.0, 5.0, 2.0, 2.0])[:, None], 2)[:, 0]
         Array([6., 4.], dtype=float32)
     """
+    require_sums(x)
     pool = read_windows(x, window, strides, padding, dilation, ceil_mode, layout)
-    return pool.finish(window_primitive.reduce(pool.x, pool.problem("sum"), request(algorithm, "sum")))
+    return pool.finish(pool.reduce("sum", algorithm))
 
 
 def avg_pool(
@@ -126,7 +164,8 @@ def avg_pool(
     D counts the window's cells in x and its padding, or in x alone; the overhang of ceil mode never counts.
 
     Args:
-        x, window, strides, padding, dilation, ceil_mode, layout, algorithm: as `max_pool`. x is floating point.
+        x, window, strides, padding, dilation, ceil_mode, layout, algorithm: as `max_pool`. x is floating point or
+            complex.
         count_include_pad: whether cells of padding count in D.
         divisor_override: D itself, whatever lies in the window.
 
@@ -142,149 +181,11 @@ def avg_pool(
         >>> avg_pool(jnp.arange(1.0, 6.0)[:, None], 2, ceil_mode=True)[:, 0]
         Array([1.5, 3.5, 5. ], dtype=float32)
     """
-    if not jnp.issubdtype(x.dtype, jnp.inexact):
-        raise TypeError(f"x is {x.dtype}, whose averages are fractions: cast it to a floating dtype first")
+    require_averages(x)
     if divisor_override is not None and divisor_override < 1:
         raise ValueError(f"divisor_override must be at least 1, got {divisor_override}")
     pool = read_windows(x, window, strides, padding, dilation, ceil_mode, layout)
-    wide = dataclasses.replace(
-        pool, x=pool.x.astype(accumulator(x.dtype))
-    )  # a sum may overflow where the mean does not
-    sums = window_primitive.reduce(wide.x, wide.problem("sum"), request(algorithm, "sum"))
-    counts = pool.counts(include_padding=count_include_pad)
-    divisor = counts.astype(np.float64) if divisor_override is None else divisor_override
-    return pool.finish((sums / divisor).astype(x.dtype))
-
-
-@dataclasses.dataclass(frozen=True)
-class Windows:
-    """A pooling's arguments, read: x with a batch, and per spatial axis the numbers of its windows."""
-
-    x: jax.Array
-    unbatched: bool
-    first: int
-    window: Ints
-    strides: Ints
-    dilation: Ints
-    asked: Pads
-    padding: Pads
-
-    @property
-    def ndim(self) -> int:
-        return len(self.window)
-
-    @property
-    def size(self) -> Ints:
-        return self.x.shape[self.first : self.first + self.ndim]
-
-    def problem(self, operation: str) -> WindowSpec:
-        """The window problem over all axes of x."""
-
-        def everywhere(values: Sequence[int | tuple[int, int]], other: int | tuple[int, int]) -> tuple:  # type: ignore[type-arg]
-            return (other,) * self.first + tuple(values) + (other,) * (self.x.ndim - self.first - self.ndim)
-
-        return WindowSpec(
-            operation=operation,
-            shape=self.x.shape,
-            dtype=self.x.dtype.name,
-            window=everywhere(self.window, 1),
-            strides=everywhere(self.strides, 1),
-            padding=everywhere(self.padding, (0, 0)),
-            base_dilation=(1,) * self.x.ndim,
-            window_dilation=everywhere(self.dilation, 1),
-        )
-
-    def counts(self, include_padding: bool) -> np.ndarray:
-        """Cells of every window that lie in x, or in x and its padding; broadcastable to the windows."""
-        counts = np.ones((1,) * self.x.ndim, np.int64)
-        for axis, (n, k, s, d, (lo, hi)) in enumerate(
-            zip(self.size, self.window, self.strides, self.dilation, self.asked, strict=True), self.first
-        ):
-            low, high = (-lo, n + hi) if include_padding else (0, n)
-            inside = _cells_within(low, high, self.problem("sum").windows_shape[axis], k, s, d, lo)
-            counts = counts * inside.reshape([-1 if a == axis else 1 for a in range(self.x.ndim)])
-        return counts
-
-    def flat_positions(self, taps: jax.Array) -> jax.Array:
-        """Where each window's tap stands in the unpadded plane, row-major, int32."""
-        flat = jnp.zeros(taps.shape, jnp.int32)
-        for axis, tap in enumerate(jnp.unravel_index(taps, self.window)):
-            start = lax.broadcasted_iota(jnp.int32, taps.shape, self.first + axis) * self.strides[axis]
-            flat = flat * self.size[axis] + start + tap * self.dilation[axis] - self.padding[axis][0]
-        return flat
-
-    def finish(self, y: jax.Array) -> jax.Array:
-        return y[0] if self.unbatched else y
-
-
-def _extremum(
-    operation: str, pool: Windows, return_indices: bool, algorithm: AlgorithmLike
-) -> tuple[jax.Array, jax.Array | None]:
-    problem, asked = pool.problem(operation), request(algorithm, operation)
-    y = pool.finish(window_primitive.reduce(pool.x, problem, asked))
-    if not return_indices:
-        return y, None
-    taps = window_primitive.arg(pool.x, problem, asked)
-    return y, pool.finish(pool.flat_positions(taps))
-
-
-def read_windows(
-    x: jax.Array,
-    window: int | Sequence[int],
-    strides: int | Sequence[int] | None,
-    padding: Padding,
-    dilation: int | Sequence[int],
-    ceil_mode: bool,
-    layout: str | None,
-) -> Windows:
-    ndim = spatial_axes(x, window, layout)
-    x, unbatched = with_batch(x, ndim)
-    taps = positive_per_axis("window", window, ndim)
-    steps = positive_per_axis("strides", window if strides is None else strides, ndim)
-    gaps = positive_per_axis("dilation", dilation, ndim)
-    first = 2 if channels_first(layout, ndim) else 1
-    asked, pads = window_padding(x.shape[first : first + ndim], taps, steps, gaps, padding, ceil_mode)
-    return Windows(x, unbatched, first, taps, steps, gaps, asked, pads)
-
-
-def window_padding(
-    size: Ints, window: Ints, strides: Ints, dilation: Ints, padding: Padding, ceil_mode: bool
-) -> tuple[Pads, Pads]:
-    """(lo, hi) an axis as asked for, and so that it ends where the last window of ceil mode does.
-
-    Refuses what leaves no window, or a window without elements.
-    """
-    extent = tuple(map(sizes.dilated, window, dilation))
-    asked = padding_pairs(padding, size, extent, strides)
-    pads = []
-    places = zip(size, window, strides, dilation, extent, asked, strict=True)
-    for axis, (n, k, s, d, e, (lo, hi)) in enumerate(places):
-        if min(lo, hi) < 0 or (not isinstance(padding, str) and max(lo, hi) > e // 2):
-            raise ValueError(
-                f"padding ({lo}, {hi}) on spatial axis {axis} must be between 0 and half the dilated window, {e // 2}"
-            )
-        if n > 0 and not ceil_mode and n + lo + hi < e:
-            raise ValueError(
-                f"spatial axis {axis} has {n} elements, {n + lo + hi} with padding, fewer than the dilated window's "
-                f"{e}: use a smaller window, more padding or ceil_mode"
-            )
-        count = sizes.ceil_windows(n, e, s, lo, hi) if ceil_mode else sizes.windows(n + lo + hi, e, s)
-        if n > 0 and count == 0:
-            raise ValueError(
-                f"windows of extent {extent} do not fit into {size} with padding {asked}: the output would be empty; "
-                "use a smaller window or more padding"
-            )
-        if 0 in _cells_within(0, n, count, k, s, d, lo):
-            raise ValueError(
-                f"a window of {window} taps, dilation {dilation}, stride {strides} over {size} with padding {asked} "
-                "holds no element of x: use less padding or dilation"
-            )
-        pads.append((lo, hi - sizes.left_over(n + lo + hi, e, s, count) if ceil_mode else hi))
-    return asked, tuple(pads)
-
-
-def _cells_within(low: int, high: int, count: int, taps: int, stride: int, dilation: int, lo: int) -> np.ndarray:
-    """Of each of `count` windows along an axis, the taps that stand on `low` to `high` of x."""
-    cells = np.arange(count)[:, None] * stride + np.arange(taps) * dilation - lo
-    within: np.ndarray = np.sum((cells >= low) & (cells < high), axis=1)
-    return within
+    # A sum may overflow where the mean does not.
+    sums = dataclasses.replace(pool, x=pool.x.astype(accumulator(pool.x.dtype))).reduce("sum", algorithm)
+    counts = pool.counts(include_padding=count_include_pad).astype(np.float64)
+    return pool.finish((sums / (counts if divisor_override is None else divisor_override)).astype(pool.x.dtype))

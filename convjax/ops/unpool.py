@@ -10,16 +10,8 @@ import numpy as np
 from jax import lax
 
 from convjax import sizes
-from convjax.ops.arguments import (
-    Padding,
-    channels_first,
-    padding_pairs,
-    per_axis,
-    positive_per_axis,
-    spatial_axes,
-    with_batch,
-)
-from convjax.ops.bins import require_elements
+from convjax.ops.arguments import Padding, padding_pairs, per_axis, positive_per_axis
+from convjax.ops.windows import Planes, read_planes, require_elements, require_int32
 from convjax.problem import Ints, Pads, require_positive
 
 
@@ -43,7 +35,8 @@ def max_unpool(
         y: (N, *windows, C), or (*windows, C) without a batch; channels first under `layout`. Any dtype.
         indices: flat positions in the unpadded plane, as `max_pool` returns them; int32 or int64, of y's shape.
         window, strides: of the pooling; None is the window.
-        padding: of the pooling: "VALID", or numbers at most half the window.
+        padding: of the pooling, as `max_pool`. The numbers of "SAME" and "SAME_LOWER" depend on output_size, which must
+            be given with them.
         output_size: of x, an int or one per spatial axis, less than a stride from the default: several sizes pool to
             the same windows.
         layout: None for channels last, or "NCW", "NCHW", "NCDHW".
@@ -64,23 +57,17 @@ def max_unpool(
     Source:
         Zeiler and Fergus, Visualizing and understanding convolutional networks, arXiv:1311.2901, section 2.1.
     """
-    ndim = spatial_axes(y, window, layout)
+    planes = read_planes(y, window, layout, "y")
     check_indices(indices, y, "y")
-    y, unbatched = with_batch(y, ndim, "y")
-    indices = indices[None] if unbatched else indices
-    first = 2 if channels_first(layout, ndim) else 1
-    windows = y.shape[first : first + ndim]
-    require_elements(y.shape, windows, "y")
-    taps = positive_per_axis("window", window, ndim)
-    steps = positive_per_axis("strides", window if strides is None else strides, ndim)
-    size = unpooled_size(windows, taps, steps, _pads(padding, windows, taps, steps), output_size)
-    x = unpool(y, indices, size, first)
-    return x[0] if unbatched else x
+    require_elements(y.shape, planes.size, "y")
+    taps = positive_per_axis("window", window, planes.ndim)
+    steps = positive_per_axis("strides", window if strides is None else strides, planes.ndim)
+    wanted = None if output_size is None else per_axis("output_size", output_size, planes.ndim)
+    size = unpooled_size(planes.size, taps, steps, _pads(padding, wanted, taps, steps), wanted)
+    return unpool(planes, indices, size)
 
 
-def unpooled_size(
-    windows: Ints, window: Ints, strides: Ints, padding: Pads, output_size: int | Sequence[int] | None
-) -> Ints:
+def unpooled_size(windows: Ints, window: Ints, strides: Ints, padding: Pads, output_size: Ints | None) -> Ints:
     """The size asked for, which must be less than a stride from the default; or the default."""
     lows, highs = zip(*padding, strict=True)
     default = tuple(map(sizes.transposed, windows, window, strides, lows, highs))
@@ -88,15 +75,14 @@ def unpooled_size(
         if min(default) < 1:
             raise ValueError(f"output_size would be {default} by default: give one of at least 1 on every axis")
         return default
-    size = per_axis("output_size", output_size, len(windows))
-    for axis, (n, usual, s) in enumerate(zip(size, default, strides, strict=True)):
+    for axis, (n, usual, s) in enumerate(zip(output_size, default, strides, strict=True)):
         if abs(n - usual) >= s:
             raise ValueError(
                 f"output_size {n} on spatial axis {axis} must be between {usual - s + 1} and {usual + s - 1}, "
                 f"less than the stride {s} from the default {usual}"
             )
-    require_positive("output_size", size)
-    return size
+    require_positive("output_size", output_size)
+    return output_size
 
 
 def check_indices(indices: jax.Array, y: jax.Array, name: str) -> None:
@@ -106,10 +92,12 @@ def check_indices(indices: jax.Array, y: jax.Array, name: str) -> None:
         raise TypeError(f"indices are {indices.dtype}, but must be int32 or int64, as max_pool returns them")
 
 
-def unpool(y: jax.Array, indices: jax.Array, size: Ints, first: int) -> jax.Array:
-    """y (with a batch, its spatial axes from `first`) at `indices` in planes of `size`."""
+def unpool(planes: Planes, indices: jax.Array, size: Ints) -> jax.Array:
+    """The planes' elements at `indices`, which have the shape of what was read, in planes of `size`."""
     _check_range(indices, size)
-    return _unpool(y, indices, size, first)
+    require_int32(size, beside=math.prod(planes.size))
+    indices = indices[None] if planes.unbatched else indices
+    return planes.finish(_unpool(planes.x, indices, size, planes.first))
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3))
@@ -140,14 +128,14 @@ def _unpool_plane(y: jax.Array, indices: jax.Array, size: int) -> jax.Array:
     return jnp.zeros(size, y.dtype).at[position].set(y, mode="drop", unique_indices=True)
 
 
-def _pads(padding: Padding, windows: Ints, window: Ints, strides: Ints) -> Pads:
-    if isinstance(padding, str) and padding != "VALID":
-        raise ValueError(
-            f"padding must be 'VALID' or numbers, got {padding!r}, whose numbers depend on what was pooled"
-        )
-    pads = padding_pairs(padding, windows, window, strides)
+def _pads(padding: Padding, size: Ints | None, window: Ints, strides: Ints) -> Pads:
+    """(lo, hi) an axis, of the pooling of planes of `size` where that is given."""
+    named = isinstance(padding, str)
+    if padding in ("SAME", "SAME_LOWER") and size is None:
+        raise ValueError(f"padding {padding!r} depends on the size of what was pooled: give it as output_size")
+    pads = padding_pairs(padding, size or window, window, strides)
     for axis, ((lo, hi), k) in enumerate(zip(pads, window, strict=True)):
-        if min(lo, hi) < 0 or max(lo, hi) > k // 2:
+        if not named and (min(lo, hi) < 0 or max(lo, hi) > k // 2):
             raise ValueError(
                 f"padding ({lo}, {hi}) on spatial axis {axis} must be between 0 and half the window, {k // 2}"
             )

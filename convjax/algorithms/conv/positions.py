@@ -86,10 +86,9 @@ class Positions:
         # Patches are copied in runs of N, far from the speed of a plain copy; each band reads and writes the sums.
         patches = 7 * max(1.0, 6 / (joined * problem.N)) * size * positions * sliced
         sums = size * problem.G * positions * problem.N * problem.K
-        # Rows are contracted, which a product must transpose on its way.
-        work = 1.25 * slower * joined
+        multiplied = joined * product_work(problem.products, positions * joined * problem.N, joined * problem.K)
         return Cost(
-            gemm=work * product_work(problem.products, positions * joined * problem.N, joined * problem.K),
+            gemm=1.25 * slower * multiplied,  # rows are contracted, which a product must transpose on its way
             bytes=problem.bytes + grouping + padded + patches + 2 * bands * sums,
             workspace=padded / 2 + size * positions * sliced / bands,
             calls=4 * bands,

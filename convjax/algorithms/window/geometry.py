@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from convjax import dtypes, layout
+from convjax import dtypes, layout, sizes
 from convjax.algorithms.numerics import epsilon
 from convjax.dtypes import dtype_of
-from convjax.problem import WindowSpec
+from convjax.problem import Ints, WindowSpec
 
 # Most slices along one axis that are stacked.
 _MOST_SLICES = 64
@@ -21,6 +21,14 @@ def padded(problem: WindowSpec, x: jax.Array, value: object = None) -> jax.Array
     """x with its base dilation and padding written out, filled with the identity of the operation."""
     fill = problem.identity if value is None else value
     return layout.pad(x, problem.padding, [d - 1 for d in problem.base_dilation], fill)
+
+
+def padded_shape(problem: WindowSpec) -> Ints:
+    """Of `padded` x."""
+    return tuple(
+        max(sizes.dilated(n, bd) + lo + hi, 0)
+        for n, bd, (lo, hi) in zip(problem.shape, problem.base_dilation, problem.padding, strict=True)
+    )
 
 
 def tap_slices(problem: WindowSpec, x: jax.Array) -> Iterator[jax.Array]:
@@ -69,6 +77,14 @@ def combine(problem: WindowSpec) -> Callable[[jax.Array, jax.Array], jax.Array]:
     if problem.operation == "sum":
         return lax.add
     return lambda a, b: lax.select(better(problem, b, a), b, a)
+
+
+def real_taps(problem: WindowSpec, axis: int) -> np.ndarray:
+    """Whether a tap stands on an element of x along `axis`, by tap and window."""
+    taps, windows = np.arange(problem.window[axis]), np.arange(problem.windows_shape[axis])
+    at = taps[:, None] * problem.window_dilation[axis] + windows * problem.strides[axis] - problem.padding[axis][0]
+    inside: np.ndarray = (at >= 0) & (at < problem.shape[axis])
+    return inside
 
 
 def first_real_tap(problem: WindowSpec) -> np.ndarray:

@@ -11,9 +11,19 @@ from jax import lax
 
 from convjax import layout
 from convjax.algorithms.protocol import Cost, Reasons, describe
-from convjax.algorithms.window.geometry import accumulator, better, combine, first_real_tap, padded, sum_error
+from convjax.algorithms.window.geometry import (
+    accumulator,
+    better,
+    combine,
+    first_real_tap,
+    padded,
+    padded_shape,
+    sum_error,
+)
 from convjax.dtypes import dtype_of
 from convjax.problem import WindowSpec
+
+_MOST_ELEMENTS = 2**31 - 1  # that int32 numbers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +37,9 @@ class Lax:
     __str__ = describe
 
     def unsupported(self, problem: WindowSpec, platform: str) -> Reasons:
+        elements = math.prod(padded_shape(problem))
+        if problem.operation not in ("max", "min", "sum") and elements > _MOST_ELEMENTS:
+            return (f"x has {elements} elements with its padding, more than {_MOST_ELEMENTS} positions are numbered",)
         return ()
 
     def cost(self, problem: WindowSpec) -> Cost:
@@ -118,7 +131,8 @@ def _take(problem: WindowSpec, t: jax.Array, taps: jax.Array) -> jax.Array:
 
 
 def _put(problem: WindowSpec, g: jax.Array, taps: jax.Array) -> jax.Array:
-    shape = tuple(n + lo + hi for n, (lo, hi) in zip(problem.shape, problem.padding, strict=True))
-    flat = jnp.zeros(int(np.prod(shape)), dtype_of(problem.dtype))
-    flat = flat.at[_positions(problem, taps, shape).reshape(-1)].add(g.reshape(-1), mode="drop")
-    return layout.pad(flat.reshape(shape), [(-lo, -hi) for lo, hi in problem.padding], [0] * problem.ndim)
+    shape, wide = padded_shape(problem), accumulator(problem)
+    flat = jnp.zeros(math.prod(shape), wide)
+    flat = flat.at[_positions(problem, taps, shape).reshape(-1)].add(g.reshape(-1).astype(wide), mode="drop")
+    x = flat.reshape(shape).astype(dtype_of(problem.dtype))
+    return layout.pad(x, [(-lo, -hi) for lo, hi in problem.padding], [0] * problem.ndim)

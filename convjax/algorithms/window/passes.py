@@ -15,10 +15,9 @@ from jax import lax
 
 from convjax.algorithms.fusion import apart
 from convjax.algorithms.protocol import Cost
-from convjax.algorithms.window.geometry import accumulator, better, first_real_tap, padded
+from convjax.algorithms.window.geometry import accumulator, better, first_real_tap, padded, padded_shape
 from convjax.dtypes import dtype_of
 from convjax.problem import Ints, WindowSpec
-from convjax.sizes import dilated
 
 # The taps that an element stands for after every pass along an axis: rising, the last is the axis's window.
 Widths = Callable[[int], tuple[int, ...]]
@@ -62,7 +61,7 @@ def passes(problem: WindowSpec, widths: Widths) -> Iterator[list[Pass]]:
     equal rows and the first in it, so taps are found along the last axis first.
     """
     arg = problem.operation.startswith("arg")
-    shape = list(_padded_shape(problem))
+    shape = list(padded_shape(problem))
     axes = [a for a in range(problem.ndim) if (problem.window[a], problem.strides[a]) != (1, 1)]
     for axis in reversed(axes) if arg else sorted(axes, key=lambda a: -problem.strides[a]):
         window, stride, count = problem.window[axis], problem.strides[axis], problem.windows_shape[axis]
@@ -101,8 +100,8 @@ def passes_cost(problem: WindowSpec, widths: Widths) -> Cost:
     order = list(passes(problem, widths))
     left = sum(map(len, order))
 
-    read = size * math.prod(_padded_shape(problem))
-    held = read if _padded_shape(problem) != problem.shape else 0  # of what is read, the bytes that are workspace
+    read = size * math.prod(padded_shape(problem))
+    held = read if padded_shape(problem) != problem.shape else 0  # of what is read, the bytes that are workspace
     vector, moved, workspace, calls = 0.0, 2 * held, held, 1 if held else 0
     for along in order:
         begun, begun_held = read, held
@@ -167,10 +166,3 @@ def _span(x: jax.Array, step: Pass, start: int) -> jax.Array:
         return lax.slice_in_dim(rows, start * behind, (start + count) * behind, axis=1)
     rows = x.reshape(math.prod(x.shape[: step.axis]), size, behind)
     return lax.slice_in_dim(rows, start, start + (count - 1) * step.stride + 1, step.stride, axis=1)
-
-
-def _padded_shape(problem: WindowSpec) -> Ints:
-    return tuple(
-        max(dilated(n, bd) + lo + hi, 0)
-        for n, bd, (lo, hi) in zip(problem.shape, problem.base_dilation, problem.padding, strict=True)
-    )
