@@ -58,6 +58,11 @@ def test_whole_numbers_are_written_in_full() -> None:
     assert "0.123·1 + 0.247·2 + 0.494·3 + 0.617·4 = 4.57" in texts(
         pictures.sliding_kernel_frames(X * 0.12345, W, positions=[0])
     )
+    long = pictures.sliding_kernel_frames(-X * 0.12345, W, positions=[0])
+    (size,) = {
+        text.get_fontsize() for text in long.axes[0].texts if not text.get_text().startswith("\N{MULTIPLICATION SIGN}")
+    }
+    assert size == 42 / len("-0.123")
     below_zero = texts(pictures.sliding_kernel_frames([-0.0, -2.0], [1.0, 1.0]))
     assert "0·1 + (\N{MINUS SIGN}2)·1 = \N{MINUS SIGN}2" in below_zero
 

@@ -1,6 +1,7 @@
 """The sliding kernel: which elements each output is computed from, with padding, stride and dilation."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -141,6 +142,11 @@ class _Slide:
     def numbered(self) -> bool:
         return max(*self.padded, *self.y.shape) <= _MOST_NUMBERED
 
+    @functools.cached_property
+    def font(self) -> float:
+        """Points at which the longest number fits into a cell."""
+        return min(10, 42 / max(len(number(value)) for value in (*self.x.flat, *self.y.flat)))
+
     def figure(self, rows: int, columns: int) -> "Figure":
         cell = _CELL if self.numbered else _CELL / 2
         width = cell * (self.padded[1] + self.y.shape[1]) + 0.9
@@ -185,7 +191,7 @@ class _Slide:
                 _cell(ax, i, j, "#D6E6F2" if (i, j) in taps else "white" if inside else PALE, "" if inside else "////")
                 if self.numbered:
                     value = number(self.x[i, j]) if inside else "0"
-                    _write(ax, j, i, value, 10, INK if inside else GREY)
+                    _write(ax, j, i, value, self.font, INK if inside else GREY)
         for (i, j), weight in taps.items():
             _cell(ax, i, j, "none", "", BLUE, 1.6, 3)
             if self.numbered:
@@ -221,7 +227,7 @@ class _Slide:
             i, j = divmod(place, columns)
             _cell(ax, i, j, "#FBE3B5" if place == step else "white" if place < step else PALE, "")
             if self.numbered and place <= step:
-                _write(ax, j, i, number(value), 10, INK)
+                _write(ax, j, i, number(value), self.font, INK)
         i, j = divmod(step, columns)
         _cell(ax, i, j, "none", "", ORANGE, 2, 3)
         _frame(ax, (0, rows), (0, columns))
