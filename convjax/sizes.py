@@ -35,9 +35,27 @@ def same_padding(size: int, kernel_extent: int, stride: int, odd_at_end: bool = 
 
 
 def paddings(size: int, count: int, kernel_extent: int, stride: int) -> range:
-    """Every p, at least 0, that makes `count` windows, at least 1, when it pads both ends."""
+    """Every sum of low and high padding, at least 0, that makes `count` windows, at least 1."""
     least = transposed(count, kernel_extent, stride, size, 0)
-    return range(max(0, -(-least // 2)), (least + stride - 1) // 2 + 1)
+    return range(max(0, least), least + stride)
+
+
+def strides(size: int, count: int, kernel_extent: int, least: int, most: int, longest: int) -> range:
+    """Strides up to `longest` that make `count` windows, at least 1, by padding that sums to `least` .. `most`."""
+    room = size + most - kernel_extent
+    if room < 0:
+        return range(0)
+    if count > 1:
+        longest = min(longest, room // (count - 1))
+    return range(max(1, (size + least - kernel_extent) // count + 1), longest + 1)
+
+
+def all_hold_elements(size: int, count: int, taps: int, stride: int, dilation: int, lo: int) -> bool:
+    """Whether a tap of each of `count` windows stands on an element, none on padding alone."""
+    if count and (count - 1) * stride >= lo + size:
+        return False
+    early = range(-lo, 0, stride)[:count]  # of all that start later the first tap is on an element
+    return all(start % dilation <= min(size - 1, start + (taps - 1) * dilation) for start in early)
 
 
 def transposed(count: int, kernel_extent: int, stride: int, lo: int, hi: int) -> int:

@@ -96,6 +96,8 @@ def test_what_is_not_seen_is_said() -> None:
     assert counted.left[1].startswith("training_bytes is not known: ")
     assert str(counted).endswith("\n".join(counted.left))
     assert "unknown kept for a training step" in str(counted)
+    counted = count(lambda x: jnp.linalg.cholesky(x @ x.T), SQUARE)
+    assert (counted.macs, counted.left) == (16**3, ("cholesky: what it computes is not counted",))
 
 
 def test_every_device_of_a_mesh_counts() -> None:

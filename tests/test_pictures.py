@@ -1,5 +1,6 @@
 """Pictures: what is written and marked on them, and what they refuse."""
 
+import dataclasses
 import sys
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,20 @@ def test_frames_follow_padding_stride_and_dilation() -> None:
     assert target.get_title() == "output 2x2"
     value = convjax.conv2d(jnp.asarray(X)[..., None], jnp.asarray(W)[..., None, None], padding=1, strides=2, dilation=2)
     assert f"0·1 + 0·2 + 0·3 + 5·4 = {int(value[0, 0, 0])}" in texts(figure)
+
+
+def test_whole_numbers_are_written_in_full() -> None:
+    assert "100·1 + 200·2 + 400·3 + 500·4 = 3700" in texts(pictures.sliding_kernel_frames(100 * X, W, positions=[0]))
+    assert "0.123·1 + 0.247·2 + 0.494·3 + 0.617·4 = 4.57" in texts(
+        pictures.sliding_kernel_frames(X * 0.12345, W, positions=[0])
+    )
+    long = pictures.sliding_kernel_frames(-X * 0.12345, W, positions=[0])
+    (size,) = {
+        text.get_fontsize() for text in long.axes[0].texts if not text.get_text().startswith("\N{MULTIPLICATION SIGN}")
+    }
+    assert size == 42 / len("-0.123")
+    below_zero = texts(pictures.sliding_kernel_frames([-0.0, -2.0], [1.0, 1.0]))
+    assert "0·1 + (\N{MINUS SIGN}2)·1 = \N{MINUS SIGN}2" in below_zero
 
 
 def test_the_animation_has_a_frame_for_every_output(tmp_path: Path) -> None:
@@ -117,6 +132,13 @@ def test_time_by_layer() -> None:
     assert "max 2x2 /2 on 16x16, 32 planes" in shown
     widths = [bar.get_width() for bar in figure.axes[0].patches if isinstance(bar, Rectangle)]
     assert widths == pytest.approx([row.predicted * row.count * 1e6 for row in found.rows if row.predicted])
+    assert figure.axes[0].get_xlabel() == "predicted µs on cpu"
+
+    rows = tuple(dataclasses.replace(row, measured=2e-3 if row.count > 1 else None) for row in found.rows)
+    tuned = pictures.time_picture(dataclasses.replace(found, rows=rows))
+    longest = max(bar.get_width() for bar in tuned.axes[0].patches if isinstance(bar, Rectangle))
+    assert longest == pytest.approx(2 * 2)
+    assert tuned.axes[0].get_xlabel() == "measured or predicted ms on cpu"
 
 
 def test_refusals(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,6 +84,17 @@ def test_macs_are_those_of_the_definition(ndim: int, groups: int, options: dict[
     assert counted.layers[0].kind == "conv_transpose"
 
 
+@pytest.mark.parametrize("axes", [(0, None), (None, 0), (0, 0)])
+def test_vmapped_transposed_convolutions_of_stride_1_are_told_apart(axes: tuple[int | None, int | None]) -> None:
+    """Nothing in the problem says that they are transposed: their scope does, whatever transformations it is under."""
+    mapped = jax.vmap(convjax.conv_transpose, axes)
+    x, w = array(*[7] * (axes[0] == 0), 2, 5, 4), array(*[7] * (axes[1] == 0), 3, 4, 6)
+    forward = 7 * 2 * 5 * 3 * 4 * 6
+    assert count(mapped, x, w).macs == forward
+    tangents = count(lambda x, w: jax.jvp(mapped, (x, w), (x, w)), x, w)
+    assert [row.macs for row in tangents.layers] == [forward] * 3
+
+
 def products(x: ConvSpec) -> int:
     """Pairs of a window and a tap that meet an element or a cell of padding on the grid of the elements."""
     total = 1

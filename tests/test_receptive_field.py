@@ -415,6 +415,8 @@ def test_refusals_name_the_argument() -> None:
         receptive_field(conv(3), x, argnum=1)
     with pytest.raises(ValueError, match=r"argnum=0 must .* it has 2 of them in 1 arguments"):
         receptive_field(lambda xs: xs[0], (x, x))
+    with pytest.raises(ValueError, match="argnum=0 is the position of a single number"):
+        receptive_field(jnp.sin, jnp.ones(()))
     with pytest.raises(ValueError, match=r"axes \(1, 4\) must be axes of the input, which has 4"):
         receptive_field(conv(3), x, axes=(1, 4))
     with pytest.raises(ValueError, match="box takes one position for each of 2 spatial axes, got 1"):

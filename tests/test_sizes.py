@@ -234,9 +234,30 @@ def test_ceil_mode_reads_the_remainder_and_says_how_far_it_overhangs() -> None:
             assert ceil.size == floor.size - 1
 
 
-def test_paddings_are_the_inverse_of_windows() -> None:
-    for n, count, e, s in itertools.product(range(1, 9), range(1, 6), range(1, 7), range(1, 5)):
-        assert list(sizes.paddings(n, count, e, s)) == [p for p in range(40) if sizes.windows(n + 2 * p, e, s) == count]
+def test_paddings_and_strides_are_inverses_of_windows() -> None:
+    for n, count, e in itertools.product(range(1, 9), range(1, 6), range(1, 7)):
+        made = {s: [p for p in range(80) if sizes.windows(n + p, e, s) == count] for s in range(1, 12)}
+        assert all(list(sizes.paddings(n, count, e, s)) == sums for s, sums in made.items())
+        for least, most in ((0, 0), (2, 2), (0, 2 * e - 2)):
+            by_padding = [s for s, sums in made.items() if any(least <= p <= most for p in sums)]
+            assert list(sizes.strides(n, count, e, least, most, longest=11)) == by_padding
+
+
+def test_windows_that_hold_no_element_are_found() -> None:
+    def some_tap_is_inside(n: int, start: int, k: int, d: int) -> bool:
+        return any(0 <= start + t * d < n for t in range(k))
+
+    for n, count, k, s, d, lo in itertools.product(range(5), range(4), (1, 2, 3), (1, 2, 5), (1, 2, 4), range(9)):
+        want = all(some_tap_is_inside(n, i * s - lo, k, d) for i in range(count))
+        assert sizes.all_hold_elements(n, count, k, s, d, lo) == want
+
+
+def test_sizes_beyond_32_bits() -> None:
+    assert pool_output_size(2**40, 3, stride=2, padding=1) == 2**39
+    assert conv_output_size(2**40, 7, stride=2, padding=3, full_output=True).remainder == 1
+    assert conv_transpose_output_size(2**40, 4, stride=2, padding=1) == 2**41
+    signal = jax.ShapeDtypeStruct((1, 2**33, 1), np.float32)
+    assert jax.eval_shape(lambda x: convjax.max_pool(x, 2), signal).shape == (1, 2**32, 1)
 
 
 @pytest.mark.parametrize(("size", "output"), [(6, 6), (7, 4), (5, 1), (3, 5), (6, 2)])
@@ -244,13 +265,13 @@ def test_arguments_for_a_size_are_all_there_are(size: int, output: int) -> None:
     found = conv_arguments_for(size, output, dilation=None, limit=10_000)
     most = max(size, output)
     want = {
-        (k, s, p, d)
+        (k, s, (p // 2, p - p // 2), d)
         for k, s, d in itertools.product(range(1, most + 1), repeat=3)
-        for p in range(d * (k - 1) + 1)
+        for p in range(2 * d * (k - 1) + 1)
         if s <= d * (k - 1) + 1 <= most and (k > 1 or d == 1)
-        if size + 2 * p > d * (k - 1) and (size + 2 * p - d * (k - 1) - 1) // s + 1 == output
+        if size + p > d * (k - 1) and (size + p - d * (k - 1) - 1) // s + 1 == output
     }
-    assert {(a.kernel, a.stride, a.padding[0], a.dilation) for a in found} == want
+    assert {(a.kernel, a.stride, a.padding, a.dilation) for a in found} == want
     assert len(found) == len(want)
     for a in found:
         made = conv_output_size(
@@ -261,9 +282,9 @@ def test_arguments_for_a_size_are_all_there_are(size: int, output: int) -> None:
             output, a.kernel, stride=a.stride, padding=a.padding, dilation=a.dilation, output_padding=a.remainder
         )
         assert back == size
-    keeping = [a.keeps_size for a in found]
-    assert keeping == sorted(keeping, reverse=True)
-    assert any(keeping) == (size == output)
+    order = [(not a.keeps_size, a.padding[0] != a.padding[1]) for a in found]
+    assert order == sorted(order)
+    assert any(a.keeps_size for a in found) == (size == output)
     assert conv_arguments_for(size, output, dilation=None, limit=3) == found[:3]
 
 
@@ -271,7 +292,8 @@ def test_arguments_can_be_pinned() -> None:
     def numbers(**pinned: Any) -> list[tuple[int, int, tuple[int, int], int]]:
         return [(a.kernel, a.stride, a.padding, a.dilation) for a in conv_arguments_for(**pinned)]
 
-    assert numbers(size=224, output=112, kernel=7, stride=2) == [(7, 2, (3, 3), 1)]
+    assert numbers(size=224, output=112, kernel=7, stride=2) == [(7, 2, (3, 3), 1), (7, 2, (2, 3), 1)]
+    assert numbers(size=28, output=28, kernel=4) == [(4, 1, (1, 2), 1)]
     assert numbers(size=112, output=56, kernel=3, padding="SAME") == [(3, 2, (0, 1), 1)]
     assert numbers(size=56, output=28, kernel=1, padding=0) == [(1, 2, (0, 0), 1)]
     assert numbers(size=100, output=100, kernel=3, stride=1, dilation=None, limit=3) == [
@@ -280,6 +302,9 @@ def test_arguments_can_be_pinned() -> None:
     assert numbers(size=10, output=12, kernel=3, stride=1) == [(3, 1, (2, 2), 1)]
     assert numbers(size=10, output=13, kernel=3) == []
     assert numbers(size=8, output=3, padding=(1, 0), kernel=3, stride=3) == [(3, 3, (1, 0), 1)]
+    assert numbers(size=8, output=8, padding="CAUSAL", limit=2) == [(1, 1, (0, 0), 1), (2, 1, (1, 0), 1)]
+    assert numbers(size=5, output=5, kernel=7, dilation=None, limit=1) == [(7, 1, (3, 3), 1)]
+    assert numbers(size=16_000, output=11_200, limit=1) == [(4801, 1, (0, 0), 1)]  # of millions, soon found
 
 
 @pytest.mark.parametrize(
@@ -308,6 +333,7 @@ def test_arguments_can_be_pinned() -> None:
         (lambda: conv_arguments_for(10, 0), ValueError, "output must be at least 1 on every axis, got 0"),
         (lambda: conv_arguments_for(10, 5, kernel=-1), ValueError, "kernel must be at least 1 on every axis, got -1"),
         (lambda: conv_arguments_for(10, 5, padding="half"), ValueError, "padding must be one of SAME"),
+        (lambda: conv_arguments_for(10, 5, padding=-6), ValueError, r"padding \(-6, -6\) crops more than the 10"),
     ],
 )
 def test_bad_numbers_are_refused(call: Callable[[], Any], error: type[Exception], message: str) -> None:

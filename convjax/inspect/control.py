@@ -7,6 +7,7 @@ from jax.extend import core
 
 from convjax.inspect.dependence import Field, Known, Rule, Step
 from convjax.inspect.law import STILL
+from convjax.inspect.steps import CALLS, called
 
 Fields = Sequence[Field | None]
 
@@ -21,10 +22,8 @@ def _run(step: Step, jaxpr: Any, fields: Fields, known: Sequence[Known] = ()) ->
 
 
 def _call(step: Step, fields: Fields) -> Fields:
-    inner = [step.params[name] for name in ("jaxpr", "call_jaxpr", "fun_jaxpr") if name in step.params]
-    if len(inner) != 1 or len(getattr(inner[0], "jaxpr", inner[0]).invars) != len(fields):
-        return step.everything(fields)
-    return _run(step, inner[0], fields, step.known)[0]
+    body = called(step.eqn)
+    return step.everything(fields) if body is None else _run(step, body, fields, step.known)[0]
 
 
 def _cond(step: Step, fields: Fields) -> Fields:
@@ -108,25 +107,7 @@ def _same(some: Fields, others: Fields) -> bool:
 
 
 CONTROL: dict[str, Rule] = {
-    **dict.fromkeys(
-        [
-            "jit",
-            "pjit",
-            "call",
-            "core_call",
-            "closed_call",
-            "eval_jaxpr",
-            "checkpoint",
-            "remat",
-            "remat2",
-            "custom_jvp_call",
-            "custom_vjp_call",
-            "custom_vjp_call_jaxpr",
-            "composite",
-            "xla_metadata_call",
-        ],
-        _call,
-    ),
+    **dict.fromkeys(CALLS, _call),
     "cond": _cond,
     "while": _while,
     "scan": _scan,

@@ -13,37 +13,26 @@ from typing import Any
 
 from convjax import window_primitive
 from convjax.inspect.layers import Path, labelled
+from convjax.inspect.primitives import CUMULATIVE, ELEMENTWISE, REDUCTIONS
 from convjax.inspect.steps import LOOPS, Step, Value, arguments, steps
 from convjax.primitive import conv_p, problem_of
 from convjax.problem import ConvSpec, Problem
 from convjax.stock import stated
 
-# One operation for every element that is made.
-_ELEMENTWISE = frozenset([
-    "abs", "acos", "acosh", "add", "add_any", "and", "asin", "asinh", "atan", "atan2", "atanh", "bessel_i0e",
-    "bessel_i1e", "cbrt", "ceil", "clamp", "clz", "cos", "cosh", "digamma", "div", "eq", "eq_to", "erf", "erf_inv",
-    "erfc", "exp", "exp2", "expm1", "floor", "ge", "gt", "igamma", "igammac", "imag", "integer_pow", "is_finite", "le",
-    "le_to", "lgamma", "log", "log1p", "log2", "logistic", "lt", "lt_to", "max", "min", "mul", "ne", "neg",
-    "nextafter", "not", "one_minus_square", "or", "polygamma", "population_count", "pow", "real",
-    "regularized_incomplete_beta", "rem", "round", "rsqrt", "select_n", "shift_left", "shift_right_arithmetic",
-    "shift_right_logical", "sign", "sin", "sinh", "sqrt", "square", "sub", "tan", "tanh", "xor", "zeta",
-])  # fmt: skip
-# One operation for every element that is read.
-_REDUCTIONS = frozenset([
-    "argmax", "argmin", "cumlogsumexp", "cummax", "cummin", "cumprod", "cumsum", "reduce_and", "reduce_max",
-    "reduce_min", "reduce_or", "reduce_prod", "reduce_sum", "reduce_xor",
-])  # fmt: skip
 # The same elements in another shape or dtype.
 _RESHAPED = frozenset(["convert_element_type", "copy", "expand_dims", "reduce_precision", "reshape", "squeeze"])
 _ARRANGED = _RESHAPED | {"broadcast_in_dim", "rev", "transpose"}
 _NOT_STORED = frozenset(["broadcast_in_dim", "iota"])
 # What is computed where it is used.
-FUSED = _ELEMENTWISE | _ARRANGED | _NOT_STORED
+FUSED = ELEMENTWISE | _ARRANGED | _NOT_STORED
 _NOT_SEEN = frozenset([
-    "call_exported", "custom_linear_solve", "fft", "ffi_call", "io_callback", "pallas_call", "pure_callback",
-    "ragged_dot_general", "tpu_custom_call",
+    "call_exported", "cholesky", "cudnn_fusion", "custom_linear_solve", "custom_partitioning", "custom_vmap_call",
+    "dot_product_attention_bwd", "dot_product_attention_fwd", "eig", "eigh", "fft", "ffi_call", "geqrf",
+    "householder_product", "io_callback", "linear_call", "lu", "pallas_call", "pure_callback", "qr",
+    "ragged_dot_general", "scaled_dot", "scaled_matmul_wrapper", "svd", "tpu_custom_call", "triangular_solve",
+    "tridiagonal_solve",
 ])  # fmt: skip
-_TRANSPOSED = re.compile(r"(?:^|/)(?:jvp\()*conv_transpose\)*$")
+_TRANSPOSED = re.compile(r"(?:^|/)(?:(?:jvp|vmap)\()*conv_transpose\)*$")
 
 
 @dataclasses.dataclass(eq=False)
@@ -122,7 +111,7 @@ class _Program:
             stored = [] if step.name in _NOT_STORED else [v for v in step.results if v not in self._origins]
             made = sum(value.bytes for value in stored)
             dying = [value for value in dict.fromkeys(step.operands) if value in alive and last[value] == i]
-            replaced = sum(alive[v] for v in dying) if step.name in _ELEMENTWISE | _RESHAPED else 0
+            replaced = sum(alive[v] for v in dying) if step.name in ELEMENTWISE | _RESHAPED else 0
             most = max(held + max(made - replaced, 0), self._enter(step, times, held))
             self.found.activations[step.layer] = max(self.found.activations[step.layer], most)
             if operation is not None:
@@ -201,10 +190,10 @@ class _Program:
                 self._origins[result] = origin
             if value in self._sums and step.name != "broadcast_in_dim":
                 self._sums[result] = self._sums[value]
-        elif step.name in _ELEMENTWISE:
+        elif step.name in ELEMENTWISE:
             if not (step.name == "add" and self._add_bias(step, times)):
                 self.found.elementwise[step.layer] += times * step.results[0].size
-        elif step.name in _REDUCTIONS:
+        elif step.name in REDUCTIONS | CUMULATIVE:
             self.found.elementwise[step.layer] += times * step.operands[0].size
         return None
 

@@ -61,7 +61,7 @@ def receptive_field(
         A `ReceptiveField`, in the structure of `fn`'s results where they are several.
 
     Raises:
-        ValueError: `argnum` is not the position of an argument that is one array, or `axes` are not axes of it.
+        ValueError: `argnum` is not the position of an argument that is one array with axes, or `axes` are none of them.
 
     Example:
         >>> import jax.numpy as jnp, convjax
@@ -82,6 +82,8 @@ def receptive_field(
             f"argnum={argnum} must be the position of an argument that is one array, "
             f"but it has {len(leaves)} of them in {len(args)} arguments"
         )
+    if not leaves[0].shape:
+        raise ValueError(f"argnum={argnum} is the position of a single number: a field needs an array with axes")
     closed, results = jax.make_jaxpr(called(fn), return_shape=True)(*args)
     operand = len(jax.tree.leaves(args[: argnum % len(args)]))
     walks, outputs = _propagate(closed, operand, through_statistics)

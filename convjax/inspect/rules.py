@@ -7,22 +7,15 @@ import numpy as np
 from convjax.inspect.control import CONTROL
 from convjax.inspect.dependence import Field, Rule, Step
 from convjax.inspect.law import STILL, Law, resampled
+from convjax.inspect.primitives import CUMULATIVE, ELEMENTWISE, REDUCTIONS
 from convjax.inspect.rearranged import REARRANGED, picked
 from convjax.inspect.windows import WINDOWS
 from convjax.problem import Ints
 
 Fields = Sequence[Field | None]
 
-_ELEMENTWISE = """
-    abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt ceil clamp clz complex conj
-    convert_element_type copy copy_p cos cosh digamma div eq eq_to erf erf_inv erfc exp exp2 expm1 floor ge gt igamma
-    igamma_grad_a igammac imag integer_pow is_finite le le_to lgamma log log1p logistic lt lt_to max min mul name ne neg
-    nextafter not or polygamma population_count pow pvary real reduce_precision regularized_incomplete_beta rem round
-    rsqrt select_n shift_left shift_right_arithmetic shift_right_logical sharding_constraint sign sin sinh sqrt square
-    stop_gradient sub tan tanh xor zeta
-"""
-_REDUCTIONS = "reduce reduce_sum reduce_max reduce_min reduce_prod reduce_and reduce_or reduce_xor argmax argmin"
-_CUMULATIVE = "cumsum cumprod cummax cummin cumlogsumexp"
+# The same elements in another type, or under another name.
+_KEPT = "convert_element_type copy copy_p name pvary reduce_precision sharding_constraint stop_gradient"
 
 
 def _elementwise(step: Step, fields: Fields) -> Fields:
@@ -191,10 +184,10 @@ def _cut(step: Step, field: Field, starts: dict[int, int | None]) -> Field | Non
 
 
 RULES: dict[str, Rule] = {
-    **dict.fromkeys(_ELEMENTWISE.split(), _elementwise),
+    **dict.fromkeys([*ELEMENTWISE, *_KEPT.split()], _elementwise),
     **dict.fromkeys(["optimization_barrier", "device_put", "copy_start"], _each),
-    **dict.fromkeys(_REDUCTIONS.split(), _reduce),
-    **dict.fromkeys(_CUMULATIVE.split(), _cumulative),
+    **dict.fromkeys([*REDUCTIONS, "reduce"], _reduce),
+    **dict.fromkeys(CUMULATIVE, _cumulative),
     **CONTROL,
     **REARRANGED,
     **WINDOWS,

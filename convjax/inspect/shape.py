@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from convjax.inspect import table
 from convjax.inspect.sizes import OutputSize, conv_output_size, conv_transpose_output_size, pool_output_size
 from convjax.layer import Layer
 from convjax.ops.arguments import channels_first
@@ -79,8 +80,8 @@ class LayerShape:
 
     def __str__(self) -> str:
         named = " x ".join(self._in_layout("N", "DHW"[3 - self.layer.ndim :], "C"))
-        heading = f"{self.layer.kind}{self.layer.ndim}d: {_by(self.input_shape)} ({named}) -> {_by(self.output_shape)}"
-        return "\n".join([heading, *self._size_lines(), *self._cost_lines()])
+        shapes = f"{table.shape(self.input_shape)} ({named}) -> {table.shape(self.output_shape)}"
+        return "\n".join([f"{self.layer.kind}{self.layer.ndim}d: {shapes}", *self._size_lines(), *self._cost_lines()])
 
     def _size_lines(self) -> Iterator[str]:
         """The formula, and what it is for each axis."""
@@ -94,10 +95,10 @@ class LayerShape:
             yield f"    {letter:4} = {_formula(layer, n, k, s, d, lo, hi, made.remainder)} = {made.size}{left_over}"
 
     def _cost_lines(self) -> Iterator[str]:
-        kernel = _by(self.layer.kernel)
+        kernel = table.shape(self.layer.kernel)
         if self.layer.w_shape is None:
             work = "comparisons" if self.layer.kind == "max" else "additions"
-            yield f"0 parameters; {_by(self.output_shape)} outputs x {kernel} {work}"
+            yield f"0 parameters; {table.shape(self.output_shape)} outputs x {kernel} {work}"
             return
         yield (
             f"{self.parameters:,} parameters: {self.channels} x {self.layer.w_shape[-2]} x {kernel} weights and "
@@ -106,7 +107,7 @@ class LayerShape:
         batch = f"{self.layer.x_shape[0]} x " if self.batched else ""
         flops = 2 * self.macs
         yield (
-            f"{self.macs:,} MACs: {batch}{_by(self.positions)} positions x {self.weights:,} weights; "
+            f"{self.macs:,} MACs: {batch}{table.shape(self.positions)} positions x {self.weights:,} weights; "
             f"{flops:,} FLOPs, {flops + math.prod(self.output_shape):,} with bias"
         )
 
@@ -146,7 +147,7 @@ def layer_shape(text: str, layout: str | None = None) -> LayerShape:
     first = not batched if layout is None else channels_first(layout, ndim)
     batch, axes = (shape[0], shape[1:]) if batched else (1, shape)
     size, channels = (axes[1:], axes[0]) if first else (axes[:-1], axes[-1])
-    layer = Layer.parse(text, " ".join([words[0], _by([batch, *size, channels]), *words[2:]]))
+    layer = Layer.parse(text, " ".join([words[0], table.shape([batch, *size, channels]), *words[2:]]))
     if layer.members:
         raise ValueError(f"{text!r} is vmapped: leave out members and examples, and the shape is that of one")
     return LayerShape(layer, first, batched, _sizes(layer))
@@ -179,7 +180,3 @@ def _formula(layer: Layer, n: Any, k: Any, s: Any, d: Any, lo: Any, hi: Any, op:
     if layer.kind == "transpose":
         return f"({n} - 1) {s} - {lo} - {hi} + {d} ({k} - 1) + 1 + {op}"
     return f"floor(({n} + {lo} + {hi} - {d} ({k} - 1) - 1) / {s}) + 1"
-
-
-def _by(shape: Sequence[int]) -> str:
-    return "x".join(map(str, shape))

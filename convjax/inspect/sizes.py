@@ -5,16 +5,40 @@ The numbers and the refusals are those of the operations: both read their argume
 
 import bisect
 import dataclasses
+import heapq
 from collections.abc import Iterator, Sequence
+from typing import Literal, TypedDict, Unpack, overload
 
 from convjax import sizes
 from convjax.ops.arguments import Padding, padding_pairs, per_axis, positive_per_axis
 from convjax.ops.conv_transpose import transposed_size
 from convjax.ops.operands import kernel_padding
 from convjax.ops.windows import window_padding
+from convjax.problem import Ints, Pads
 
 # As the operations take it, or the (lo, hi) pair of the one axis.
 AxisPadding = str | int | Sequence[int | Sequence[int]]
+
+
+class _Options(TypedDict, total=False):
+    padding: AxisPadding
+    dilation: int
+
+
+class _ConvOptions(_Options, total=False):
+    stride: int
+    ceil_mode: bool
+
+
+class _PoolOptions(_Options, total=False):
+    stride: int | None
+    ceil_mode: bool
+
+
+class _TransposeOptions(_Options, total=False):
+    stride: int
+    output_padding: int
+    output_size: int | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +69,14 @@ class OutputSize:
         return max(0, self.remainder - self.padding[1])
 
 
+@overload
+def conv_output_size(
+    size: int, kernel: int, *, full_output: Literal[False] = False, **options: Unpack[_ConvOptions]
+) -> int: ...
+@overload
+def conv_output_size(
+    size: int, kernel: int, *, full_output: Literal[True], **options: Unpack[_ConvOptions]
+) -> OutputSize: ...
 def conv_output_size(
     size: int,
     kernel: int,
@@ -86,7 +118,7 @@ def conv_output_size(
     Source:
         Dumoulin and Visin, A guide to convolution arithmetic for deep learning, arXiv:1603.07285, section 2.
     """
-    n, k, s, d = _size(size), *_positive(kernel=kernel, stride=stride, dilation=dilation)
+    n, k, s, d = _numbers(size, "kernel", kernel, stride, dilation)
     extent = sizes.dilated(k, d)
     ((lo, hi),) = padding_pairs(_of_one_axis(padding), (n,), (extent,), (s,))
     count = sizes.ceil_windows(n, extent, s, lo, hi) if ceil_mode else sizes.windows(n + lo + hi, extent, s)
@@ -95,6 +127,14 @@ def conv_output_size(
     return found if full_output else found.size
 
 
+@overload
+def pool_output_size(
+    size: int, window: int, *, full_output: Literal[False] = False, **options: Unpack[_PoolOptions]
+) -> int: ...
+@overload
+def pool_output_size(
+    size: int, window: int, *, full_output: Literal[True], **options: Unpack[_PoolOptions]
+) -> OutputSize: ...
 def pool_output_size(
     size: int,
     window: int,
@@ -127,13 +167,21 @@ def pool_output_size(
         >>> pool_output_size(112, 3, stride=2, ceil_mode=True, full_output=True)
         OutputSize(size=56, padding=(0, 0), remainder=0, overhang=1)
     """
-    n, k, s, d = _size(size), *_positive(window=window, stride=window if stride is None else stride, dilation=dilation)
+    n, k, s, d = _numbers(size, "window", window, window if stride is None else stride, dilation)
     asked, padded = window_padding((n,), (k,), (s,), (d,), _of_one_axis(padding), ceil_mode)
     extent = sizes.dilated(k, d)
     found = _output_size(sizes.windows(n + sum(padded[0]), extent, s), n, extent, s, asked[0])
     return found if full_output else found.size
 
 
+@overload
+def conv_transpose_output_size(
+    size: int, kernel: int, *, full_output: Literal[False] = False, **options: Unpack[_TransposeOptions]
+) -> int: ...
+@overload
+def conv_transpose_output_size(
+    size: int, kernel: int, *, full_output: Literal[True], **options: Unpack[_TransposeOptions]
+) -> OutputSize: ...
 def conv_transpose_output_size(
     size: int,
     kernel: int,
@@ -171,7 +219,7 @@ def conv_transpose_output_size(
     Source:
         Dumoulin and Visin, arXiv:1603.07285, section 4.
     """
-    n, k, s, d = _size(size), *_positive(kernel=kernel, stride=stride, dilation=dilation)
+    n, k, s, d = _numbers(size, "kernel", kernel, stride, dilation)
     extent = sizes.dilated(k, d)
     (m,), (pair,) = transposed_size((n,), (extent,), (s,), (d,), _of_one_axis(padding), output_padding, output_size)
     found = dataclasses.replace(_output_size(n, m, extent, s, pair), size=m)
@@ -188,7 +236,7 @@ class ConvArguments:
         remainder: as `OutputSize`.
 
     Example:
-        >>> conv_arguments_for(28, 14, kernel=3)
+        >>> conv_arguments_for(28, 14, kernel=3, limit=1)
         (ConvArguments(kernel=3, stride=2, padding=(1, 1), dilation=1, remainder=1),)
     """
 
@@ -216,10 +264,11 @@ def conv_arguments_for(
 ) -> tuple[ConvArguments, ...]:
     """Which convolutions make `output` elements of `size`, the simplest first: the inverse of `conv_output_size`.
 
-    Those that keep every size come first (stride 1, K = 2 P + 1), then the sum of kernel, stride, padding, dilation and
-    remainder decides. What is pinned is kept; what is None is searched: kernels whose extent e = d (k - 1) + 1 is up to
-    the larger size, strides up to e, which leave out no element, or up to the larger size where the kernel is pinned,
-    and padding below e, the same at both ends, under which every window reaches an element.
+    Those that keep every size come first (stride 1, K = 2 P + 1), then those that pad both ends alike, then the sum of
+    kernel, stride, padding, dilation and remainder decides. What is pinned is kept; what is None is searched: kernels
+    whose extent e = d (k - 1) + 1 is up to the larger size; strides up to e, which leave out no element, or up to the
+    larger size where the kernel is pinned; padding below e at each end, under which every window reaches an element,
+    the high end having at most one cell more, as "SAME" has.
 
     A pooling has the same sizes, but its padding is at most half its window. A transposed convolution from `output`
     to `size` takes the same arguments, with the remainder for its output_padding.
@@ -233,7 +282,7 @@ def conv_arguments_for(
         At most `limit` `ConvArguments`; none where no convolution does it.
 
     Raises:
-        ValueError: numbers below 1, or a padding that is none.
+        ValueError: numbers below 1, or padding that no kernel takes.
         TypeError: a number that is no integer.
 
     Example:
@@ -241,35 +290,69 @@ def conv_arguments_for(
         [(1, 1, (0, 0)), (3, 1, (1, 1)), (5, 1, (2, 2))]
         >>> [(a.kernel, a.stride, a.padding) for a in conv_arguments_for(28, 14, limit=3)]
         [(2, 2, (0, 0)), (3, 2, (1, 1)), (4, 2, (1, 1))]
+        >>> [(a.stride, a.padding) for a in conv_arguments_for(28, 28, kernel=4)]
+        [(1, (1, 2))]
     """
-    n, m, most = _positive(size=size, output=output, limit=limit)
+    n, m, limit = _positive("size", size), _positive("output", output), _positive("limit", limit)
     pinned = {"kernel": kernel, "stride": stride, "dilation": dilation}
-    kernel, stride, dilation = (i if i is None else next(_positive(**{name: i})) for name, i in pinned.items())
+    kernel, stride, dilation = (i if i is None else _positive(name, i) for name, i in pinned.items())
     largest = max(n, m)
+    (given,) = kernel_padding((n,), (1,), (1,), (1,), _of_one_axis(0 if padding is None else padding))
+    by_kernel = padding is None or isinstance(padding, str)
     best: list[ConvArguments] = []
-    for k in (kernel,) if kernel else range(1, largest + 1):
-        for d in (dilation,) if dilation else range(1, (largest - 1) // (k - 1) + 1 if k > 1 else 2):
-            extent = sizes.dilated(k, d)
-            if extent > largest and not (kernel and dilation):
-                continue
-            for s in (stride,) if stride else range(1, (largest if kernel else extent) + 1):
-                if len(best) == most and _order(best[-1]) < (n != m, k + s + d):
-                    break  # larger strides are no simpler
-                if padding is None:
-                    pads = [(p, p) for p in sizes.paddings(n, m, extent, s)[:most] if p < extent]
-                else:
-                    pads = list(padding_pairs(_of_one_axis(padding), (n,), (extent,), (s,)))
-                for lo, hi in pads:
-                    if sizes.windows(n + lo + hi, extent, s) == m:
-                        left = sizes.left_over(n + lo + hi, extent, s, m)
-                        bisect.insort(best, ConvArguments(k, s, (lo, hi), d, left), key=_order)
-                del best[most:]
+
+    def order(found: ConvArguments) -> tuple[bool, bool, int, int, int, int]:
+        lo, hi = found.padding
+        total = found.kernel + found.stride + abs(lo) + abs(hi) + found.dilation + found.remainder
+        return not found.keeps_size, padding is None and lo != hi, total, found.dilation, found.kernel, found.stride
+
+    def settled(*least: int) -> bool:
+        """Whether arguments whose total, dilation, kernel and stride are `least` or more are not among the best."""
+        return len(best) == limit and order(best[-1]) < (n != m, False, *least)
+
+    for k, d in _kernels(kernel, dilation, largest):
+        if settled(k + 2):
+            break
+        extent = sizes.dilated(k, d)
+        sums = (0, 2 * extent - 2) if by_kernel else (sum(given), sum(given))
+        strides = sizes.strides(n, m, extent, *sums, longest=largest if kernel else extent)
+        for s in (stride,) if stride else _simplest_first(strides, n, m, extent):
+            if settled(k + d + _cost(s, n, m, extent), d, k, s):
+                break
+            for pair in _pads(n, m, extent, s, padding, 2 * limit):
+                if sizes.windows(n + sum(pair), extent, s) == m:
+                    left = sizes.left_over(n + sum(pair), extent, s, m)
+                    bisect.insort(best, ConvArguments(k, s, pair, d, left), key=order)
+            del best[limit:]
     return tuple(best)
 
 
-def _order(found: ConvArguments) -> tuple[bool, int, int, int]:
-    total = found.kernel + found.stride + sum(found.padding) + found.dilation + found.remainder
-    return not found.keeps_size, total, found.dilation, found.kernel
+def _kernels(kernel: int | None, dilation: int | None, largest: int) -> Iterator[tuple[int, int]]:
+    """(kernel, dilation) as pinned, or every one whose extent is up to `largest`."""
+    for k in (kernel,) if kernel else range(1, largest + 1):
+        most = max(1, (largest - 1) // (k - 1)) if k > 1 else 1
+        for d in (dilation,) if dilation else range(1, most + 1):
+            if kernel or sizes.dilated(k, d) <= largest:
+                yield k, d
+
+
+def _cost(stride: int, n: int, m: int, extent: int) -> int:
+    """The stride and the padding that it needs at least, or the remainder that it leaves."""
+    return stride + abs(sizes.transposed(m, extent, stride, n, 0))
+
+
+def _simplest_first(strides: range, n: int, m: int, extent: int) -> Iterator[int]:
+    """By their cost, which beyond 2 windows falls up to the stride that leaves no remainder and rises behind it."""
+    falling = max(0, (n - extent) // (m - 1) - strides.start + 1) if m > 2 else 0
+    return heapq.merge(reversed(strides[:falling]), strides[falling:], key=lambda s: _cost(s, n, m, extent))
+
+
+def _pads(n: int, m: int, extent: int, stride: int, padding: AxisPadding | None, most: int) -> Pads:
+    """The padding as pinned, or the first `most` that make m windows, each of which reaches an element."""
+    if padding is not None:
+        return padding_pairs(_of_one_axis(padding), (n,), (extent,), (stride,))
+    sums = sizes.paddings(n, m, extent, stride)[:most]
+    return tuple((p // 2, p - p // 2) for p in sums if p <= 2 * extent - 2)
 
 
 def _output_size(count: int, size: int, extent: int, stride: int, padding: tuple[int, int]) -> OutputSize:
@@ -278,15 +361,16 @@ def _output_size(count: int, size: int, extent: int, stride: int, padding: tuple
     return OutputSize(count, padding, max(0, left), max(0, -left) if count else 0)
 
 
-def _size(size: int) -> int:
+def _numbers(size: int, name: str, taps: int, stride: int, dilation: int) -> Ints:
+    """The numbers of every calculator, read as the operations read them; `name` is what the taps are called."""
     (n,) = per_axis("size", size, 1)
     if n < 0:
         raise ValueError(f"size must be at least 0, got {n}")
-    return n
+    return n, _positive(name, taps), _positive("stride", stride), _positive("dilation", dilation)
 
 
-def _positive(**numbers: int) -> Iterator[int]:
-    return (positive_per_axis(name, number, 1)[0] for name, number in numbers.items())
+def _positive(name: str, number: int) -> int:
+    return positive_per_axis(name, number, 1)[0]
 
 
 def _of_one_axis(padding: AxisPadding) -> Padding:

@@ -13,7 +13,7 @@ from convjax.rewrite import ENTERED
 
 # These evaluate what they hold some number of times, on operands of other shapes, or hold several functions.
 LOOPS = frozenset(["scan", "while", "cond", "shard_map", "custom_linear_solve"])
-_CALLS = ENTERED - LOOPS
+CALLS = ENTERED - LOOPS
 _BODIES = ("jaxpr", "call_jaxpr", "fun_jaxpr")
 
 
@@ -96,7 +96,7 @@ def _inlined(jaxpr: Any, operands: Sequence[Value], scope: str) -> tuple[list[St
     for eqn in jaxpr.eqns:
         inputs = [read(atom) for atom in eqn.invars]
         where = "/".join(filter(None, [scope, str(eqn.source_info.name_stack)]))
-        body = _called(eqn)
+        body = called(eqn)
         if body is not None:
             inner, results = _inlined(body, inputs, where)
             found += inner
@@ -109,9 +109,9 @@ def _inlined(jaxpr: Any, operands: Sequence[Value], scope: str) -> tuple[list[St
     return found, [read(atom) for atom in jaxpr.outvars]
 
 
-def _called(eqn: core.JaxprEqn) -> Any:
+def called(eqn: core.JaxprEqn) -> Any:
     """The function that an equation does nothing but call, None for other equations."""
-    if eqn.primitive.name not in _CALLS:
+    if eqn.primitive.name not in CALLS:
         return None
     body = next((eqn.params[name] for name in _BODIES if name in eqn.params), None)
     return body if body is not None and len(_open(body).invars) == len(eqn.invars) else None

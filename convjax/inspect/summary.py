@@ -94,7 +94,9 @@ def summary(
     """The layers of a model as a table: output shapes, parameters, MACs and receptive fields. Nothing is run.
 
     Layers are the modules that `module(*args, **kwargs)` calls, indented by the modules that hold them, whose rows sum
-    up what is in them. Statistics of normalisation and other state are not parameters.
+    up what is in them. Statistics of normalisation and other state are not parameters. Behind a normalisation by the
+    statistics of the batch, as in training, every output sees the whole input: the field of the layers alone is that of
+    the model as it is evaluated, for Flax NNX after `model.eval()`.
 
     Args:
         module: a model of Flax NNX, Flax Linen, Equinox or Haiku, as `convjax.count` takes them.

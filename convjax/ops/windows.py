@@ -191,7 +191,7 @@ def window_padding(
                 f"windows of extent {extent} do not fit into {size} with padding {asked}: the output would be empty; "
                 "use a smaller window or more padding"
             )
-        if 0 in _cells_within(0, n, count, k, s, d, lo):
+        if not sizes.all_hold_elements(n, count, k, s, d, lo):
             raise ValueError(
                 f"a window of {window} taps, dilation {dilation}, stride {strides} over {size} with padding {asked} "
                 "holds no element of x: use less padding or dilation"

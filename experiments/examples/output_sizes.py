@@ -6,14 +6,7 @@ Run by `python -m experiments.examples.output_sizes`.
 import jax
 import jax.numpy as jnp
 
-from convjax import conv
-from convjax.inspect.sizes import (
-    OutputSize,
-    conv_arguments_for,
-    conv_output_size,
-    conv_transpose_output_size,
-    pool_output_size,
-)
+from convjax import conv, conv_arguments_for, conv_output_size, conv_transpose_output_size, pool_output_size
 
 
 def main() -> None:
@@ -36,7 +29,7 @@ def main() -> None:
     # A stride that does not fit once more leaves rows that no output has seen.
     full = conv_output_size(10, 3, stride=4, full_output=True)
     print("10 rows, 3 taps, stride 4:", full)
-    assert full == OutputSize(size=2, padding=(0, 0), remainder=3)
+    assert (full.size, full.padding, full.remainder) == (2, (0, 0), 3)
     x, w = jnp.ones((10, 1)), jnp.ones((3, 1, 1))
     gradient = jax.grad(lambda x: conv(x, w, strides=4).sum())(x)
     print("what each row adds to the sum of the outputs:", gradient.ravel())

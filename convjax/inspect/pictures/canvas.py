@@ -32,5 +32,7 @@ def bare(ax: "Axes") -> None:
 
 
 def number(value: Any) -> str:
-    """As short as three digits allow."""
-    return f"{float(value):.3g}".replace("-", "\N{MINUS SIGN}")
+    """Integers of up to five digits as they are, so that sums can be checked; other numbers by three digits."""
+    value = float(value) + 0.0  # no minus zero
+    text = f"{value:.0f}" if value.is_integer() and abs(value) < 1e5 else f"{value:.3g}"
+    return text.replace("-", "\N{MINUS SIGN}")

@@ -10,6 +10,7 @@ from convjax.inspect.pictures.canvas import BLUE, GREY, INK, bare, figure
 from convjax.inspect.receptive_field import ReceptiveField
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -48,47 +49,56 @@ def receptive_field_picture(
         raise ValueError(f"field is of {len(exact.axes)} spatial axes: a picture has 2")
     size = _image_size(exact, image)
     chosen = _position(exact, empirical, size, position)
-    (top, bottom), (left, right) = (
-        (r.start, r.stop) for r in (axis.reach(p) for axis, p in zip(exact.axes, chosen, strict=True))
-    )
+    rows, columns = (axis.reach(place) for axis, place in zip(exact.axes, chosen, strict=True))
 
-    low, high = (min(0, top), min(0, left)), (max(size[0], bottom), max(size[1], right))
+    low, high = (min(0, rows.start), min(0, columns.start)), (max(size[0], rows.stop), max(size[1], columns.stop))
     height, width = high[0] - low[0], high[1] - low[1]
     scale = 4.2 / max(height, width)
     drawn = figure(max(scale * width, 2.6) + (1.1 if empirical else 0.3), max(scale * height, 1.6) + 0.5)
     ax = drawn.subplots()
     bare(ax)
-    from matplotlib.patches import Rectangle
-    from matplotlib.patheffects import withStroke
-
     if image is not None:
         image = np.asarray(image, np.float32)
         span = float(np.ptp(image)) or 1.0
         # The ground is kept pale, so that heat and box stand out on it.
         ax.imshow((image - image.min()) / span, cmap="gray", alpha=0.55 if empirical else 1.0)
     if empirical is not None:
-        heat = empirical.heat / (empirical.heat.max() or 1.0)
-        seen = np.ma.masked_equal(heat, 0)
-        shown = ax.imshow(seen, cmap="inferno_r", vmin=0, vmax=1, alpha=0.8 if image is not None else 1.0)
-        bar = drawn.colorbar(shown, ax=ax, shrink=0.75, aspect=22, pad=0.03)
-        bar.set_label("absolute gradient, of the largest", fontsize=8, color=INK)
-        bar.ax.tick_params(labelsize=7, labelcolor=INK, color=GREY)
-        bar.outline.set_visible(False)
-    ax.add_patch(Rectangle((-0.5, -0.5), size[1], size[0], fill=False, edgecolor=GREY, linewidth=0.8))
-    halo = [withStroke(linewidth=4.2, foreground="white")]
-    box: dict[str, Any] = {"fill": False, "edgecolor": BLUE, "linewidth": 2.2, "path_effects": halo}
-    ax.add_patch(Rectangle((left - 0.5, top - 0.5), right - left, bottom - top, linestyle=(0, (4, 2)), **box))
-    inside = [range(max(a, 0), min(b, n)) for (a, b), n in zip(((top, bottom), (left, right)), size, strict=True)]
-    if all(len(part) for part in inside):
-        corner = inside[1].start - 0.5, inside[0].start - 0.5
-        ax.add_patch(Rectangle(corner, len(inside[1]), len(inside[0]), **box))
-    middle = (left + right - 1) / 2, (top + bottom - 1) / 2
-    ax.plot(*middle, "+", color=BLUE, markersize=9, markeredgewidth=1.8, path_effects=halo)
+        _draw_heat(drawn, ax, empirical.heat, alpha=0.8 if image is not None else 1.0)
+    _draw_box(ax, rows, columns, size)
     margin = 0.02 * max(height, width) + 0.5
     ax.set(xlim=(low[1] - 0.5 - margin, high[1] - 0.5 + margin), ylim=(high[0] - 0.5 + margin, low[0] - 0.5 - margin))
     ax.set_aspect("equal")
-    ax.set_title(f"output {chosen} sees {bottom - top}x{right - left}", fontsize=10, color=INK)
+    ax.set_title(f"output {chosen} sees {len(rows)}x{len(columns)}", fontsize=10, color=INK)
     return drawn
+
+
+def _draw_heat(drawn: "Figure", ax: "Axes", heat: np.ndarray, alpha: float) -> None:
+    seen = np.ma.masked_equal(heat / (heat.max() or 1.0), 0)
+    shown = ax.imshow(seen, cmap="inferno_r", vmin=0, vmax=1, alpha=alpha)
+    bar = drawn.colorbar(shown, ax=ax, shrink=0.75, aspect=22, pad=0.03)
+    bar.set_label("absolute gradient, of the largest", fontsize=8, color=INK)
+    bar.ax.tick_params(labelsize=7, labelcolor=INK, color=GREY)
+    bar.outline.set_visible(False)
+
+
+def _draw_box(ax: "Axes", rows: range, columns: range, size: tuple[int, int]) -> None:
+    """The frame of the image; the box, dashed where it reaches into padding; a cross in its middle."""
+    from matplotlib.patches import Rectangle
+    from matplotlib.patheffects import withStroke
+
+    def rectangle(rows: range, columns: range, **style: Any) -> None:
+        corner = columns.start - 0.5, rows.start - 0.5
+        ax.add_patch(Rectangle(corner, len(columns), len(rows), fill=False, **style))
+
+    halo = [withStroke(linewidth=4.2, foreground="white")]
+    box: dict[str, Any] = {"edgecolor": BLUE, "linewidth": 2.2, "path_effects": halo}
+    rectangle(range(size[0]), range(size[1]), edgecolor=GREY, linewidth=0.8)
+    rectangle(rows, columns, linestyle=(0, (4, 2)), **box)
+    inside = [range(max(seen.start, 0), min(seen.stop, n)) for seen, n in zip((rows, columns), size, strict=True)]
+    if all(inside):
+        rectangle(*inside, **box)
+    middle = (columns.start + columns.stop - 1) / 2, (rows.start + rows.stop - 1) / 2
+    ax.plot(*middle, "+", color=BLUE, markersize=9, markeredgewidth=1.8, path_effects=halo)
 
 
 def _image_size(field: ReceptiveField, image: Any) -> tuple[int, int]:

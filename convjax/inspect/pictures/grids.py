@@ -84,21 +84,28 @@ def kernel_picture(w: Any, *, columns: int = 8, most: int = 64, rgb: bool | None
     w = np.asarray(w, np.float32)
     if w.ndim != 4:
         raise ValueError(f"w of shape {w.shape} must have 4 axes: (R, S, C, K)")
-    taps_h, taps_w, channels, kernels = w.shape
+    channels = w.shape[2]
     rgb = channels == 3 if rgb is None else rgb
     if rgb and channels != 3:
         raise ValueError(f"rgb takes the channels for red, green and blue, but w has {channels} of them")
-    if rgb:
-        drawn, axes = _grid(min(kernels, most), columns, (taps_h, taps_w), bar=False, titled=True)
-        for place, ax in enumerate(axes[: min(kernels, most)]):
-            tile = w[..., place]
-            span = float(np.ptp(tile)) or 1.0
-            ax.imshow((tile - tile.min()) / span, interpolation="nearest")
-            ax.set_title(str(place), fontsize=7, color=GREY, pad=2)
-        _caption(
-            drawn, f"{_of(min(kernels, most), kernels, 'kernel')} of {taps_h}x{taps_w}, their 3 channels as colours"
-        )
-        return drawn
+    return _in_colours(w, columns, most) if rgb else _by_channel(w, most)
+
+
+def _in_colours(w: np.ndarray, columns: int, most: int) -> "Figure":
+    taps_h, taps_w, _, kernels = w.shape
+    count = min(kernels, most)
+    drawn, axes = _grid(count, columns, (taps_h, taps_w), bar=False, titled=True)
+    for place, ax in enumerate(axes[:count]):
+        tile = w[..., place]
+        span = float(np.ptp(tile)) or 1.0
+        ax.imshow((tile - tile.min()) / span, interpolation="nearest")
+        ax.set_title(str(place), fontsize=7, color=GREY, pad=2)
+    _caption(drawn, f"{_of(count, kernels, 'kernel')} of {taps_h}x{taps_w}, their 3 channels as colours")
+    return drawn
+
+
+def _by_channel(w: np.ndarray, most: int) -> "Figure":
+    taps_h, taps_w, channels, kernels = w.shape
     rows, across = min(kernels, most), min(channels, most)
     drawn, axes = _grid(rows * across, across, (taps_h, taps_w), bar=True, titled=False)
     largest = float(np.abs(w[..., :across, :rows]).max()) or 1.0

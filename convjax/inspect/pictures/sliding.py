@@ -1,6 +1,8 @@
 """The sliding kernel: which elements each output is computed from, with padding, stride and dilation."""
 
 import dataclasses
+import functools
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +20,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Inches of a cell; most cells along an axis whose numbers can be read; most taps whose products are written, and how
-# many on a line.
+# Inches of a cell, and of a character of the sums; most cells along an axis whose numbers can be read; most taps whose
+# products are written.
 _CELL = 0.44
+_CHARACTER = 0.06
 _MOST_NUMBERED = 14
 _MOST_PRODUCTS = 9
-_PER_LINE = 5
 
 
 def sliding_kernel(
@@ -141,12 +143,34 @@ class _Slide:
     def numbered(self) -> bool:
         return max(*self.padded, *self.y.shape) <= _MOST_NUMBERED
 
+    @functools.cached_property
+    def font(self) -> float:
+        """Points at which the longest number fits into a cell."""
+        return min(10, 42 / max(len(number(value)) for value in (*self.x.flat, *self.y.flat)))
+
+    @property
+    def cell(self) -> float:
+        return _CELL if self.numbered else _CELL / 2
+
+    @property
+    def width(self) -> float:
+        """Inches of a frame."""
+        return max(self.cell * (self.padded[1] + self.y.shape[1]) + 0.9, 3.6)
+
+    @functools.cached_property
+    def sums(self) -> list[str]:
+        """The products that make each output, in lines as wide as a frame; none where they cannot be read."""
+        if not self.numbered or self.w.size > _MOST_PRODUCTS:
+            return []
+        return [
+            "\n".join(textwrap.wrap(self._sum(output), int(self.width / _CHARACTER)))
+            for output in np.ndindex(self.y.shape)
+        ]
+
     def figure(self, rows: int, columns: int) -> "Figure":
-        cell = _CELL if self.numbered else _CELL / 2
-        width = cell * (self.padded[1] + self.y.shape[1]) + 0.9
-        lines = -(-self.w.size // _PER_LINE) if self.numbered and self.w.size <= _MOST_PRODUCTS else 0
-        height = cell * max(self.padded[0], self.y.shape[0]) + 0.65 + 0.16 * lines
-        drawn = figure(max(width, 3.6) * columns, height * rows)
+        lines = max((text.count("\n") + 1 for text in self.sums), default=0)
+        height = self.cell * max(self.padded[0], self.y.shape[0]) + 0.65 + 0.16 * lines
+        drawn = figure(self.width * columns, height * rows)
         drawn.get_layout_engine().set(wspace=0.06, hspace=0.04)  # type: ignore[union-attr, call-arg]
         return drawn
 
@@ -165,6 +189,8 @@ class _Slide:
             ax.set_axis_on()
         output = tuple(int(i) for i in np.unravel_index(step, self.y.shape))
         self._input(source, output)
+        if self.sums:
+            source.set_xlabel(self.sums[step], fontsize=8, color=INK, loc="left")
         self._output(target, step)
 
     def _taps(self, output: Ints) -> dict[tuple[int, int], float]:
@@ -185,7 +211,7 @@ class _Slide:
                 _cell(ax, i, j, "#D6E6F2" if (i, j) in taps else "white" if inside else PALE, "" if inside else "////")
                 if self.numbered:
                     value = number(self.x[i, j]) if inside else "0"
-                    _write(ax, j, i, value, 10, INK if inside else GREY)
+                    _write(ax, j, i, value, self.font, INK if inside else GREY)
         for (i, j), weight in taps.items():
             _cell(ax, i, j, "none", "", BLUE, 1.6, 3)
             if self.numbered:
@@ -202,18 +228,14 @@ class _Slide:
         _frame(ax, (-max(top, 0), rows + max(bottom, 0)), (-max(left, 0), columns + max(right, 0)))
         padded = any(lo > 0 or hi > 0 for lo, hi in self.padding)
         ax.set_title(f"input {rows}x{columns}" + (", padded" if padded else ""), fontsize=9, color=INK)
-        if self.numbered and len(taps) <= _MOST_PRODUCTS:
-            ax.set_xlabel(self._sum(taps, output), fontsize=8, color=INK, loc="left")
 
-    def _sum(self, taps: dict[tuple[int, int], float], output: Ints) -> str:
-        """The products that are summed, in lines of five."""
+    def _sum(self, output: Ints) -> str:
         rows, columns = self.x.shape
         terms = [
             f"{_factor(self.x[i, j] if 0 <= i < rows and 0 <= j < columns else 0)}·{_factor(weight)}"
-            for (i, j), weight in taps.items()
+            for (i, j), weight in self._taps(output).items()
         ]
-        lines = [" + ".join(terms[k : k + _PER_LINE]) for k in range(0, len(terms), _PER_LINE)]
-        return " +\n".join(lines) + f" = {number(self.y[output])}"
+        return f"{' + '.join(terms)} = {number(self.y[output])}"
 
     def _output(self, ax: "Axes", step: int) -> None:
         rows, columns = self.y.shape
@@ -221,7 +243,7 @@ class _Slide:
             i, j = divmod(place, columns)
             _cell(ax, i, j, "#FBE3B5" if place == step else "white" if place < step else PALE, "")
             if self.numbered and place <= step:
-                _write(ax, j, i, number(value), 10, INK)
+                _write(ax, j, i, number(value), self.font, INK)
         i, j = divmod(step, columns)
         _cell(ax, i, j, "none", "", ORANGE, 2, 3)
         _frame(ax, (0, rows), (0, columns))
