@@ -116,9 +116,7 @@ def request(algorithm: AlgorithmLike, operation: str) -> Request:
 
 
 def _wishes(algorithm: Wish | Sequence[Wish], operation: str) -> tuple[Wish, ...]:
-    if isinstance(algorithm, str) or not isinstance(algorithm, Sequence):
-        algorithm = (algorithm,)
-    wishes = tuple(algorithm)
+    wishes = tuple(algorithm) if isinstance(algorithm, Sequence) and not isinstance(algorithm, str) else (algorithm,)
     if not wishes:
         raise ValueError("algorithm is an empty sequence: name at least one, or pass None to choose")
     for wish in wishes:

@@ -1,8 +1,7 @@
 """Reading arguments: one value or one per axis, the forms of padding, layouts and unbatched inputs."""
 
 import operator
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -37,9 +36,12 @@ def padding_pairs(padding: Padding, size: Ints, extent: Ints, strides: Ints) -> 
     if isinstance(padding, str):
         return _named_padding(padding, size, extent, strides)
     ndim = len(size)
-    if not isinstance(padding, int | Iterable | np.integer):
-        raise TypeError(f"padding must be a name, an int, or an int or (lo, hi) for each axis, got {padding!r}")
-    entries: tuple[Any, ...] = tuple(padding) if isinstance(padding, Iterable) else (padding,) * ndim
+    try:
+        entries = (padding,) * ndim if isinstance(padding, int | np.integer) else tuple(padding)
+    except TypeError:
+        raise TypeError(
+            f"padding must be a name, an int, or an int or (lo, hi) for each axis, got {padding!r}"
+        ) from None
     if len(entries) != ndim:
         raise ValueError(
             f"padding has {len(entries)} entries for {ndim} spatial axes: give one int, or an int or (lo, hi) for each"
