@@ -8,9 +8,12 @@ from convjax.explain import Explanation as Explanation
 from convjax.explain import explain as explain
 from convjax.inspect.count import Count as Count
 from convjax.inspect.count import count as count
+from convjax.inspect.empirical import empirical_field as empirical_field
 from convjax.inspect.receptive_field import ReceptiveField as ReceptiveField
 from convjax.inspect.receptive_field import receptive_field as receptive_field
 from convjax.inspect.receptive_field import stacked_receptive_field as stacked_receptive_field
+from convjax.inspect.sizes import ConvArguments as ConvArguments
+from convjax.inspect.sizes import OutputSize as OutputSize
 from convjax.inspect.sizes import conv_arguments_for as conv_arguments_for
 from convjax.inspect.sizes import conv_output_size as conv_output_size
 from convjax.inspect.sizes import conv_transpose_output_size as conv_transpose_output_size
