@@ -104,14 +104,14 @@ POOLINGS: dict[str, Case] = {
     "rank": (convjax.max_pool, (X[0, 0], (2, 2)), {}, ValueError, r"x of shape \(8, 4\) must have 4 axes"),
     "mean of integers": (convjax.avg_pool, (X.astype(int), 2), {}, TypeError, "x is int32, whose averages .*cast"),
     "divisor": (convjax.avg_pool, (X, 2), {"divisor_override": 0}, ValueError, "divisor_override must .*got 0"),
-    "fractional padding": (
+    "fractional pool padding": (
         convjax.avg_pool,
         (X, 3),
         {"padding": 1.5},
         TypeError,
-        r"padding must hold integers, .*1\.5",
+        "padding must be a name, .*got 1.5",
     ),
-    "no padding": (convjax.max_pool, (X, 3), {"padding": None}, TypeError, "padding must hold integers, got .*None"),
+    "no pool padding": (convjax.max_pool, (X, 3), {"padding": None}, TypeError, "padding must be a name, .*got None"),
     "no axis": (convjax.max_pool, (X[0, 0, 0], 2), {}, ValueError, r"x of shape \(4,\) has no spatial axis"),
     "window for no axis": (convjax.sum_pool, (X, ()), {}, ValueError, "has no spatial axis: it must have one between"),
     "largest of complex": (convjax.max_pool, (X + 0j, 2), {}, TypeError, "x is complex64, which has no order: take"),

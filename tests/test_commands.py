@@ -116,7 +116,10 @@ def test_explain(capsys: pytest.CaptureFixture[str]) -> None:
         (["shape", "conv2d 3x10x10 -> 5 k3 k5"], "k5 comes after k3 in"),
         (["shape", "max2d 3x10x10 k3 p2"], "padding (2, 2) on spatial axis 0 must be between 0 and half"),
         (["shape", "transpose2d 3x10x10 -> 5 k3 op1"], "output_padding 1 must be at least 0 and below the larger of"),
-        (["shape", "conv2d 3x10x10 -> 5 k3", "--layout", "CHW"], "layout must be None or one of NHWC, NCHW"),
+        (
+            ["shape", "conv2d 3x10x10 -> 5 k3", "--layout", "CHW"],
+            "layout must be one of None, NHWC, NCHW for 2 spatial axes, got 'CHW'",
+        ),
         (["algorithms", "mean"], "invalid choice: 'mean'"),
         (["explain"], "the following arguments are required: PROBLEM"),
         (["explain", "conv2d 3x10x10 -> 5 k3"], "must begin with one of max, min, sum"),
