@@ -49,8 +49,8 @@ class Lax:
         if problem.taps == 1:
             return Cost(gemm=1.15 * needed, bytes=problem.bytes)
         if problem.taps > outputs:
-            # A weight gradient. The zeros of a dilated input are not skipped here, and rows are few.
-            few_rows = min(8, 1 + 1000 / (problem.N * outputs)) if problem.ndim == 2 else 2
+            # A weight gradient. The zeros of a dilated input are not skipped here, and outputs are few.
+            few_rows = min(8, 1 + 9000 / (problem.N * outputs**2)) if problem.ndim == 2 else 2
             zeros = 4 if dilated and problem.ndim == 2 else 1
             return Cost(library=few_rows * zeros * problem.products, bytes=problem.bytes)
         # The library's threads are woken by every call.
