@@ -26,8 +26,9 @@ from convjax.problem import ConvSpec, Pads
 _UNROLLED = 64
 # Terms up to which the edges are expressions of their own: they compile as long as the middle does.
 _FEW = 25
-# Channels that a block should have at least, and the most blocks: each is an expression of its own.
-_BLOCK, _MOST_BLOCKS = 64, 4
+# Channels that a block should have at least, where taps are written out and where they are looped over, and the most
+# blocks: each is an expression of its own.
+_BLOCK, _ROLLED_BLOCK, _MOST_BLOCKS = 64, 256, 4
 # A turn of a loop costs as much as this many kernels, whatever it adds: with many taps written out, with a single tap,
 # and with a single tap that has several channels.
 _CALLS_A_TURN = 6
@@ -58,7 +59,7 @@ def multiply_add_cost(problem: ConvSpec) -> Cost:
         lhs = problem.N * problem.G * problem.C * math.prod(layout.padded_size(problem))
         padded = 2 * size * lhs if layout.padded_size(problem) != problem.input else 0
         joined = out if _blocks(problem) > 1 else 0
-        calls = 2 * _blocks(problem) + turns * _calls_a_turn(problem)
+        calls = _blocks(problem) * (2 + turns * _calls_a_turn(problem))
     return Cost(
         vector=work * problem.products,
         bytes=problem.bytes + padded + joined + out * (turns - 1) * (0.5 if out <= 2 * _CACHED else 1.0),
@@ -70,11 +71,10 @@ def multiply_add_cost(problem: ConvSpec) -> Cost:
 def _sum(problem: ConvSpec, x: jax.Array, w: jax.Array) -> jax.Array:
     """Unpadded C N S G by S C G (K): 1 N S G (K)."""
     outer = _rolled_axes(problem)
-    if outer:
-        return _rolled(problem, layout.pad_spatial(problem, x, first=2), w, outer)
 
     def compute(x: jax.Array, padding: Pads, w: jax.Array = w) -> jax.Array:
-        return _sum_of_taps(problem, layout.pad_spatial(problem, x, first=2, padding=padding), w)
+        x = layout.pad_spatial(problem, x, first=2, padding=padding)
+        return _rolled(problem, x, w, outer) if outer else _sum_of_taps(problem, x, w)
 
     if _edges_are_apart(problem):
         return edges_apart(compute, x, problem.padding, first=2, reach=_reach(problem), strides=problem.strides)
@@ -121,8 +121,7 @@ def _rolled(problem: ConvSpec, x: jax.Array, w: jax.Array, outer: int) -> jax.Ar
         block = layout.window_slice(block, 2, [0] * outer, rows, strides)
         return total + _sum_of_taps(problem, block, lax.dynamic_index_in_dim(w, flat, keepdims=False), outer)
 
-    trailing = (problem.G, problem.K) if problem.K > 1 else (problem.G,)
-    zero = jnp.zeros((1, problem.N, *problem.output, *trailing), accumulator(problem))
+    zero = jnp.zeros((1, problem.N, *problem.output, *w.shape[2 + problem.ndim - outer :]), accumulator(problem))
     return lax.fori_loop(0, math.prod(kernel), body, zero)
 
 
@@ -156,6 +155,7 @@ def _edges_are_apart(problem: ConvSpec) -> bool:
 
 def _blocks(problem: ConvSpec) -> int:
     """Blocks of channels, 1 where taps are few enough for the cache."""
-    if not _FEW < _terms(problem) <= _UNROLLED:
+    if _terms(problem) <= _FEW:
         return 1
-    return max(1, min(_MOST_BLOCKS, problem.G, problem.G * problem.C // _BLOCK))
+    least = _ROLLED_BLOCK if _rolled_axes(problem) else _BLOCK
+    return max(1, min(_MOST_BLOCKS, problem.G, problem.G * problem.C // least))
