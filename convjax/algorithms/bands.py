@@ -50,7 +50,9 @@ class Bands:
             axes = zip(places, self.sizes, self.lengths, strict=True)
             return step(result, [jnp.minimum(place * length, size - length) for place, size, length in axes])
 
-        return at(0, start) if self.count == 1 else lax.fori_loop(0, self.count, at, start) if self.count else start
+        if self.count == 1:
+            return at(0, start)
+        return lax.fori_loop(0, self.count, at, start) if self.count else start
 
     def first_seen(self, offsets: list[jax.Array]) -> jax.Array | None:
         """Which elements of the block at `offsets` no earlier one held; None where blocks never overlap."""
