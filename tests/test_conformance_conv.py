@@ -68,7 +68,7 @@ OTHER_DTYPES = sample_conv_problems(seed=2, count=48, dtypes=("float64", "bfloat
 
 # What each test meets by default, and with --thorough.
 SAMPLES = {
-    "value_pair": (in_turn(pairs_of(PROBLEMS), most=2), pairs_of(PROBLEMS)),
+    "value_pair": (in_turn(pairs_of(PROBLEMS), most=3), pairs_of(PROBLEMS)),
     "derivative_pair": (in_turn(pairs_of(SMALL), most=1), pairs_of(SMALL)),
     "sharded_pair": (one_a_family(pairs_of(SMALL[100:])), pairs_of(SMALL)),
     "scanned_pair": (one_a_family(pairs_of(SMALL[150:])), pairs_of(SMALL[:64])),

@@ -125,7 +125,7 @@ class Pool:
 
 
 # How many are sampled by default and with --thorough.
-SAMPLES = (48, 1500)
+SAMPLES = (72, 1500)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
