@@ -385,3 +385,22 @@ def test_a_module_is_a_function() -> None:
     for got, want in zip(*(jax.tree.leaves(nnx.state(model)) for model in (fast, stock)), strict=True):
         np.testing.assert_allclose(_data(got), _data(want), rtol=1e-4, atol=1e-6)
     assert int(fast.layers[2].rngs.count[...]) == 1
+
+
+def test_settings_and_intermediates_of_modules_are_kept() -> None:
+    class Network(nnx.Module):
+        def __init__(self) -> None:
+            self.blocks = nnx.List([nnx.BatchNorm(3, rngs=nnx.Rngs(0)), nnx.Dropout(0.5, rngs=nnx.Rngs(1))])
+            self.sizes = (3, 3)
+
+    def step(model: Network, x: jax.Array) -> jax.Array:
+        model.eval()
+        model.sizes = (*model.sizes, len(model.blocks))
+        model.blocks[0].seen = nnx.Intermediate(x.mean())
+        return model.blocks[1](model.blocks[0](x))
+
+    model, x = Network(), batch()[0]
+    nnx.jit(accelerate(step))(model, x)
+    norm, dropout = model.blocks
+    assert (norm.use_running_average, dropout.deterministic, model.sizes) == (True, True, (3, 3, 2))
+    np.testing.assert_allclose(norm.seen[...], x.mean(), rtol=1e-6)
