@@ -9,7 +9,7 @@ import pytest
 from jax import lax
 
 from convjax.algorithms.bands import Bands
-from convjax.algorithms.conv import positions, winograd
+from convjax.algorithms.conv import fft, positions, winograd
 from convjax.problem import parse
 from convjax.testing import check_algorithm, random_operands, reference
 
@@ -91,3 +91,10 @@ def test_overlapping_bands_add_no_infinity_twice(monkeypatch):
         spoiled = x.copy()
         spoiled[0, row, column, 0] = np.inf
         np.testing.assert_allclose(run(spoiled, w), reference(problem, spoiled, w), rtol=1e-3, atol=1e-4)
+
+
+def test_fft_by_bands_of_groups(monkeypatch):
+    monkeypatch.setattr(fft, "_BAND_BYTES", 3 * 2**10)
+    problem = parse("conv float32[2,9,8,10] float32[7,6,2,15] b01f_01io->b01f pad=3_3x2_3 feature_groups=5")
+    assert fft._bands(problem).count > 1
+    check_algorithm(fft.FFT(), [problem], eager=False)

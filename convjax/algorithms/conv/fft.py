@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from convjax import layout, sizes
+from convjax.algorithms.bands import Bands
 from convjax.algorithms.numerics import accumulator, rounding_error
 from convjax.algorithms.protocol import Cost, Reasons, describe
 from convjax.dtypes import dtype_of
@@ -20,6 +21,8 @@ from convjax.problem import ConvSpec
 
 # Inner products shorter than this are summed in a fused loop; a batched matrix product of them is far slower.
 _FEW_CHANNELS = 8
+# The transforms of a band of groups are to stay in cache.
+_BAND_BYTES = 2**21
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +30,7 @@ class FFT:
     """Real transforms of a fast length that holds the padded input; strides keep every s-th result."""
 
     name: ClassVar[str] = "fft"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     exact: ClassVar[bool] = False
     varies_on: ClassVar[tuple[str, ...]] = ()
     __str__ = describe
@@ -46,13 +49,14 @@ class FFT:
         arrays = problem.G * (problem.N * problem.C + problem.C * problem.K + problem.N * problem.K)
         size = accumulator(problem).itemsize
         products = 2 * points * problem.G * problem.N * problem.C * problem.K  # 4 real products, half the frequencies
+        bands = _bands(problem).count
         by_dot = min(problem.C, problem.N * problem.K) > _FEW_CHANNELS
         return Cost(
             gemm=products if by_dot else 0,
             vector=(0 if by_dot else products) + arrays * points * 5.0 * math.log2(max(2, points)),
             bytes=problem.bytes + 6 * size * points * arrays,
-            workspace=2 * size * points * arrays,
-            calls=10,
+            workspace=2 * size * points * arrays / bands,
+            calls=2 + 8 * bands,
         )
 
     def error(self, problem: ConvSpec) -> float:
@@ -67,12 +71,28 @@ class FFT:
         w = layout.arrange_rhs(problem, rhs, "GKCS").astype(dtype)
         w = layout.pad(w, [(0, 0)] * w.ndim, [0, 0, 0, *(d - 1 for d in problem.rhs_dilation)])
 
-        # Correlation wraps around only in outputs past the last valid one, so the padded input's length is enough.
-        xf = jnp.fft.rfftn(x, lengths, axes=spatial)  # G N C F
-        wf = jnp.fft.rfftn(w, lengths, axes=spatial).conj()  # G K C F
-        y = jnp.fft.irfftn(_products(problem, xf, wf), lengths, axes=spatial)  # G N K S
-        y = layout.window_slice(y, 3, [0] * problem.ndim, problem.output, problem.strides)
+        bands = _bands(problem)
+        (groups,) = bands.lengths
+
+        def band(y: jax.Array, offsets: list[jax.Array]) -> jax.Array:
+            (group,) = offsets
+            x_band, w_band = (lax.dynamic_slice_in_dim(a, group, groups) for a in (x, w))
+            # Correlation wraps around only in outputs past the last valid one, so the padded input's length is enough.
+            xf = jnp.fft.rfftn(x_band, lengths, axes=spatial)  # G N C F
+            wf = jnp.fft.rfftn(w_band, lengths, axes=spatial).conj()  # G K C F
+            y_band = jnp.fft.irfftn(_products(problem, xf, wf), lengths, axes=spatial)  # G N K S
+            y_band = layout.window_slice(y_band, 3, [0] * problem.ndim, problem.output, problem.strides)
+            return lax.dynamic_update_slice_in_dim(y, y_band, group, axis=0)
+
+        y = bands.fold(band, jnp.zeros((problem.G, problem.N, problem.K, *problem.output), dtype))
         return layout.restore_out(problem, y, "GNKS").astype(dtype_of(problem.output_dtype))
+
+
+def _bands(problem: ConvSpec) -> Bands:
+    """Groups to transform at a time."""
+    arrays = problem.N * problem.C + problem.C * problem.K + problem.N * problem.K
+    group = 2 * accumulator(problem).itemsize * math.prod(_lengths(problem)) * arrays
+    return Bands.of((problem.G,), _BAND_BYTES / max(1, group))
 
 
 def _products(problem: ConvSpec, x: jax.Array, w: jax.Array) -> jax.Array:
