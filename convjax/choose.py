@@ -19,6 +19,9 @@ from convjax.request import Request
 # Stated error admitted by each precision, as a fraction of the largest output in float32; scaled to other dtypes.
 _ADMITTED = {None: 2e-5, "default": 2e-5, "high": 4e-6}
 
+# Workspace admitted, in multiples of the operands and the result.
+_MOST_WORKSPACE = 4
+
 _NOT_WISHED = ("another was asked for",)
 
 # Predictions are good to some tenths, so lax keeps its place unless another is predicted to be clearly faster.
@@ -87,7 +90,10 @@ def candidates(problem: Problem, request: Request, platform: str) -> tuple[list[
     wished = _wished(problem, request, platform)
     if wished:
         return wished, {a: _NOT_WISHED for a in registered if a not in wished}
-    refusals = {a: _unusable(a, problem, request, platform) or _inexact(a, problem, request) for a in registered}
+    refusals = {
+        a: _unusable(a, problem, request, platform) or _inexact(a, problem, request) or _wasteful(a, problem, request)
+        for a in registered
+    }
     rejected = {a: reasons for a, reasons in refusals.items() if reasons}
     if len(rejected) == len(registered):
         raise ValueError(f"no algorithm keeps the limits {request.policy.limits} for {problem}: {_listed(rejected)}")
@@ -145,6 +151,14 @@ def _inexact(algorithm: Algorithm, problem: Problem, request: Request) -> Reason
     if error <= admitted:
         return ()
     return (f"states an error of {error:.1e}, precision {problem.precision or 'default'} admits {admitted:.1e}",)
+
+
+def _wasteful(algorithm: Algorithm, problem: Problem, request: Request) -> Reasons:
+    """Why its workspace is out of proportion, unless the caller has set a limit of his own."""
+    needed, most = algorithm.cost(problem).workspace, _MOST_WORKSPACE * problem.bytes
+    if request.policy.max_workspace_bytes is not None or needed <= most:
+        return ()
+    return (f"needs {needed:.0f} bytes of workspace, {_MOST_WORKSPACE} times operands and result are {most}",)
 
 
 def _wished(problem: Problem, request: Request, platform: str) -> list[Algorithm]:

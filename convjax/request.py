@@ -47,7 +47,7 @@ class Policy:
         plans: measured times, which come before predicted ones.
         on_miss: what to do without a plan: predict, measure, or refuse.
         deterministic: whether an algorithm must give the same bits on every run.
-        max_workspace_bytes: most bytes of intermediate arrays; None does not limit.
+        max_workspace_bytes: most bytes of intermediate arrays; None leaves it to the problem's size.
         max_error: largest stated error as a fraction of the largest output; None leaves it to `precision`.
         device: the rates that times are predicted by; None takes those known of the device at hand.
     """
@@ -151,7 +151,8 @@ def using(
             measures when the program is lowered (`Plans.learnt()` has the results); "error" refuses.
         deterministic: whether to reject algorithms that may give other bits on another run. Not together with
             on_miss="tune", whose choices may differ between processes.
-        max_workspace_bytes: candidates needing more bytes of intermediate arrays are rejected.
+        max_workspace_bytes: candidates needing more bytes of intermediate arrays are rejected. Without a limit those
+            are that need more than four times the operands and the result.
         max_error: candidates whose stated error, as a fraction of the largest output, is larger are rejected.
         device: the rates that times are predicted by, such as `convjax.calibrate` measures.
 

@@ -249,6 +249,12 @@ def test_limits_reject_by_what_algorithms_state() -> None:
         assert row.problem == problem
         return row
 
+    def rejected_of(name: str) -> str:
+        return str(dict(rows().rejected)[name][0])
+
+    assert re.fullmatch(r"needs \d+ bytes of workspace, 4 times operands and result are \d+", rejected_of("vmap"))
+    with convjax.using(max_workspace_bytes=10**9):
+        assert re.fullmatch(r"predicted .*x the time", rejected_of("vmap"))
     with convjax.using(max_workspace_bytes=1000):
         rejected = dict(rows().rejected)
         for a in applicable(problem):
