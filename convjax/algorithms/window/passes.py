@@ -30,6 +30,9 @@ State = tuple[jax.Array, jax.Array | None]
 # Vector operations for each slice and element, as measured.
 _WORK = {"max": 1.2, "min": 1.2, "sum": 1.2, "argmax": 4, "argmin": 4}
 
+# What a pass costs beside its slices, in slices.
+_PASS = 0.5
+
 # Workspace above so many bytes is mapped anew in every run, which costs as much as moving it so many times.
 _KEPT, _MAPPING = 2**25, 20
 
@@ -137,7 +140,7 @@ def passes_cost(problem: WindowSpec, widths: Widths) -> Cost:
             written = size * math.prod(step.shape)
             new = written if left else 0
             workspace = max(workspace, held + new + (begun_held if step.singles else 0))
-            vector += work * step.slices * written / size
+            vector += work * (step.slices + _PASS) * written / size
             moved += read + written + (begun if step.singles else 0)
             calls += 2  # the conditional's predicate and the pass
             read, held = written, new
