@@ -19,10 +19,12 @@ from jax.extend.core.primitives import reduce_window_max_p, reduce_window_sum_p
 from jax.interpreters import ad, batching, mlir
 
 from convjax import sizes
+from convjax.dtypes import accumulator
 from convjax.lowering import PLATFORMS, Bound, Filled, bind_eagerly, lower
 from convjax.measure import decide
 from convjax.problem import WindowSpec
 from convjax.request import Request
+from convjax.window_stages import stages
 
 extremum_p = Primitive("convjax_window_extremum")
 sum_p = Primitive("convjax_window_sum")
@@ -30,6 +32,8 @@ arg_p = Primitive("convjax_window_arg")
 take_p = Primitive("convjax_window_take")
 put_p = Primitive("convjax_window_put")
 PRIMITIVES = (extremum_p, sum_p, arg_p, take_p, put_p)
+
+_FEW = 4
 
 
 def reduce(x: jax.Array, problem: WindowSpec, request: Request) -> jax.Array:
@@ -85,13 +89,40 @@ def _put_type(g: Any, taps: Any, *, problem: WindowSpec, request: Request) -> An
 def tangent(t: jax.Array, x: jax.Array, *, problem: WindowSpec, request: Request) -> jax.Array:
     """What the tangent t of x makes of every window's maximum or minimum."""
     derived = request.transposed(0)
-    return take_p.bind(t, arg(x, problem, derived), problem=_as(problem, "take"), request=derived)
+    return _followed(take_p, "take", t, _winners(x, problem, derived), derived)
 
 
 def gradient(g: jax.Array, x: jax.Array, *, problem: WindowSpec, request: Request) -> jax.Array:
     """What the cotangent g of every window's maximum or minimum makes of x."""
     derived = request.transposed(0)
-    return put_p.bind(g, arg(x, problem, derived), problem=_as(problem, "put"), request=derived)
+    return _followed(put_p, "put", g, _winners(x, problem, derived)[::-1], derived)
+
+
+def _winners(x: jax.Array, problem: WindowSpec, request: Request) -> list[tuple[WindowSpec, jax.Array]]:
+    """The stages of the problem, each with the winning taps of its windows."""
+    x = lax.stop_gradient(x)
+    found: list[tuple[WindowSpec, jax.Array]] = []
+    for stage in stages(problem):
+        x = reduce(x, found[-1][0], request) if found else x
+        found.append((stage, arg(x, stage, request)))
+    return found
+
+
+def _followed(
+    primitive: Primitive,
+    operation: str,
+    value: jax.Array,
+    found: Sequence[tuple[WindowSpec, jax.Array]],
+    request: Request,
+) -> jax.Array:
+    """`value` taken or put through all stages, added up in one accumulator."""
+    dtype = value.dtype
+    wide = accumulator(dtype) if len(found) > 1 else dtype
+    value = value.astype(wide)
+    for stage, taps in found:
+        problem = dataclasses.replace(stage, operation=operation, dtype=wide.name)
+        value = primitive.bind(value, taps, problem=problem, request=request)
+    return value.astype(dtype)
 
 
 def _sum_transpose(cotangent: Any, x: Any, *, problem: WindowSpec, request: Request) -> list[Any]:
@@ -174,9 +205,11 @@ def _lower(platform: str, ctx: Any, *operands: Any, problem: WindowSpec, request
     if problem.empty:
         (out,) = ctx.avals_out
         return lower(ctx, Filled(out.shape, out.dtype.name, 0 if finds_taps else problem.identity), *operands)
-    # Taps are read once for every block offset in `put`; fused into it, they would be found anew each time.
+    # Fused into `put`, taps are found anew each time they are read: for every window that an element may lie in, and
+    # for every element of a tile. In tiles of few elements that costs less than an array of taps in memory.
+    tiles = problem.strides == problem.window and problem.taps <= _FEW
     bound = Bound(decide(problem, request, platform).algorithm, problem)
-    return lower(ctx, bound, *operands, in_memory=finds_taps)
+    return lower(ctx, bound, *operands, in_memory=finds_taps and not tiles)
 
 
 for _primitive, _type in zip(PRIMITIVES, (_reduce_type, _reduce_type, _arg_type, _take_type, _put_type), strict=True):

@@ -84,6 +84,17 @@ def test_without_a_batch_and_of_an_empty_one() -> None:
 
 
 @pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32", "complex64"])
+def test_averages_are_divided_in_the_dtype_of_their_sums(dtype: str) -> None:
+    x = jax.ShapeDtypeStruct((1, 9, 9, 2), dtype)
+    for options in ({"count_include_pad": False}, {"divisor_override": 3}):
+        program = str(jax.make_jaxpr(functools.partial(convjax.avg_pool, window=3, padding=1, **options))(x))
+        assert "div" in program
+        assert "f64" not in program
+        assert "c128" not in program
+
+
+@pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", ["lp 1.5", *FEW])
 def test_derivatives_equal_finite_differences(name: str) -> None:
     """One program in float64, at a point and at h to both sides of it along the tangent."""

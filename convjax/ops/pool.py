@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Literal, TypedDict, Unpack, overload
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 
 from convjax.dtypes import accumulator
 from convjax.ops.arguments import Padding, require_averages, require_ordered, require_sums
@@ -187,5 +187,5 @@ def avg_pool(
     pool = read_windows(x, window, strides, padding, dilation, ceil_mode, layout)
     # A sum may overflow where the mean does not.
     sums = dataclasses.replace(pool, x=pool.x.astype(accumulator(pool.x.dtype))).reduce("sum", algorithm)
-    counts = pool.counts(include_padding=count_include_pad).astype(np.float64)
+    counts = pool.counts(include_padding=count_include_pad).astype(jnp.finfo(sums.dtype).dtype)
     return pool.finish((sums / (counts if divisor_override is None else divisor_override)).astype(pool.x.dtype))

@@ -24,7 +24,7 @@ class Doubling:
     """Axis by axis, in passes that each widen what an element stands for four times or a little more."""
 
     name: ClassVar[str] = "doubling"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     exact: ClassVar[bool] = True
     varies_on: ClassVar[tuple[str, ...]] = ()
     __str__ = describe

@@ -62,10 +62,11 @@ def stacked_taps(problem: WindowSpec, x: jax.Array) -> jax.Array:
 
 def better(problem: WindowSpec, a: jax.Array, b: jax.Array) -> jax.Array:
     """Whether a beats b: strictly beyond it, or NaN where b is not."""
-    beyond = a > b if problem.operation.endswith("max") else a < b
+    greatest = problem.operation.endswith("max")
     if not jnp.issubdtype(a.dtype, jnp.inexact):
-        return beyond
-    return beyond | (jnp.isnan(a) & ~jnp.isnan(b))
+        return a > b if greatest else a < b
+    within = a <= b if greatest else a >= b  # false of a NaN
+    return ~(within | jnp.isnan(b))
 
 
 def combine(problem: WindowSpec) -> Callable[[jax.Array, jax.Array], jax.Array]:

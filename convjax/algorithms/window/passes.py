@@ -7,15 +7,17 @@ that at stride 1 a slice is one long row however small the channels are.
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from convjax import layout
 from convjax.algorithms.fusion import apart
 from convjax.algorithms.protocol import Cost
-from convjax.algorithms.window.geometry import accumulator, better, first_real_tap, padded, padded_shape
+from convjax.algorithms.window.geometry import accumulator, better, first_real_tap, padded_shape
 from convjax.dtypes import dtype_of
 from convjax.problem import Ints, WindowSpec
 
@@ -28,8 +30,11 @@ State = tuple[jax.Array, jax.Array | None]
 # Vector operations for each slice and element, as measured.
 _WORK = {"max": 1.2, "min": 1.2, "sum": 1.2, "argmax": 4, "argmin": 4}
 
+# What a pass costs beside its slices, in slices.
+_PASS = 0.5
+
 # Workspace above so many bytes is mapped anew in every run, which costs as much as moving it so many times.
-_KEPT, _MAPPING = 2**24, 20
+_KEPT, _MAPPING = 2**25, 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,8 +66,8 @@ def passes(problem: WindowSpec, widths: Widths) -> Iterator[list[Pass]]:
     equal rows and the first in it, so taps are found along the last axis first.
     """
     arg = problem.operation.startswith("arg")
-    shape = list(padded_shape(problem))
     axes = [a for a in range(problem.ndim) if (problem.window[a], problem.strides[a]) != (1, 1)]
+    shape = list(_at_first(problem, axes))
     for axis in reversed(axes) if arg else sorted(axes, key=lambda a: -problem.strides[a]):
         window, stride, count = problem.window[axis], problem.strides[axis], problem.windows_shape[axis]
         covered, along = 1, []
@@ -78,9 +83,14 @@ def passes(problem: WindowSpec, widths: Widths) -> Iterator[list[Pass]]:
 
 def in_passes(problem: WindowSpec, widths: Widths, x: jax.Array) -> jax.Array:
     """Each window's maximum, minimum, sum, or winning tap."""
-    state: State = (padded(problem, x), None)
-    for along in passes(problem, widths):
-        single = state
+    order = list(passes(problem, widths))
+    never = set(range(problem.ndim)).difference(along[0].axis for along in order)
+    state: State = (_padded_along(problem, x, *never), None)
+    for along in order:
+        value, taps = state
+        value = _padded_along(problem, value, along[0].axis)
+        taps = taps if taps is None else _padded_along(problem, taps, along[0].axis, value=0)
+        single = state = (value, taps)
         for step in along:
             state = apart(functools.partial(_combined, problem, step), state, single if step.singles else None)
     value, taps = state
@@ -92,6 +102,19 @@ def in_passes(problem: WindowSpec, widths: Widths, x: jax.Array) -> jax.Array:
     return jnp.where(better(problem, value, jnp.full_like(value, problem.identity)), taps, first)
 
 
+def _at_first(problem: WindowSpec, axes: Collection[int]) -> Ints:
+    """The shape before the first pass: padded along all axes but those of passes."""
+    sizes = zip(problem.shape, padded_shape(problem), strict=True)
+    return tuple(n if axis in axes else p for axis, (n, p) in enumerate(sizes))
+
+
+def _padded_along(problem: WindowSpec, x: jax.Array, *axes: int, value: Any = None) -> jax.Array:
+    """x with the dilation and padding of `axes`: where padding is large, the axes before have been reduced by then."""
+    padding = [p if axis in axes else (0, 0) for axis, p in enumerate(problem.padding)]
+    gaps = [d - 1 if axis in axes else 0 for axis, d in enumerate(problem.base_dilation)]
+    return layout.pad(x, padding, gaps, problem.identity if value is None else value)
+
+
 def passes_cost(problem: WindowSpec, widths: Widths) -> Cost:
     """Every pass reads what the last one wrote; taps stand beside the values."""
     size = (accumulator(problem) if problem.operation == "sum" else dtype_of(problem.dtype)).itemsize
@@ -100,20 +123,28 @@ def passes_cost(problem: WindowSpec, widths: Widths) -> Cost:
     order = list(passes(problem, widths))
     left = sum(map(len, order))
 
-    read = size * math.prod(padded_shape(problem))
-    held = read if padded_shape(problem) != problem.shape else 0  # of what is read, the bytes that are workspace
+    whole = padded_shape(problem)
+    shape = _at_first(problem, {along[0].axis for along in order})
+    read = size * math.prod(shape)
+    held = read if shape != problem.shape else 0  # of what is read, the bytes that are workspace
     vector, moved, workspace, calls = 0.0, 2 * held, held, 1 if held else 0
     for along in order:
+        axis = along[0].axis
+        if whole[axis] != shape[axis]:
+            written = size * math.prod((*shape[:axis], whole[axis], *shape[axis + 1 :]))
+            workspace, moved, calls = max(workspace, held + written), moved + read + written, calls + 1
+            read = held = written
         begun, begun_held = read, held
         for step in along:
             left -= 1
             written = size * math.prod(step.shape)
             new = written if left else 0
             workspace = max(workspace, held + new + (begun_held if step.singles else 0))
-            vector += work * step.slices * written / size
+            vector += work * (step.slices + _PASS) * written / size
             moved += read + written + (begun if step.singles else 0)
             calls += 2  # the conditional's predicate and the pass
             read, held = written, new
+        shape = along[-1].shape
     if workspace > _KEPT:
         moved += _MAPPING * workspace
     return Cost(vector=vector, bytes=moved, workspace=workspace, calls=max(calls, 1))

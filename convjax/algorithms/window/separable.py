@@ -21,7 +21,7 @@ class Separable:
     """One pass an axis, each a fused loop over that axis's taps."""
 
     name: ClassVar[str] = "separable"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     exact: ClassVar[bool] = True
     varies_on: ClassVar[tuple[str, ...]] = ()
     __str__ = describe

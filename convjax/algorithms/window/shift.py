@@ -14,6 +14,7 @@ from jax import lax
 
 from convjax import layout, sizes
 from convjax.algorithms.edges import edges_apart
+from convjax.algorithms.fusion import apart
 from convjax.algorithms.protocol import Cost, Reasons, describe
 from convjax.algorithms.window.geometry import accumulator, better, first_real_tap, padded, sum_error, tap_slices
 from convjax.dtypes import dtype_of
@@ -31,7 +32,7 @@ class Shift:
     """Combine each tap's slice into the running result in one fused loop."""
 
     name: ClassVar[str] = "shift"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     exact: ClassVar[bool] = True
     varies_on: ClassVar[tuple[str, ...]] = ()
     __str__ = describe
@@ -43,14 +44,14 @@ class Shift:
 
     def cost(self, problem: WindowSpec) -> Cost:
         overlapping_put = problem.operation == "put" and set(problem.strides) == {1}
-        work = 8.0 if overlapping_put else _WORK[problem.operation]
+        work: float = _WORK[problem.operation]
         if problem.operation not in ("take", "put") and set(problem.strides) == {1}:
             work *= min(1.0, 0.3 + problem.taps / 180)  # few rows are read from the nearest cache
         padded = any(lo > 0 or hi > 0 for lo, hi in problem.padding)
         macs = float(problem.macs)
         if problem.operation == "sum" and set(problem.strides) == {1}:
             macs /= math.prod(problem.base_dilation)  # what stands between the elements is not added up
-        grown = (padded and not _edges_are_apart(problem)) or set(problem.base_dilation) != {1}
+        grown = (padded and not _edges_are_apart(problem)) or set(problem.base_dilation) != {1} or overlapping_put
         return Cost(
             vector=work * macs,
             bytes=(2 if grown else 1) * problem.bytes,
@@ -90,9 +91,10 @@ def _arg(problem: WindowSpec, x: jax.Array) -> jax.Array:
     """A strict comparison keeps the first of equal taps, and keeps padding from winning at all."""
 
     def winner_of(problem: WindowSpec, x: jax.Array) -> jax.Array:
-        value = jnp.full(problem.windows_shape, problem.identity, x.dtype)
-        winner = jnp.broadcast_to(first_real_tap(problem), problem.windows_shape)
-        for tap, candidate in enumerate(tap_slices(problem, padded(problem, x))):
+        first, taps = first_real_tap(problem), enumerate(tap_slices(problem, padded(problem, x)))
+        value = jnp.full(problem.windows_shape, problem.identity, x.dtype) if first.any() else next(taps)[1]
+        winner = jnp.broadcast_to(first, problem.windows_shape)
+        for tap, candidate in taps:
             wins = better(problem, candidate, value)
             value = jnp.where(wins, candidate, value)
             winner = jnp.where(wins, jnp.int32(tap), winner)
@@ -161,26 +163,38 @@ def _scatter_windows(
     ndim = problem.ndim
     tables = [_tap_table(k, s, d) for k, s, d in zip(problem.window, strides, problem.window_dilation, strict=True)]
     reach = [table.shape[0] for table in tables]
-    wide = accumulator(problem)
+    first = [lo // s for lo, s in zip(low, strides, strict=True)]  # of the blocks that hold any of the result
+    blocks = [(lo + n - 1) // s + 1 - b for lo, n, s, b in zip(low, shape, strides, first, strict=True)]
+    operands = [g] if taps is None else [g, taps]
 
+    def beside(before: list[int], behind: list[int], operands: list[jax.Array]) -> list[jax.Array]:
+        padding = list(zip(before, behind, strict=True))
+        return [layout.pad(x, padding, [0] * ndim, value) for x, value in zip(operands, (0, -1), strict=False)]
+
+    if set(strides) == {1}:
+        # Fused into the loop, padding is a branch for every tap and element; at larger strides there are few of them.
+        before = [r - 1 - b for r, b in zip(reach, first, strict=True)]
+        behind = [b + m - o for b, m, o in zip(first, blocks, g.shape, strict=True)]
+        operands = apart(functools.partial(beside, before, behind), operands)
+        first = [r - 1 for r in reach]
+
+    wide = accumulator(problem)
     total = jnp.zeros((), wide)
     for q in itertools.product(*map(range, reach)):
         tap, exists = np.zeros((1,) * 2 * ndim, np.int32), np.ones((1,) * 2 * ndim, bool)
         for axis, (table, k) in enumerate(zip(tables, problem.window, strict=True)):
             row = table[q[axis]].reshape([-1 if a == 2 * axis + 1 else 1 for a in range(2 * ndim)])
             tap, exists = tap * k + row, exists & (row >= 0)
-        shift = [(n, r - 1 - n) for n, r in zip(q, reach, strict=True)]
-        values = _with_phases(layout.pad(g, shift, [0] * ndim)).astype(wide)
-        if taps is None:
-            chosen = jnp.asarray(exists)
-        else:
-            chosen = _with_phases(layout.pad(taps, shift, [0] * ndim, -1)) == np.where(exists, tap, -2)
-        total = total + jnp.where(chosen, values, jnp.zeros((), wide))
+        before = [n - b for n, b in zip(q, first, strict=True)]
+        behind = [m - n - o for m, n, o in zip(blocks, before, operands[0].shape, strict=True)]
+        values, *own = map(_with_phases, beside(before, behind, operands))
+        chosen = own[0] == np.where(exists, tap, -2) if own else jnp.asarray(exists)
+        total = total + jnp.where(chosen, values.astype(wide), jnp.zeros((), wide))
 
-    blocks = [o + r - 1 for o, r in zip(g.shape, reach, strict=True)]
-    grown = [b * s for b, s in zip(blocks, strides, strict=True)]
-    x = jnp.broadcast_to(total, [n for pair in zip(blocks, strides, strict=True) for n in pair]).reshape(grown)
-    crop = [(-lo, lo + n - size) for lo, n, size in zip(low, shape, grown, strict=True)]
+    x = jnp.broadcast_to(total, [n for pair in zip(blocks, strides, strict=True) for n in pair])
+    x = x.reshape([n * s for n, s in zip(blocks, strides, strict=True)])
+    cut = [lo % s for lo, s in zip(low, strides, strict=True)]
+    crop = [(-lo, n + lo - size) for lo, n, size in zip(cut, shape, x.shape, strict=True)]
     return layout.pad(x.astype(dtype_of(problem.dtype)), crop, [0] * ndim)
 
 
