@@ -41,6 +41,7 @@ _CONV: tuple[Algorithm, ...] = (
     Polyphase(Shift("multiply")),
     Polyphase(Shift("dot")),
     Polyphase(Winograd(4)),
+    Polyphase(WinogradTaps(4)),
     SpaceToDepth(Lax()),
     SpaceToDepth(Shift("dot")),
     SpaceToDepth(Winograd(4)),

@@ -35,8 +35,10 @@ _MOST_PRODUCTS = 36
 _ERROR = {(2, 1): 20.0, (2, 2): 40.0, (4, 1): 60.0, (4, 2): 160.0}
 
 # A band's transforms are to stay in cache, but the sums are read and written for every band, so it has this many rows.
-_BAND_BYTES = 2**22
-_BAND_ROWS = 192
+_BAND_BYTES = 2**21
+_BAND_ROWS = 112
+# Bytes above which an array gets fresh pages at every call, whose faults cost five times as much as to write them.
+_LARGE = 2**25
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,10 +82,11 @@ class WinogradTaps:
         bands = max(1, self._bands(problem).count)
         slower, grouping = grouping_work(problem)
         copied = 2 * size * math.prod(problem.lhs_shape)  # to pad it
+        passed = 2 * bands + 2 + (10 if size * sums > _LARGE else 0)
         return Cost(
             gemm=1.25 * slower * product_work(rows * products * problem.N * problem.K, problem.N, problem.K),
             vector=2 * passes * entering + 6 * rows * products * problem.N,  # a product transposes its rows of x
-            bytes=problem.bytes + grouping + copied + 2 * size * bands * sums,
+            bytes=problem.bytes + grouping + copied + size * passed * sums,
             workspace=size * (entering / bands + sums) + copied / 2,
             calls=((tiles + 1) * passes + products + 3) * bands + 2,
         )
