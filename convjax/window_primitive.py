@@ -33,6 +33,7 @@ take_p = Primitive("convjax_window_take")
 put_p = Primitive("convjax_window_put")
 PRIMITIVES = (extremum_p, sum_p, arg_p, take_p, put_p)
 
+# Elements of a tile whose winner is found anew for each of them sooner than read from memory.
 _FEW = 4
 
 

@@ -9,7 +9,7 @@ import pytest
 from jax import lax
 
 from convjax.algorithms.bands import Bands
-from convjax.algorithms.conv import fft, positions, winograd
+from convjax.algorithms.conv import fft, positions, winograd, winograd_taps
 from convjax.problem import parse
 from convjax.testing import check_algorithm, random_operands, reference
 
@@ -58,6 +58,33 @@ def test_winograd_by_bands(text, tile, monkeypatch):
     problem, algorithm = parse(text), winograd.Winograd(tile)
     assert algorithm._bands(problem).count > 1
     check_algorithm(algorithm, [problem], eager=False)
+
+
+WINOGRAD_TAPS = [
+    "conv float32[3,13,13,5] float32[13,11,5,4] b01f_01io->b01f pad=1_1x0_0",
+    "conv float32[2,23,4] float32[22,2,6] b0f_0io->b0f pad=1_0 feature_groups=2",
+    "conv float32[2,5,11,14,2] float32[3,9,13,2,3] b012f_012io->b012f pad=1_1x0_0x1_-1 stride=2x1x1",
+    "conv bfloat16[3,4,8,7] bfloat16[4,3,13,12] bf01_io01->fb01 pad=0_0x1_0 lhs_dilate=2x2",
+]
+
+
+@pytest.mark.parametrize("text", WINOGRAD_TAPS)
+@pytest.mark.parametrize("tile", [2, 4])
+def test_winograd_taps_by_bands(text, tile, monkeypatch):
+    monkeypatch.setattr(winograd_taps, "_BAND_ROWS", 1)
+    monkeypatch.setattr(winograd_taps, "_BAND_BYTES", 1)
+    problem, algorithm = parse(text), winograd_taps.WinogradTaps(tile)
+    assert algorithm._bands(problem).count > 1
+    check_algorithm(algorithm, [problem], eager=False)
+
+
+def test_winograd_taps_leave_out_what_is_cropped():
+    problem = parse("conv float32[1,9,9,2] float32[5,6,2,3] b01f_01io->b01f pad=0_-2x-1_0")
+    x, w = random_operands(problem, 0)
+    want = reference(problem, x, w)
+    x[:, -2:] = x[:, :, 0] = np.inf
+    run = jax.jit(lambda x, w: winograd_taps.WinogradTaps(4)(problem, x, w))
+    np.testing.assert_allclose(run(x, w), want, rtol=1e-3, atol=1e-4)
 
 
 POSITIONS = [

@@ -16,6 +16,7 @@ from convjax.algorithms.conv.space_to_depth import SpaceToDepth
 from convjax.algorithms.conv.split import Split
 from convjax.algorithms.conv.vmapped import Vmap
 from convjax.algorithms.conv.winograd import Winograd
+from convjax.algorithms.conv.winograd_taps import WinogradTaps
 from convjax.algorithms.protocol import Algorithm, describe
 from convjax.algorithms.window.doubling import Doubling as DoublingWindow
 from convjax.algorithms.window.lax_window import Lax as LaxWindow
@@ -34,10 +35,13 @@ _CONV: tuple[Algorithm, ...] = (
     FFT(),
     Positions("reduce"),
     Positions("dot"),
+    WinogradTaps(2),
+    WinogradTaps(4),
     Polyphase(Lax()),
     Polyphase(Shift("multiply")),
     Polyphase(Shift("dot")),
     Polyphase(Winograd(4)),
+    Polyphase(WinogradTaps(4)),
     SpaceToDepth(Lax()),
     SpaceToDepth(Shift("dot")),
     SpaceToDepth(Winograd(4)),

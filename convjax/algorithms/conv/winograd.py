@@ -17,30 +17,12 @@ from jax import lax
 
 from convjax import layout
 from convjax.algorithms.bands import Bands
+from convjax.algorithms.conv.toom_cook import at_points, combine, every, inputs_at_points, powers, scales
 from convjax.algorithms.numerics import accumulator, rounding_error
 from convjax.algorithms.products import grouping_work, product_work
 from convjax.algorithms.protocol import Cost, Reasons, describe
 from convjax.dtypes import dtype_of
 from convjax.problem import ConvSpec
-
-# Toom and Cook's interpolation by tile: m outputs of r taps are products of polynomials at tile + 2 = m + r - 1 points,
-# the last of which is infinity. B depends on the points alone; G and A hold their powers, so every r shares B.
-_POINTS = {2: (0, 1, -1), 4: (0, 1, -1, 2, -2)}
-_SCALES = {2: (1, 1 / 2, 1 / 2), 4: (1 / 4, -1 / 6, -1 / 6, 1 / 24, 1 / 24)}
-_B = {
-    2: np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, -1, 0, 1]], np.float64),
-    4: np.array(
-        [
-            [4, 0, -5, 0, 1, 0],
-            [0, -4, -4, 1, 1, 0],
-            [0, 4, -4, -1, 1, 0],
-            [0, -2, -1, 2, 1, 0],
-            [0, 2, -1, -2, 1, 0],
-            [0, 4, 0, -5, 0, 1],
-        ],
-        np.float64,
-    ),
-}
 
 # Rounding error by tile and number of transformed axes, in spacings of the accumulator's floats: a part from the
 # transforms, one that grows with the products summed, as for 3 taps an axis, and the power it grows with. Measured, and
@@ -141,14 +123,13 @@ class Winograd:
         """B^T d of every tile: P.. G N S C, from G N S C."""
         for i, a in enumerate(reversed(tiles)):
             axis = 2 + i + a  # i point axes stand in front by now
-            points = [_every(x, axis, p, m[a], tiles[a]) for p in range(self.tile + 2)]
-            x = jnp.stack([_combine(row, points) for row in _B[self.tile]])
+            x = at_points(inputs_at_points(self.tile), x, axis, 0, m[a], tiles[a])
         return x
 
     def _outputs(self, y: jax.Array, m: dict[int, int], outputs: dict[int, int]) -> jax.Array:
         """A^T of every tile's products: G N S K, from P.. G N S K."""
         for a in outputs:
-            rows = [_combine(row, list(y)) for row in _outputs_from_points(self.tile, m[a])]  # m of P.. G N S K
+            rows = [combine(row, list(y)) for row in powers(self.tile, m[a]).T]  # m of P.. G N S K
             y = jnp.stack(rows, axis=len(outputs) + 2 + a)  # behind the tiles of its axis
         for a, size in outputs.items():  # tiles and rows interleave only now: in between, XLA would compute rows twice
             y = lax.slice_in_dim(lax.collapse(y, 2 + a, 4 + a), 0, size, axis=2 + a)
@@ -167,7 +148,7 @@ class Winograd:
         w = w.reshape(math.prod(problem.kernel[a] for a in rest), -1, math.prod(channels))
         kron: np.ndarray = np.ones((1, 1))
         for a in axes:
-            kron = np.kron(kron, _filter_at_points(self.tile, problem.kernel[a]))
+            kron = np.kron(kron, scales(self.tile)[:, None] * powers(self.tile, problem.kernel[a]))
         # One plain product a tap: batched, XLA would turn it round and transpose the result.
         u = [jnp.dot(kron.astype(dtype), taps, precision="highest") for taps in w]
         return [filters.reshape(-1, *channels[1:]) for filters in u]
@@ -186,7 +167,7 @@ class Winograd:
             for a, t in enumerate(tap):
                 if a not in axes:
                     start = t * problem.rhs_dilation[a]
-                    shifted = _every(shifted, n + 2 + a, start, problem.strides[a], problem.output[a])
+                    shifted = every(shifted, n + 2 + a, start, problem.strides[a], problem.output[a])
             rows = shifted.reshape(*u[r].shape[:1], -1, problem.C)
             term = lax.dot_general(rows, u[r], dims, precision=problem.precision)
             terms.append(term.reshape(*shifted.shape[:-1], problem.K))  # P.. G N S K
@@ -217,38 +198,10 @@ class Winograd:
         return Bands((size,), (max(1, min(rows * m[first], size)),))
 
 
-def _filter_at_points(tile: int, taps: int) -> np.ndarray:
-    """G: the filter's polynomial at every point, divided by the point's distances to the others."""
-    finite = [
-        [scale * point**t for t in range(taps)] for point, scale in zip(_POINTS[tile], _SCALES[tile], strict=True)
-    ]
-    return np.array([*finite, [0.0] * (taps - 1) + [1.0]])
-
-
-def _outputs_from_points(tile: int, outputs: int) -> np.ndarray:
-    """A^T: the powers of every point; infinity adds to the last output alone."""
-    last = [0] * (outputs - 1) + [1]
-    return np.array([[*(point**j for point in _POINTS[tile]), last[j]] for j in range(outputs)], np.float64)
-
-
 def _channel_order(problem: ConvSpec) -> str:
     """The order of groups and channels that rhs has already."""
     out_feature, in_feature, *_ = problem.dimension_numbers[1]
     return "GKC" if out_feature < in_feature else "GCK"
-
-
-def _every(x: jax.Array, axis: int, start: int, stride: int, count: int) -> jax.Array:
-    return lax.slice_in_dim(x, start, start + (count - 1) * stride + 1, stride, axis)
-
-
-def _combine(row: np.ndarray, terms: list[jax.Array]) -> jax.Array:
-    """The sum of row[i] terms[i]; a coefficient of 1 or -1 costs no multiplication."""
-    scaled = [
-        term if c == 1 else -term if c == -1 else term * np.asarray(c, term.dtype)
-        for c, term in zip(row, terms, strict=True)
-        if c
-    ]
-    return functools.reduce(jnp.add, scaled)
 
 
 def _by(values: tuple[int, ...]) -> str:

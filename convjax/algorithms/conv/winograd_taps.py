@@ -1,0 +1,221 @@
+"""Winograd's minimal filtering by blocks of taps: for the few outputs and huge kernels that weight gradients are.
+
+Outputs along an axis are cut into tiles of m, taps into blocks of r. A tile is a sum over blocks b of F(m, r) each,
+
+y = sum over b of A^T [(G w_b) * (B^T x_b)] = A^T sum over b of (G w_b) * (B^T x_b)
+
+so products are summed over blocks and channels at the points, and A^T is applied once, to the sums.
+"""
+
+import dataclasses
+import functools
+import itertools
+import math
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from convjax import layout
+from convjax.algorithms.bands import Bands
+from convjax.algorithms.conv.toom_cook import at_points, inputs_at_points, powers, scales
+from convjax.algorithms.numerics import accumulator, rounding_error
+from convjax.algorithms.products import grouping_work, product_work
+from convjax.algorithms.protocol import Cost, Reasons, describe
+from convjax.dtypes import dtype_of
+from convjax.problem import ConvSpec
+
+# Outputs along a transformed axis, and products written out, one for every tile of outputs; more compile too slowly.
+_MOST_OUTPUTS = 16
+_MOST_PRODUCTS = 36
+# Rounding error by tile and number of transformed axes, in spacings of the accumulator's floats. Measured, and tested
+# as a bound.
+_ERROR = {(2, 1): 20.0, (2, 2): 40.0, (4, 1): 60.0, (4, 2): 160.0}
+
+# A band's transforms are to stay in cache, but the sums are read and written for every band, so it has this many rows.
+_BAND_BYTES = 2**21
+_BAND_ROWS = 112
+# Bytes above which an array gets fresh pages at every call, whose faults cost five times as much as to write them.
+_LARGE = 2**25
+
+
+@dataclasses.dataclass(frozen=True)
+class WinogradTaps:
+    """F(m, r) along the last one or two axes that have few outputs; outputs along other axes are done in turn.
+
+    Attributes:
+        tile: two less than the points of an axis, 2 or 4: 3 outputs take blocks of `tile` taps. More points save more
+            products and lose more digits.
+    """
+
+    tile: int = 4
+
+    name: ClassVar[str] = "winograd_taps"
+    version: ClassVar[int] = 1
+    exact: ClassVar[bool] = False
+    varies_on: ClassVar[tuple[str, ...]] = ()
+    __str__ = describe
+
+    def unsupported(self, problem: ConvSpec, platform: str) -> Reasons:
+        reasons = []
+        cuts, products = self._cuts(problem), self._products(problem)
+        if problem.empty:
+            reasons.append("there is nothing to contract: an operand or the output is empty")
+        if not cuts:
+            outputs = f"2 to {_MOST_OUTPUTS} outputs with stride 1 and no dilation"
+            reasons.append(f"no axis has {outputs} (output {'x'.join(map(str, problem.output))})")
+        elif products > _MOST_PRODUCTS:
+            reasons.append(f"{products} tiles of outputs, more than {_MOST_PRODUCTS}: it writes out one product each")
+        if not jnp.issubdtype(accumulator(problem), jnp.inexact):
+            reasons.append(f"the transforms hold fractions, which {problem.lhs_dtype} has not")
+        return tuple(reasons)
+
+    def cost(self, problem: ConvSpec) -> Cost:
+        cuts, size, products = self._cuts(problem), accumulator(problem).itemsize, self._products(problem)
+        passes, points = len(cuts), (self.tile + 2) ** len(cuts)
+        tiles = math.prod(cut.tiles for cut in cuts.values())
+        rows = points * problem.G * problem.C * math.prod(self._blocks(problem))
+        entering = rows * (problem.N * tiles + problem.K)
+        sums = points * problem.G * products * problem.N * problem.K
+        bands = max(1, self._bands(problem).count)
+        slower, grouping = grouping_work(problem)
+        copied = 2 * size * math.prod(problem.lhs_shape)  # to pad it
+        passed = 2 * bands + 2 + (10 if size * sums > _LARGE else 0)
+        return Cost(
+            gemm=1.25 * slower * product_work(rows * products * problem.N * problem.K, problem.N, problem.K),
+            vector=2 * passes * entering + 6 * rows * products * problem.N,  # a product transposes its rows of x
+            bytes=problem.bytes + grouping + copied + size * passed * sums,
+            workspace=size * (entering / bands + sums) + copied / 2,
+            calls=((tiles + 1) * passes + products + 3) * bands + 2,
+        )
+
+    def error(self, problem: ConvSpec) -> float:
+        """Does not grow with the products summed: they are summed by bands, and their errors' signs are random."""
+        spread = math.prod(problem.lhs_dilation) ** 0.5  # zeros make outputs smaller, but not what the transforms lose
+        return rounding_error(problem, spread * _ERROR[self.tile, len(self._cuts(problem))], growing=0.0)
+
+    def __call__(self, problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
+        dtype, cuts, bands = accumulator(problem), self._cuts(problem), self._bands(problem)
+        first, (length,) = next(iter(cuts)), bands.lengths
+        step, m = cuts[first].taps, cuts[first].outputs
+
+        # Whole blocks and tiles: zeros behind the last taps, and what they and the outputs beyond the last meet of x.
+        over = [cuts[a].taps * cuts[a].blocks - k if a in cuts else 0 for a, k in enumerate(problem.kernel)]
+        w = layout.arrange_rhs(problem, rhs, "GCSK")
+        w = layout.pad(w, [(0, 0), (0, 0), *((0, n) for n in over), (0, 0)], [0] * w.ndim)
+        over = [
+            n + (cuts[a].outputs * cuts[a].tiles - problem.output[a] if a in cuts else 0) for a, n in enumerate(over)
+        ]
+        cropped = [n if hi < 0 else 0 for (_, hi), n in zip(problem.padding, over, strict=True)]
+        padding = tuple((lo, hi + n - c) for (lo, hi), n, c in zip(problem.padding, over, cropped, strict=True))
+        x = layout.pad_spatial(problem, layout.arrange_lhs(problem, lhs, "GCSN"), first=2, padding=padding)
+        x = layout.pad(x, [(0, 0), (0, 0), *((0, n) for n in cropped), (0, 0)], [0] * x.ndim)
+
+        def add(sums: jax.Array, offsets: list[jax.Array]) -> jax.Array:
+            (block,) = offsets
+            entering = step * length + m * cuts[first].tiles - 1
+            x_band = lax.dynamic_slice_in_dim(x, block * step, entering, axis=2 + first).astype(dtype)
+            w_band = lax.dynamic_slice_in_dim(w, block * step, length * step, axis=2 + first).astype(dtype)
+            new = bands.first_seen(offsets)
+            if new is not None:
+                new = jnp.repeat(new, step).reshape([-1 if a == first else 1 for a in range(-2, problem.ndim + 1)])
+                w_band = jnp.where(new, w_band, 0)
+            return sums + self._band(problem, x_band, w_band, length)
+
+        points = (self.tile + 2) ** len(cuts)
+        sums = bands.fold(add, jnp.zeros((self._products(problem), points * problem.G, problem.N, problem.K), dtype))
+        return layout.restore_out(problem, self._outputs(problem, sums), "SGNK").astype(dtype_of(problem.output_dtype))
+
+    def _band(self, problem: ConvSpec, x: jax.Array, w: jax.Array, length: int) -> jax.Array:
+        """x times w at the points, summed over C and blocks: tiles (P.. G) N K.
+
+        Tiles along transformed axes come in the order of the passes, the last axis first, then other outputs.
+        """
+        cuts = self._cuts(problem)
+        first = next(iter(cuts))
+        windows = [x]
+        for i, a in enumerate(reversed(cuts)):
+            cut, axis = cuts[a], 2 + i + a  # i point axes stand in front by now
+            blocks = length if a == first else cut.blocks
+            w = at_points(powers(self.tile, cut.taps), w, axis, 0, cut.taps, blocks)
+            windows = [
+                at_points(inputs_at_points(self.tile), x, axis, tile * cut.outputs, cut.taps, blocks)
+                for x in windows
+                for tile in range(cut.tiles)
+            ]
+        n, batch = len(cuts), (self.tile + 2) ** len(cuts) * problem.G
+        others = [1 if a in cuts else o for a, o in enumerate(problem.output)]
+        dilation = [1 if a in cuts else d for a, d in enumerate(problem.rhs_dilation)]
+        dims = (((1,), (1,)), ((0,), (0,)))
+        terms = []
+        for x, position in itertools.product(windows, itertools.product(*map(range, others))):
+            start = [o * s for o, s in zip(position, problem.strides, strict=True)]
+            seen = layout.window_slice(x, n + 2, start, w.shape[n + 2 : -1], dilation)
+            rows, columns = (a.reshape(batch, -1, a.shape[-1]) for a in (seen, w))
+            terms.append(lax.dot_general(rows, columns, dims, precision=problem.precision))
+        return jnp.stack(terms)
+
+    def _outputs(self, problem: ConvSpec, sums: jax.Array) -> jax.Array:
+        """A^T of every tile's sums, as one product with its Kronecker power: S G N K."""
+        cuts, dtype = self._cuts(problem), sums.dtype
+        kron = functools.reduce(np.kron, (powers(self.tile, c.outputs).T * scales(self.tile) for c in cuts.values()))
+        y = jnp.stack([jnp.dot(kron.astype(dtype), s.reshape(kron.shape[1], -1), precision="highest") for s in sums])
+        rest = [a for a in range(problem.ndim) if a not in cuts]
+        order = [*((a, "tile") for a in reversed(cuts)), *((a, "other") for a in rest), *((a, "output") for a in cuts)]
+        shape = [cuts[a].tiles for a in reversed(cuts)]
+        shape += [problem.output[a] for a in rest] + [cut.outputs for cut in cuts.values()]
+        y = y.reshape(*shape, problem.G, problem.N, problem.K)
+        axes = sorted(range(len(order)), key=lambda i: (order[i][0], order[i][1] == "output"))
+        y = lax.transpose(y, [*axes, *range(len(axes), y.ndim)])
+        whole = [cuts[a].tiles * cuts[a].outputs if a in cuts else o for a, o in enumerate(problem.output)]
+        y = y.reshape(*whole, problem.G, problem.N, problem.K)
+        return layout.window_slice(y, 0, [0] * problem.ndim, problem.output, [1] * problem.ndim)
+
+    def _cuts(self, problem: ConvSpec) -> "dict[int, _Cut]":
+        """Along every axis to transform: the last two, at most, with few outputs at stride 1 and undilated taps."""
+        axes = zip(problem.output, problem.kernel, problem.strides, problem.rhs_dilation, strict=True)
+        few = [(a, o, k) for a, (o, k, s, d) in enumerate(axes) if 2 <= o <= _MOST_OUTPUTS and s == d == 1]
+        return {a: _Cut.of(self.tile, o, k) for a, o, k in few[-2:]}
+
+    def _blocks(self, problem: ConvSpec) -> list[int]:
+        """Blocks along every axis; single taps along those not transformed."""
+        cuts = self._cuts(problem)
+        return [cuts[a].blocks if a in cuts else k for a, k in enumerate(problem.kernel)]
+
+    def _products(self, problem: ConvSpec) -> int:
+        """Tiles of outputs, those of one output along axes not transformed."""
+        cuts = self._cuts(problem)
+        return math.prod(cuts[a].tiles if a in cuts else o for a, o in enumerate(problem.output))
+
+    def _bands(self, problem: ConvSpec) -> Bands:
+        """Blocks along the first transformed axis to do at a time.
+
+        Input channels, the batch of a weight gradient, stay together: where they are divided among devices, a loop
+        over them would gather them.
+        """
+        cuts = self._cuts(problem)
+        first = next(iter(cuts))
+        rows = problem.C * math.prod(b for a, b in enumerate(self._blocks(problem)) if a != first)
+        columns = problem.N * math.prod(cut.tiles for cut in cuts.values()) + problem.K
+        values = (self.tile + 2) ** len(cuts) * problem.G * columns * rows
+        wanted = max(_BAND_ROWS / max(1, rows), _BAND_BYTES / max(1, values * accumulator(problem).itemsize))
+        return Bands.of((cuts[first].blocks,), wanted)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Cut:
+    """One axis in `tiles` of `outputs` and in `blocks` of `taps`."""
+
+    outputs: int
+    tiles: int
+    taps: int
+    blocks: int
+
+    @classmethod
+    def of(cls, tile: int, outputs: int, taps: int) -> "_Cut":
+        """The tiles that take the fewest products; of those the smallest, which lose the fewest digits."""
+        m = min(range(2, tile + 2), key=lambda m: -(-outputs // m) / (tile + 3 - m))
+        r = tile + 3 - m
+        return cls(m, -(-outputs // m), r, -(-taps // r))
