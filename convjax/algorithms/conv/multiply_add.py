@@ -4,12 +4,16 @@ What such a loop costs beside its arithmetic decides how it is cut:
 
 - a padded copy of x takes as long as the loop itself where taps are few, so outputs at the edges are computed apart;
 - the rows of many taps push each other out of the first cache, so channels are then taken in blocks;
-- an expression of hundreds of terms compiles for ever, so the outer taps of such a kernel are looped over.
+- an expression of hundreds of terms compiles for ever, so the outer taps of such a kernel are looped over;
+- a kernel larger than its input mostly meets padding, so the two change roles: convolution is commutative.
 """
 
+import dataclasses
 import functools
 import itertools
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -40,17 +44,23 @@ _CACHED = 2**18
 
 def multiply_add(problem: ConvSpec, x: jax.Array, w: jax.Array) -> jax.Array:
     """Unpadded C N S G by S C G K: N S G K, in the accumulator's dtype."""
+    if _roles_change(problem):
+        return _by_elements(problem, x, w)
     # A trailing axis of 1 makes XLA's loop slower, so K is left out where it is.
     y = _sum(problem, x, w if problem.K > 1 else w[..., 0])
     return y.reshape(problem.N, *problem.output, problem.G, problem.K)
 
 
 def multiply_add_cost(problem: ConvSpec) -> Cost:
+    if _roles_change(problem):
+        one = multiply_add_cost(_commuted(problem))
+        every = {f: problem.N * getattr(one, f) for f in ("vector", "bytes", "workspace")}
+        return dataclasses.replace(one, **every)
     size = accumulator(problem).itemsize
     outer = _rolled_axes(problem)
     # A fused loop of multiply-adds outruns other vector code while a group's weights stay in registers; the sums of a
     # loop over taps go to memory and back.
-    work = (0.6 if problem.C * problem.K <= 16 else 1.0) if outer in (0, problem.ndim) else 1.8
+    work = (0.6 if problem.C * problem.K <= 16 else 1.0) if outer in (0, problem.ndim) else 1.2
     out = 2 * size * math.prod(problem.output_shape)
     turns = math.prod(problem.kernel[:outer])
     if _edges_are_apart(problem):
@@ -65,6 +75,52 @@ def multiply_add_cost(problem: ConvSpec) -> Cost:
         bytes=problem.bytes + padded + joined + out * (turns - 1) * (0.5 if out <= 2 * _CACHED else 1.0),
         workspace=(padded + joined) / 2,
         calls=calls,
+    )
+
+
+def _by_elements(problem: ConvSpec, x: jax.Array, w: jax.Array) -> jax.Array:
+    """Every element of x times the windows of w that meet it: C N S G by S C G K: N S G K."""
+    commuted, images = _commuted(problem), jnp.moveaxis(w, (-3, -1), (0, 1))  # C K S G
+
+    def member(x: jax.Array) -> jax.Array:
+        return _sum(commuted, images, jnp.moveaxis(x, 0, -2))[0]  # K S G
+
+    y = lax.rev(jax.vmap(member, in_axes=1)(x), range(2, 2 + problem.ndim))  # N K S G
+    return jnp.moveaxis(y, 1, -1)
+
+
+def _roles_change(problem: ConvSpec) -> bool:
+    return not problem.empty and math.prod(problem.input) < problem.taps
+
+
+def _commuted(problem: ConvSpec) -> ConvSpec:
+    """`problem` for one element of its batch with w in the place of x; outputs come backwards.
+
+    y[O - 1 - o] = sum over i, c of x[i, c] w[i b + o s - lo'], where x is dilated by b, and lo' = (O - 1) s - lo.
+    """
+    padding = []
+    for o, s, (lo, _), n, b, k, d in zip(
+        problem.output,
+        problem.strides,
+        problem.padding,
+        problem.input,
+        problem.lhs_dilation,
+        problem.kernel,
+        problem.rhs_dilation,
+        strict=True,
+    ):
+        padding.append(((o - 1) * s - lo, sizes.dilated(n, b) - sizes.dilated(k, d) + lo))
+    return layout.channels_last(
+        problem,
+        problem.K,
+        problem.kernel,
+        problem.input,
+        problem.C,
+        rhs_shape=(*problem.input, problem.C, problem.G),
+        strides=problem.strides,
+        padding=tuple(padding),
+        lhs_dilation=problem.rhs_dilation,
+        rhs_dilation=problem.lhs_dilation,
     )
 
 
@@ -89,11 +145,11 @@ def _sum(problem: ConvSpec, x: jax.Array, w: jax.Array) -> jax.Array:
 
 
 def _sum_of_taps(problem: ConvSpec, x: jax.Array, w: jax.Array, outer: int = 0) -> jax.Array:
-    """As many outputs as padded x has windows; with `outer`, x and w are those of one tap of as many leading axes."""
+    """As many outputs as padded x has windows of w's taps; with `outer`, of one tap of as many leading axes."""
     dtype = accumulator(problem)
-    kernel, dilation, strides = problem.kernel[outer:], problem.rhs_dilation[outer:], problem.strides[outer:]
+    kernel, dilation, strides = w.shape[: problem.ndim - outer], problem.rhs_dilation[outer:], problem.strides[outer:]
     spatial = x.shape[2 + outer : 2 + problem.ndim]
-    count = list(map(sizes.windows, spatial, _reach(problem)[outer:], strides))
+    count = list(map(sizes.windows, spatial, map(sizes.dilated, kernel, dilation), strides))
     # The axes N S of x, before G. This also keeps XLA from merging the slice that cut a block's weights with those
     # that cut its taps: the block is copied and lies together, where its rows do not collide in the cache.
     w = lax.expand_dims(w.astype(dtype), range(len(kernel) + 1, len(kernel) + 3 + problem.ndim))
@@ -104,25 +160,39 @@ def _sum_of_taps(problem: ConvSpec, x: jax.Array, w: jax.Array, outer: int = 0) 
         for c in range(problem.C):
             x_c = shifted[c : c + 1]
             terms.append((x_c[..., None] if problem.K > 1 else x_c) * w[(*tap, c)])
-    return functools.reduce(jnp.add, terms)
+    # One addition waits for the last: many terms are two sums that are added side by side.
+    return functools.reduce(jnp.add, [functools.reduce(jnp.add, terms[i::2]) for i in range(min(2, len(terms)))])
 
 
 def _rolled(problem: ConvSpec, x: jax.Array, w: jax.Array, outer: int) -> jax.Array:
     """Loops over the taps of the first `outer` kernel axes; each turn adds the taps of the inner ones."""
-    kernel, dilation = problem.kernel[:outer], problem.rhs_dilation[:outer]
-    rows, strides = problem.output[:outer], problem.strides[:outer]
-    extent = [(o - 1) * s + 1 for o, s in zip(rows, strides, strict=True)]
-    w = w.reshape(math.prod(kernel), *w.shape[outer:])
+    kernel, dilation, strides = problem.kernel[:outer], problem.rhs_dilation[:outer], problem.strides[:outer]
+    # Of two rows XLA copies what a turn reads before it adds; of one it computes the place of every element instead,
+    # and its loop is not vectorised.
+    step = 2 if outer == 1 < problem.ndim else 1
 
-    def body(flat: jax.Array, total: jax.Array) -> jax.Array:
-        tap = jnp.unravel_index(flat, kernel)
-        start = [0, 0] + [t * d for t, d in zip(tap, dilation, strict=True)] + [0] * (x.ndim - 2 - outer)
-        block = lax.dynamic_slice(x, start, [*x.shape[:2], *extent, *x.shape[2 + outer :]])
-        block = layout.window_slice(block, 2, [0] * outer, rows, strides)
-        return total + _sum_of_taps(problem, block, lax.dynamic_index_in_dim(w, flat, keepdims=False), outer)
+    def terms(tap: Sequence[Any], rows: int) -> jax.Array:
+        """Those of `rows` taps along the last of the looped axes, from `tap` on."""
+        taps = (*(1 for _ in kernel[1:]), rows)
+        begin = [t * d for t, d in zip(tap, dilation, strict=True)]
+        extent = [
+            (o - 1) * s + sizes.dilated(t, d)
+            for o, s, t, d in zip(problem.output[:outer], strides, taps, dilation, strict=True)
+        ]
+        inner = [0] * (x.ndim - 2 - outer)
+        block = lax.dynamic_slice(x, [0, 0, *begin, *inner], [*x.shape[:2], *extent, *x.shape[2 + outer :]])
+        block = layout.window_slice(block, 2, [0] * (outer - 1), problem.output[: outer - 1], strides[:-1])
+        w_block = lax.dynamic_slice(w, [*tap, *[0] * (w.ndim - outer)], [*taps, *w.shape[outer:]])
+        return _sum_of_taps(problem, block, w_block.reshape(rows, *w.shape[outer:]), outer - 1)
 
-    zero = jnp.zeros((1, problem.N, *problem.output, *w.shape[2 + problem.ndim - outer :]), accumulator(problem))
-    return lax.fori_loop(0, math.prod(kernel), body, zero)
+    def body(turn: jax.Array, total: jax.Array) -> jax.Array:
+        *tap, last = jnp.unravel_index(turn, (*kernel[:-1], kernel[-1] // step))
+        return total + terms([*tap, last * step], step)
+
+    rest = kernel[-1] % step
+    zero = jnp.zeros((1, problem.N, *problem.output, *w.shape[problem.ndim + 1 :]), accumulator(problem))
+    start = terms([kernel[-1] - rest], rest) if rest else zero
+    return lax.fori_loop(0, math.prod(kernel) // step, body, start)
 
 
 def _reach(problem: ConvSpec) -> list[int]:

@@ -18,6 +18,13 @@ from jax import lax
 
 from convjax import layout
 from convjax.algorithms.bands import Bands
+from convjax.algorithms.conv.position_sums import (
+    is_looped,
+    passes_over_operands,
+    position_sums,
+    stretch_length,
+    sum_together,
+)
 from convjax.algorithms.numerics import accumulator, direct_error
 from convjax.algorithms.products import columns_by_columns, grouping_work, product_work
 from convjax.algorithms.protocol import Cost, Reasons, describe
@@ -43,14 +50,14 @@ class Positions:
     """All taps and channels of one output position contracted at once.
 
     Attributes:
-        by: "reduce" for few channels a group (depthwise): one variadic reduction holds the running sums of
-            all positions, so that x and w are read once; "dot" for many: one matrix product a position.
+        by: "reduce" for few channels a group (depthwise): a variadic reduction holds the running sums of many
+            positions, so that x and w are read few times; "dot" for many: one matrix product a position.
     """
 
     by: Literal["reduce", "dot"] = "dot"
 
     name: ClassVar[str] = "positions"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     exact: ClassVar[bool] = True
     varies_on: ClassVar[tuple[str, ...]] = ()
     __str__ = describe
@@ -71,6 +78,14 @@ class Positions:
         size, positions = accumulator(problem).itemsize, math.prod(problem.output)
         sliced = problem.G * problem.C * problem.N * problem.taps
         padded = 2 * size * math.prod(problem.lhs_shape) if any(map(any, problem.padding)) else 0
+        if self.by == "reduce" and _by_stretches(problem):
+            count, partial = passes_over_operands(problem), size * positions * sliced / stretch_length(problem)
+            return Cost(
+                vector=0.2 * problem.products,
+                bytes=(0.7 + 0.3 * count) * problem.bytes + padded + 2 * partial,  # later passes find much in cache
+                workspace=padded / 2 + partial,
+                calls=2 + 2 * count,
+            )
         if self.by == "reduce":
             passes = -(-positions * problem.N * problem.K // _MOST_SUMS)
             # Along rows alone XLA reads columns, and misses the cache at every step.
@@ -106,13 +121,15 @@ class Positions:
         return layout.restore_out(problem, y, "SGNK").astype(dtype_of(problem.output_dtype))
 
 
-def _windows(problem: ConvSpec, x: jax.Array, first: int, taps: Sequence[int]) -> list[jax.Array]:
-    """What every output position sees of x, whose spatial axes start at `first`, through the first `taps`."""
+def _windows(
+    problem: ConvSpec, x: jax.Array, first: int, taps: Sequence[int], output: Sequence[int]
+) -> list[jax.Array]:
+    """What every position of `output` sees of x, whose spatial axes start at `first`, through the first `taps`."""
     return [
         layout.window_slice(
             x, first, [o * s for o, s in zip(position, problem.strides, strict=True)], taps, problem.rhs_dilation
         )
-        for position in np.ndindex(*problem.output)
+        for position in np.ndindex(*output)
     ]
 
 
@@ -131,7 +148,7 @@ def _dot(problem: ConvSpec, x: jax.Array, w: jax.Array, dtype: np.dtype) -> jax.
         x_band = lax.dynamic_slice(x, [0, *first, 0, 0], (problem.C, *entering, *x.shape[-2:]))
         w_band = lax.dynamic_slice(w, [0, *offsets, 0, 0], (problem.C, *lengths, *w.shape[-2:]))
         x_band, w_band = (jnp.moveaxis(a, -2, 0) for a in (x_band, w_band))  # G C S ..
-        patches = jnp.concatenate(_windows(problem, x_band, 2, lengths), axis=-1)  # G C S (positions N)
+        patches = jnp.concatenate(_windows(problem, x_band, 2, lengths, problem.output), axis=-1)  # G C S (positions N)
         new = bands.first_seen(offsets)
         if new is not None:
             patches, w_band = (jnp.where(new[..., None], a, 0) for a in (patches, w_band))
@@ -160,14 +177,37 @@ def _bands(problem: ConvSpec) -> Bands:
 
 
 def _reduce(problem: ConvSpec, x: jax.Array, w: jax.Array, dtype: np.dtype) -> jax.Array:
-    """Sums of each window's x[.., n] * w over C and S, for every position and n, `_MOST_SUMS` at a time."""
-    windows, w = _windows(problem, x, 1, problem.kernel), w.astype(dtype)  # C S G K
-    products = [x[..., n, None].astype(dtype) * w for x in windows for n in range(problem.N)]  # each C S G K
+    """Sums of each window's x[.., n] * w over C and S, for every position and n."""
+    x, w = x.astype(dtype), w.astype(dtype)
+    if _by_stretches(problem):
+        return _sums_by_stretches(problem, x[..., 0], w[..., 0])[..., None, None]
+    windows = _windows(problem, x, 1, problem.kernel, problem.output)
+    products = [a[..., n, None] * w for a in windows for n in range(problem.N)]  # each C S G K
     sums: list[jax.Array] = []
     step = max(1, _MOST_SUMS // problem.K)
     for i in range(0, len(products), step):
         sums += _sum_rows(problem, products[i : i + step])
     return jnp.stack(sums).reshape(len(windows), problem.N, problem.G, problem.K).swapaxes(1, 2)
+
+
+def _sums_by_stretches(problem: ConvSpec, x: jax.Array, w: jax.Array) -> jax.Array:
+    """C S G by C S G: positions G."""
+    length = stretch_length(problem)
+    if not is_looped(problem):
+        return position_sums(_windows(problem, x, 1, problem.kernel, problem.output), w, length)
+    reach = (problem.kernel[0] - 1) * problem.rhs_dilation[0] + 1
+
+    def along(o: jax.Array) -> jax.Array:
+        """The positions whose first coordinate is `o`."""
+        band = lax.dynamic_slice_in_dim(x, o * problem.strides[0], reach, axis=1)
+        return position_sums(_windows(problem, band, 1, problem.kernel, (1, *problem.output[1:])), w, length)
+
+    y = lax.map(along, jnp.arange(problem.output[0]))
+    return y.reshape(-1, problem.G)
+
+
+def _by_stretches(problem: ConvSpec) -> bool:
+    return problem.N * problem.K == 1 and problem.ndim > 0
 
 
 def _sum_rows(problem: ConvSpec, products: list[jax.Array]) -> list[jax.Array]:
@@ -178,15 +218,5 @@ def _sum_rows(problem: ConvSpec, products: list[jax.Array]) -> list[jax.Array]:
     """
     axes = tuple(range(1 + problem.ndim))
     if len(products) > _MOST_ROW_SUMS or problem.ndim == 0 or problem.kernel[-1] < _LONG_ROW:
-        return _sum_together(products, axes)
-    return _sum_together(_sum_together(products, axes[-1:]), axes[:-1])
-
-
-def _sum_together(operands: list[jax.Array], axes: tuple[int, ...]) -> list[jax.Array]:
-    """One pass that keeps the sums of all operands."""
-    zeros = (np.zeros((), operands[0].dtype),) * len(operands)
-    return list(lax.reduce(tuple(operands), zeros, _add_each, axes))
-
-
-def _add_each(a: tuple[jax.Array, ...], b: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-    return tuple(p + q for p, q in zip(a, b, strict=True))
+        return sum_together(products, axes)
+    return sum_together(sum_together(products, axes[-1:]), axes[:-1])

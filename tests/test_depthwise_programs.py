@@ -1,0 +1,54 @@
+"""Depthwise programs where small samples do not reach: loops over taps and positions, and roles that change."""
+
+import pytest
+
+from convjax.algorithms.conv import multiply_add, position_sums
+from convjax.algorithms.conv.positions import Positions
+from convjax.algorithms.conv.shift import Shift
+from convjax.problem import parse
+from convjax.testing import check_algorithm
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "conv float32[2,3,4,6] float32[7,5,1,6] b01f_01io->b01f pad=3_3x2_2 feature_groups=6",
+        "conv float32[2,5,3,4] float32[6,4,2,6] b01f_01io->b01f stride=2x1 lhs_dilate=1x2 rhs_dilate=2x1 pad=7_6x4_3"
+        " feature_groups=2",
+        "conv bfloat16[1,9,9,3] bfloat16[9,10,1,3] b01f_01io->b01f pad=5_4x4_4 feature_groups=3",
+    ],
+)
+def test_a_kernel_larger_than_its_input_changes_roles_with_it(text):
+    problem = parse(text)
+    assert multiply_add._roles_change(problem)
+    check_algorithm(Shift("multiply"), [problem], eager=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "axes"),
+    [
+        ("conv float32[2,12,11,3] float32[9,9,1,3] b01f_01io->b01f stride=2x1 pad=4_4x4_4 feature_groups=3", 1),
+        ("conv float32[1,24,13,2] float32[8,10,1,2] b01f_01io->b01f rhs_dilate=2x1 pad=3_4x0_0 feature_groups=2", 1),
+        ("conv float32[1,6,7,6,3] float32[3,5,5,3,2] b012f_012io->b012f stride=2x2x1 pad=1_1x2_2x2_2", 2),
+        ("conv float32[1,90,3] float32[70,1,3] b0f_0io->b0f pad=3_0 feature_groups=3", 1),
+    ],
+)
+def test_taps_of_leading_axes_in_a_loop(text, axes):
+    problem = parse(text)
+    assert multiply_add._rolled_axes(problem) == axes
+    check_algorithm(Shift("multiply"), [problem], eager=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "looped"),
+    [
+        ("conv float32[2,20,20,3] float32[2,14,14,3] f01b_i01o->01bf batch_groups=3", True),
+        ("conv float32[2,32,27,3] float32[2,14,23,3] f01b_i01o->01bf rhs_dilate=2x1 pad=0_1x1_1 batch_groups=3", True),
+        ("conv float32[2,23,3] float32[2,23,3] f0b_i0o->0bf pad=1_1 batch_groups=3", False),
+    ],
+)
+def test_sums_of_stretches(text, looped):
+    """Where the positions of one axis are looped over, and where stretches do not divide a row."""
+    problem = parse(text)
+    assert position_sums.is_looped(problem) is looped
+    check_algorithm(Positions("reduce"), [problem], eager=False)
