@@ -92,6 +92,8 @@ POSITIONS = [
     "conv float32[4,15,6] float32[13,6,3] b0f_0io->b0f pad=1_0 stride=2",
     "conv float32[3,9,11,4] float32[4,5,2,6] b01f_01io->b01f pad=1_1x0_0 rhs_dilate=2x2 feature_groups=2",
     "conv float32[2,9,11,24] float32[4,5,4,12] b01f_01io->b01f pad=1_1x0_0 feature_groups=6",
+    "conv float32[3,7,6,5] float32[11,10,5,4] b01f_01io->b01f lhs_dilate=2x2 pad=0_1x1_1",
+    "conv float32[33,9,6,3] float32[9,7,3,34] b01f_01io->b01f pad=1_1x1_2",
 ]
 
 
@@ -100,9 +102,9 @@ POSITIONS = [
 def test_positions_by_bands(text, rows, monkeypatch):
     monkeypatch.setattr(positions, "_BAND_ROWS", rows)
     monkeypatch.setattr(positions, "_BAND_BYTES", 1)
-    problem = parse(text)
-    assert positions._bands(problem).count > 1
-    check_algorithm(positions.Positions("dot"), [problem], eager=False)
+    problem, algorithm = parse(text), positions.Positions("dot")
+    assert positions._bands(problem, algorithm._axes(problem)).count > 1
+    check_algorithm(algorithm, [problem], eager=False)
 
 
 def test_overlapping_bands_add_no_infinity_twice(monkeypatch):
@@ -110,10 +112,11 @@ def test_overlapping_bands_add_no_infinity_twice(monkeypatch):
     monkeypatch.setattr(positions, "_BAND_ROWS", 32)
     monkeypatch.setattr(positions, "_BAND_BYTES", 1)
     problem = parse("conv float32[1,13,9,2] float32[11,7,2,4] b01f_01io->b01f")
-    bands = positions._bands(problem)
+    algorithm = positions.Positions("dot")
+    bands = positions._bands(problem, algorithm._axes(problem))
     assert any(size % length for size, length in zip(bands.sizes, bands.lengths, strict=True))
     x, w = random_operands(problem, 0)
-    run = jax.jit(lambda x, w: positions.Positions("dot")(problem, x, w))
+    run = jax.jit(lambda x, w: algorithm(problem, x, w))
     for row, column in itertools.product(range(0, 13, 3), range(0, 9, 3)):
         spoiled = x.copy()
         spoiled[0, row, column, 0] = np.inf

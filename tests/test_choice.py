@@ -116,6 +116,7 @@ def test_the_convolution_asked_for_is_compiled(algorithm: str) -> None:
     plain, plane = functools.partial(convjax.conv, algorithm=algorithm), jnp.ones((1, 7, 7, 2))
     fn, x, kernel = {  # those that rewrite a problem need one to rewrite
         "polyphase": (functools.partial(convjax.conv_transpose, strides=2, algorithm=algorithm), plane, (3, 3)),
+        "sub_pixel": (functools.partial(convjax.conv_transpose, strides=2, algorithm=algorithm), plane, (3, 3)),
         "space_to_depth": (functools.partial(plain, strides=2), plane, (3, 3)),
         "space_to_batch": (functools.partial(plain, dilation=2), plane, (3, 3)),
         "split": (plain, plane, (7, 2)),

@@ -72,7 +72,7 @@ SAMPLES = {
     "derivative_pair": (one_a_family(pairs_of(SMALL)), pairs_of(SMALL)),
     "sharded_pair": (one_a_family(pairs_of(SMALL[100:])), pairs_of(SMALL)),
     "scanned_pair": (one_a_family(pairs_of(SMALL[150:])), pairs_of(SMALL[:64])),
-    "eager_pair": (one_a_family(pairs_of(SMALL[200:])), pairs_of(SMALL[:64])),
+    "eager_pair": (one_a_family(pairs_of(SMALL[190:])), pairs_of(SMALL[:64])),
 }
 
 

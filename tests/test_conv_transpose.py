@@ -92,7 +92,7 @@ def test_no_zeros_are_multiplied_where_that_is_slower() -> None:
     x, w = jnp.zeros((1, 64, 64, 128)), jnp.zeros((4, 4, 128, 64))
     f = functools.partial(convjax.conv_transpose, strides=2, padding=1)
     (row,) = convjax.explain(f, x, w, platform="cpu").rows
-    assert row.algorithm.startswith("polyphase")
+    assert row.algorithm.startswith(("polyphase", "sub_pixel"))
     strided = jax.grad(lambda x, w: convjax.depthwise_conv(x, w, strides=2, padding=1).sum())
     rows = convjax.explain(strided, jnp.zeros((1, 112, 112, 64)), jnp.zeros((3, 3, 64, 1)), platform="cpu").rows
     assert {row.algorithm for row in rows if row.role == "dgrad"} == {"polyphase(by=shift(by=multiply))"}

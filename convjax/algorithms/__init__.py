@@ -14,6 +14,7 @@ from convjax.algorithms.conv.shift import Shift
 from convjax.algorithms.conv.space_to_batch import SpaceToBatch
 from convjax.algorithms.conv.space_to_depth import SpaceToDepth
 from convjax.algorithms.conv.split import Split
+from convjax.algorithms.conv.sub_pixel import SubPixel
 from convjax.algorithms.conv.vmapped import Vmap
 from convjax.algorithms.conv.winograd import Winograd
 from convjax.algorithms.conv.winograd_taps import WinogradTaps
@@ -42,6 +43,9 @@ _CONV: tuple[Algorithm, ...] = (
     Polyphase(Shift("dot")),
     Polyphase(Winograd(4)),
     Polyphase(WinogradTaps(4)),
+    SubPixel(Lax()),
+    SubPixel(Shift("dot")),
+    SubPixel(Winograd(4)),
     SpaceToDepth(Lax()),
     SpaceToDepth(Shift("dot")),
     SpaceToDepth(Winograd(4)),
