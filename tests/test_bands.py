@@ -93,7 +93,7 @@ POSITIONS = [
     "conv float32[3,9,11,4] float32[4,5,2,6] b01f_01io->b01f pad=1_1x0_0 rhs_dilate=2x2 feature_groups=2",
     "conv float32[2,9,11,24] float32[4,5,4,12] b01f_01io->b01f pad=1_1x0_0 feature_groups=6",
     "conv float32[3,7,6,5] float32[11,10,5,4] b01f_01io->b01f lhs_dilate=2x2 pad=0_1x1_1",
-    "conv float32[33,9,6,3] float32[9,7,3,34] b01f_01io->b01f pad=1_1x1_2",
+    "conv float32[64,9,6,3] float32[9,7,3,65] b01f_01io->b01f pad=1_1x1_2",
 ]
 
 

@@ -40,8 +40,9 @@ _MOST_SUMS = 64
 # A band's patches are to stay in cache, but the sums are read and written for every band, so it has this many rows.
 _BAND_BYTES = 2**20
 _BAND_ROWS = 256
-# Channels from which on copying fewer windows, of both operands, is faster than copying windows of one.
-_WIDE = 32
+# Channels, of one group and of one of many, from which on fewer windows of both operands are copied faster than windows
+# of one.
+_WIDE, _WIDE_GROUP = 64, 32
 # Columns of a product over joined groups: narrower ones are hardly faster.
 _JOINED_COLUMNS = 16
 # Sums that are worth making row by row, and the length of such a row.
@@ -136,7 +137,7 @@ class Positions:
         return layout.restore_out(problem, y, "SGNK").astype(dtype_of(problem.output_dtype))
 
     def _axes(self, problem: ConvSpec) -> tuple[Axis, ...]:
-        wide = min(problem.N, problem.K) >= _WIDE
+        wide = min(problem.N, problem.K) >= (_WIDE if problem.G == 1 else _WIDE_GROUP)
         return sides(problem, shared=self.by == "dot" and wide)
 
 
