@@ -70,9 +70,9 @@ OTHER_DTYPES = sample_conv_problems(seed=2, count=32, dtypes=("float64", "bfloat
 SAMPLES = {
     "value_pair": (in_turn(pairs_of(PROBLEMS), most=3), pairs_of(PROBLEMS)),
     "derivative_pair": (one_a_family(pairs_of(SMALL)), pairs_of(SMALL)),
-    "sharded_pair": (one_a_family(pairs_of(SMALL[100:])), pairs_of(SMALL)),
-    "scanned_pair": (one_a_family(pairs_of(SMALL[150:])), pairs_of(SMALL[:64])),
-    "eager_pair": (one_a_family(pairs_of(SMALL[190:])), pairs_of(SMALL[:64])),
+    "sharded_pair": (one_a_family(pairs_of(SMALL[100:] + SMALL[:100])), pairs_of(SMALL)),
+    "scanned_pair": (one_a_family(pairs_of(SMALL[150:] + SMALL[:150])), pairs_of(SMALL[:64])),
+    "eager_pair": (one_a_family(pairs_of(SMALL[190:] + SMALL[:190])), pairs_of(SMALL[:64])),
 }
 
 
