@@ -41,20 +41,24 @@ class Lax:
             return Cost(scalar=8 * problem.products, bytes=problem.bytes)
         if problem.groups > 1:
             slower = 5 if dilated else 1
-            scalar = slower * problem.products / (problem.C * problem.K)
-            library = slower * (2 + 16 / max(problem.C, 4)) * problem.products
+            # Every output of a group is a call of its own.
+            scalar = slower * problem.N * problem.G * outputs * max(6, problem.taps / (problem.C * problem.K))
+            library = slower * (2 + 4 / problem.C) * problem.products
             return Cost(library=library, scalar=scalar, bytes=problem.bytes)
         if problem.ndim > 2:
             return Cost(library=narrow * (17 if dilated else 4) * problem.products, bytes=problem.bytes)
         if problem.taps == 1:
-            return Cost(gemm=1.15 * needed, bytes=problem.bytes)
+            # The library takes a pointwise layer for a convolution; along lines XLA makes it a product.
+            return Cost(gemm=(1.35 if problem.ndim > 1 else 1.15) * needed, bytes=problem.bytes)
         if problem.taps > outputs:
             # A weight gradient. The zeros of a dilated input are not skipped here, and outputs are few.
             few_rows = min(8, 1 + 9000 / (problem.N * outputs**2)) if problem.ndim == 2 else 2
             zeros = 4 if dilated and problem.ndim == 2 else 1
-            return Cost(library=few_rows * zeros * problem.products, bytes=problem.bytes)
+            # Of a strided and padded layer it is slower still.
+            padded = 2.5 if max(problem.rhs_dilation) > 1 and any(map(any, problem.padding)) else 1
+            return Cost(library=few_rows * zeros * padded * problem.products, bytes=problem.bytes)
         # The library's threads are woken by every call.
-        return Cost(library=1.5 * needed if dilated else needed, bytes=problem.bytes, calls=8)
+        return Cost(library=(1 + 16 / problem.K) * needed if dilated else needed, bytes=problem.bytes, calls=8)
 
     def error(self, problem: ConvSpec) -> float:
         return direct_error(problem)

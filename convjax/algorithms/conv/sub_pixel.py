@@ -46,7 +46,7 @@ class SubPixel(Rewritten):
 
     def cost(self, problem: ConvSpec) -> Cost:
         moved = math.prod(_undilated(problem).output_shape) * itemsize(problem.output_dtype)
-        return self.cost_with(problem, 2 * moved * max(1.0, 8 / problem.K), moved, calls=2)
+        return self.cost_with(problem, 4 * moved * max(1.0, 8 / problem.K), moved, calls=2)
 
     def __call__(self, problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
         undilated, n, phases = _undilated(problem), problem.ndim, problem.lhs_dilation

@@ -32,6 +32,7 @@ _ERROR = {(2, 1): (6.0, 0.6, 0.5), (2, 2): (8.0, 0.7, 0.5), (4, 1): (24.0, 1.2, 
 # A band's transforms are to stay in cache, but the filters are read again for every band, so it has this many tiles.
 _BAND_BYTES = 2**21
 _BAND_TILES = 96
+_CACHE = 2**23
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Winograd:
         passes = len(m)
         summed = 2 * rest * entering + 3 * (rest - 1) * leaving if rest > 1 else 0.0  # slices copied, products added
         # Only what is too large for a cache costs memory; what a band makes stays there.
-        stored = 2 * passes * moved + summed if bands == 1 else 0.0
+        stored = 2 * passes * moved + summed if size * (entering + leaving) / bands > _CACHE else 0.0
         slower, grouping = grouping_work(problem)
         return Cost(
             gemm=slower * product_work(rows * rest * problem.G * problem.C * problem.K, problem.C, problem.K),
