@@ -58,7 +58,7 @@ class Lax:
             padded = 2.5 if max(problem.rhs_dilation) > 1 and any(map(any, problem.padding)) else 1
             return Cost(library=few_rows * zeros * padded * problem.products, bytes=problem.bytes)
         # The library's threads are woken by every call.
-        return Cost(library=(1 + 16 / problem.K) * needed if dilated else needed, bytes=problem.bytes, calls=8)
+        return Cost(library=(0.8 + 16 / problem.K) * needed if dilated else needed, bytes=problem.bytes, calls=8)
 
     def error(self, problem: ConvSpec) -> float:
         return direct_error(problem)
