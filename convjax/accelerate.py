@@ -35,10 +35,10 @@ def accelerate(fn: Callable[P, R]) -> Callable[P, R]:
             NumPy's scalars included, reaches it as given. Modules of Flax NNX among them may change in place.
 
     Returns:
-        A function of the same arguments and results. Convolutions agree with lax's within their algorithm's stated
-        error. Poolings agree exactly but for two corners of the gradient of maxima and minima: it goes to the first
-        NaN of a window, where lax passes on to what follows the last one, and to a real element of a window of
-        infinities, where lax may lose it to padding.
+        A function of the same arguments and results. Convolutions of finite values agree with lax's within their
+        algorithm's stated error. Poolings agree exactly but for two corners of the gradient of maxima and minima: it
+        goes to the first NaN of a window, where lax passes on to what follows the last one, and to a real element of a
+        window of infinities, where lax may lose it to padding.
 
     Raises:
         TypeError: fn is not callable.
