@@ -28,6 +28,8 @@ _WORK = ("gemm", "vector", "library", "scalar", "bytes", "calls")
 
 # Fewer cases than this for each constant say nothing of it.
 _LEAST_CASES = 10
+# Errors of predictions, in logarithms, that are usual; far larger ones count by their size and not its square.
+_USUAL = 0.05
 # How far from where it starts least squares may take a constant, and the steps it takes in the end, as factors.
 _RANGE = 100.0
 _STEPS = (1.5, 1.2, 1.08, 1.03)
@@ -132,7 +134,11 @@ def predicting(times: Times, start: Device) -> Device:
     low, high = log[free] - np.log(_RANGE), log[free] + np.log(_RANGE)
     begin = np.clip(np.log(np.maximum(first, np.finfo(float).tiny)), low + 1e-6, high - 1e-6)
     log[free] = optimize.least_squares(
-        lambda trial: np.log(work @ np.exp(trial)) - np.log(seconds), begin, bounds=(low, high), loss="soft_l1"
+        lambda trial: np.log(work @ np.exp(trial)) - np.log(seconds),
+        begin,
+        bounds=(low, high),
+        loss="soft_l1",
+        f_scale=_USUAL,
     ).x
     return _device(log)
 

@@ -130,12 +130,12 @@ def test_stock_functions_and_odd_arguments_are_refused() -> None:
 
 
 def test_the_fastest_that_the_limits_admit_is_taken() -> None:
-    plans = Plans((plan_for(PROBLEM, ("vmap", 1e-6), ("im2col", 2e-6), ("lax", 3e-6)),))
+    plans = Plans((plan_for(PROBLEM, ("im2col", 1e-6), ("shift(by=dot)", 2e-6), ("lax", 3e-6)),))
     with convjax.using(plans):
-        assert taken().algorithm == "vmap"
+        assert taken().algorithm == "im2col"
         rejected = dict(taken().rejected)
         assert rejected["lax"] == ("measured 3.0x the time",)
-        assert rejected["fft"] in (("not measured",),)
+        assert ("not measured",) in rejected.values()
         with convjax.using(max_workspace_bytes=0):
             assert taken().algorithm == "lax"
         assert taken(lambda x: convjax.conv(x, W, algorithm="lax")).algorithm == "lax"
@@ -144,15 +144,15 @@ def test_the_fastest_that_the_limits_admit_is_taken() -> None:
 
 def test_other_devices_versions_and_forgotten_algorithms_do_not_count() -> None:
     usual = taken().algorithm
-    stale = Plan(str(PROBLEM), KIND, (Time("vmap", -1, 1e-9), Time("no such algorithm", 1, 1e-9)))
-    for plan in (plan_for(PROBLEM, ("vmap", 1e-9), device="another"), stale):
+    stale = Plan(str(PROBLEM), KIND, (Time("im2col", -1, 1e-9), Time("no such algorithm", 1, 1e-9)))
+    for plan in (plan_for(PROBLEM, ("im2col", 1e-9), device="another"), stale):
         with convjax.using(Plans((plan,))):
             assert (taken().algorithm, taken().measured) == (usual, None)
 
 
 def test_other_plans_are_other_programs() -> None:
     fn = jax.jit(conv)
-    for name in ("vmap", "im2col"):
+    for name in ("shift(by=dot)", "im2col"):
         with convjax.using(Plans((plan_for(PROBLEM, (name, 1e-6)),))):
             assert name in fn.lower(X).compile().as_text()
 
