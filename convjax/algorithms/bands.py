@@ -15,6 +15,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+# Bytes of an array above which the allocator asks the system for fresh pages at every call.
+KEPT_BYTES = 2**25
+
 
 @dataclasses.dataclass(frozen=True)
 class Bands:

@@ -32,6 +32,7 @@ _ERROR = {(2, 1): (6.0, 0.6, 0.5), (2, 2): (8.0, 0.7, 0.5), (4, 1): (24.0, 1.2, 
 # A band's transforms are to stay in cache, but the filters are read again for every band, so it has this many tiles.
 _BAND_BYTES = 2**21
 _BAND_TILES = 96
+# What is made of fewer bytes than this, in one band or in many, is found in the caches again.
 _CACHE = 2**23
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from jax import lax
 
 from convjax import layout
-from convjax.algorithms.bands import Bands
+from convjax.algorithms.bands import KEPT_BYTES, Bands
 from convjax.algorithms.conv.toom_cook import at_points, inputs_at_points, powers, scales
 from convjax.algorithms.numerics import accumulator, rounding_error
 from convjax.algorithms.products import grouping_work, product_work
@@ -37,8 +37,6 @@ _ERROR = {(2, 1): 20.0, (2, 2): 40.0, (4, 1): 60.0, (4, 2): 160.0}
 # A band's transforms are to stay in cache, but the sums are read and written for every band, so it has this many rows.
 _BAND_BYTES = 2**21
 _BAND_ROWS = 112
-# Bytes above which an array gets fresh pages at every call, whose faults cost five times as much as to write them.
-_LARGE = 2**25
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +80,8 @@ class WinogradTaps:
         bands = max(1, self._bands(problem).count)
         slower, grouping = grouping_work(problem)
         copied = 2 * size * math.prod(problem.lhs_shape)  # to pad it
-        passed = 2 * bands + 2 + (10 if size * sums > _LARGE else 0)
+        # The faults of fresh pages cost five times as much as writing them.
+        passed = 2 * bands + 2 + (10 if size * sums > KEPT_BYTES else 0)
         return Cost(
             gemm=1.25 * slower * product_work(rows * products * problem.N * problem.K, problem.N, problem.K),
             vector=2 * passes * entering + 6 * rows * products * problem.N,  # a product transposes its rows of x

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from convjax import layout
+from convjax.algorithms.bands import KEPT_BYTES
 from convjax.algorithms.fusion import apart
 from convjax.algorithms.protocol import Cost
 from convjax.algorithms.window.geometry import accumulator, better, first_real_tap, padded_shape
@@ -33,8 +34,8 @@ _WORK = {"max": 1.2, "min": 1.2, "sum": 1.2, "argmax": 4, "argmin": 4}
 # What a pass costs beside its slices, in slices.
 _PASS = 0.5
 
-# Workspace above so many bytes is mapped anew in every run, which costs as much as moving it so many times.
-_KEPT, _MAPPING = 2**25, 20
+# Workspace above `KEPT_BYTES` is mapped anew in every run, which costs as much as moving it so many times.
+_MAPPING = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +146,7 @@ def passes_cost(problem: WindowSpec, widths: Widths) -> Cost:
             calls += 2  # the conditional's predicate and the pass
             read, held = written, new
         shape = along[-1].shape
-    if workspace > _KEPT:
+    if workspace > KEPT_BYTES:
         moved += _MAPPING * workspace
     return Cost(vector=vector, bytes=moved, workspace=workspace, calls=max(calls, 1))
 
