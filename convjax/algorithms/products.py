@@ -34,6 +34,13 @@ def rows_by_columns(problem: ConvSpec, x: jax.Array, w: jax.Array, dtype: np.dty
     return y.reshape(x.shape[0], *rows, w.shape[-1])
 
 
+def rows_by_rows(problem: ConvSpec, x: jax.Array, w: jax.Array, dtype: np.dtype) -> jax.Array:
+    """G .. C by G K C, contracted over C: G .. K."""
+    rows = x.shape[1:-1]
+    y = _contract(problem, x.reshape(x.shape[0], -1, x.shape[-1]), w, dtype, axes=(1, 1))
+    return y.reshape(x.shape[0], *rows, w.shape[1])
+
+
 def columns_by_columns(problem: ConvSpec, x: jax.Array, w: jax.Array, dtype: np.dtype) -> jax.Array:
     """G .. N by G .. K, contracted over everything between: G N K."""
     x, w = (a.reshape(a.shape[0], -1, a.shape[-1]) for a in (x, w))

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from convjax import layout
 from convjax.algorithms.numerics import accumulator, direct_error
-from convjax.algorithms.products import grouping_work, product_work, rows_by_columns
+from convjax.algorithms.products import grouping_work, product_work, rows_by_columns, rows_by_rows
 from convjax.algorithms.protocol import Cost, Reasons, describe
 from convjax.dtypes import dtype_of, itemsize
 from convjax.problem import ConvSpec
@@ -28,7 +28,7 @@ class Im2col:
     """The classic: memory for one large, regular product."""
 
     name: ClassVar[str] = "im2col"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     exact: ClassVar[bool] = True
     varies_on: ClassVar[tuple[str, ...]] = ()
     __str__ = describe
@@ -58,7 +58,6 @@ class Im2col:
 
     def __call__(self, problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
         x = layout.pad_spatial(problem, layout.arrange_lhs(problem, lhs, "GNSC"), first=2)
-        w = layout.arrange_rhs(problem, rhs, "GSCK").reshape(problem.G, problem.taps * problem.C, problem.K)
         slices = [
             layout.window_slice(
                 x, 2, [t * d for t, d in zip(tap, problem.rhs_dilation, strict=True)], problem.output, problem.strides
@@ -66,7 +65,13 @@ class Im2col:
             for tap in layout.taps(problem)
         ]
         patches = jnp.concatenate(slices, axis=-1)  # G N S (T C)
-        y = rows_by_columns(problem, patches, w, accumulator(problem))  # G N S K
+        if problem.taps == 1 and layout.channel_order(problem) == "GKC":
+            # A kernel turned around for the product takes as long as the product where positions are few.
+            w = layout.arrange_rhs(problem, rhs, "GSKC").reshape(problem.G, problem.K, problem.C)
+            y = rows_by_rows(problem, patches, w, accumulator(problem))
+        else:
+            w = layout.arrange_rhs(problem, rhs, "GSCK").reshape(problem.G, problem.taps * problem.C, problem.K)
+            y = rows_by_columns(problem, patches, w, accumulator(problem))  # G N S K
         return layout.restore_out(problem, y, "GNSK").astype(dtype_of(problem.output_dtype))
 
 

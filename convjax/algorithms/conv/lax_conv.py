@@ -11,7 +11,7 @@ from convjax import layout, sizes
 from convjax.algorithms.numerics import accumulator, direct_error
 from convjax.algorithms.products import rows_by_columns
 from convjax.algorithms.protocol import Cost, Reasons, describe
-from convjax.dtypes import dtype_of
+from convjax.dtypes import dtype_of, itemsize
 from convjax.problem import ConvSpec
 
 
@@ -49,7 +49,8 @@ class Lax:
             return Cost(library=narrow * (17 if dilated else 4) * problem.products, bytes=problem.bytes)
         if problem.taps == 1:
             # The library takes a pointwise layer for a convolution; along lines XLA makes it a product.
-            return Cost(gemm=(1.35 if problem.ndim > 1 else 1.15) * needed, bytes=problem.bytes)
+            slower = 1.35 if problem.ndim > 1 else 1.15
+            return Cost(gemm=slower * needed, bytes=problem.bytes + _turned(problem))
         if problem.taps > outputs:
             # A weight gradient. The zeros of a dilated input are not skipped here, and outputs are few.
             few_rows = min(8, 1 + 9000 / (problem.N * outputs**2)) if problem.ndim == 2 else 2
@@ -88,6 +89,13 @@ class Lax:
             problem.precision,
             None if problem.preferred_element_type is None else dtype_of(problem.preferred_element_type),
         )
+
+
+def _turned(problem: ConvSpec) -> float:
+    """What a kernel costs that the library wants with its input channels in front: it is copied, element by element."""
+    if problem.ndim == 1 or layout.channel_order(problem) == "GCK":
+        return 0.0
+    return 5.0 * itemsize(problem.rhs_dtype) * math.prod(problem.rhs_shape)
 
 
 def _narrow(problem: ConvSpec) -> float:
