@@ -1,6 +1,6 @@
 """Faults that other libraries have had, each with the right answer: `cases.json`, with its sources.
 
-Cases that state operands and results run by themselves, eagerly and by every algorithm that applies under jit;
+Cases that state operands and results run by themselves, eagerly and in one program by every algorithm that applies;
 the others have a test of their own, here or in the files beside, that begins with the case's number.
 """
 
@@ -41,20 +41,23 @@ def test_every_case_is_tested() -> None:
 def test_stated_case(name: str) -> None:
     expected, stated = CASES[name]["expected"], Stated(name)
     (row,) = convjax.explain(stated, *stated.operands, platform="cpu").rows
-    for algorithm in ("eager", None, *map(str, applicable(row.problem))):
 
-        def run(*operands: jax.Array, algorithm: Any = None if algorithm == "eager" else algorithm) -> dict[str, Any]:
-            results = {"value": stated(*operands, algorithm=algorithm)}
-            if "indices" in expected:
-                results["indices"] = stated(*operands, algorithm=algorithm, return_indices=True)[1]
-            if any(key.startswith("grad") for key in expected):
-                value, pullback = jax.vjp(lambda *x: stated(*x, algorithm=algorithm), *operands)
-                grads = pullback(stated.cotangent(CASES[name]["args"].get("cotangent"), value))
-                for operand, grad in zip("xw", grads, strict=False):
-                    results[f"grad_{operand}"] = results[f"grad_{operand}_of_sum"] = grad
-            return results
+    def run(algorithm: str | None, *operands: jax.Array) -> dict[str, Any]:
+        results = {"value": stated(*operands, algorithm=algorithm)}
+        if "indices" in expected:
+            results["indices"] = stated(*operands, algorithm=algorithm, return_indices=True)[1]
+        if any(key.startswith("grad") for key in expected):
+            value, pullback = jax.vjp(lambda *x: stated(*x, algorithm=algorithm), *operands)
+            grads = pullback(stated.cotangent(CASES[name]["args"].get("cotangent"), value))
+            for operand, grad in zip("xw", grads, strict=False):
+                results[f"grad_{operand}"] = results[f"grad_{operand}_of_sum"] = grad
+        return results
 
-        results = (run if algorithm == "eager" else jax.jit(run))(*stated.operands)
+    @jax.jit
+    def by_each(*operands: jax.Array) -> dict[str, dict[str, Any]]:
+        return {str(algorithm): run(algorithm, *operands) for algorithm in (None, *map(str, applicable(row.problem)))}
+
+    for algorithm, results in {"eager": run(None, *stated.operands), **by_each(*stated.operands)}.items():
         for what, got in results.items():
             if what in expected:
                 want = numbers(expected[what])
