@@ -61,6 +61,32 @@ def test_the_wider_kind_of_numbers_is_that_of_the_result(x_dtype: str, w_dtype: 
         np.testing.assert_array_equal(y, want[name], err_msg=name)
 
 
+def test_weak_types_yield_as_in_jax_numpy() -> None:
+    x, w = jnp.ones((1, 3, 1), "bfloat16"), jnp.full((2, 1, 1), 1.5)
+    assert w.weak_type
+    assert convjax.conv(x, w).dtype == convjax.conv_transpose(x, w).dtype == (x * w[:1]).dtype == jnp.bfloat16
+    assert convjax.conv(jnp.arange(3)[None, :, None], w).dtype == jnp.float32
+
+
+def test_float64_within_a_function_that_is_compiled_without_it() -> None:
+    x = jnp.arange(18.0).reshape(2, 3, 3, 1)
+    operations: list[Callable[[jax.Array], jax.Array]] = [
+        lambda x: convjax.conv(x, np.ones((2, 2, 1, 1))),
+        lambda x: convjax.avg_pool(x, 2),
+        lambda x: convjax.max_pool(x, 2),
+        jax.grad(lambda x: convjax.max_pool(x, 2, strides=1).sum()),
+    ]
+
+    @jax.jit
+    def slopes(x: jax.Array) -> list[jax.Array]:
+        with jax.enable_x64(True):
+            wide, step = x.astype(jnp.float64), 2.0**-40  # which float32 does not see beside 1
+            return [((f(wide + step) - f(wide)) / step).astype(jnp.float32) for f in operations]
+
+    for slope, want in zip(slopes(x), (4, 1, 1, 0), strict=True):
+        np.testing.assert_array_equal(slope, np.full(slope.shape, want))
+
+
 def test_gradients_of_the_wider_kind() -> None:
     x, w = jnp.array([[[3], [4]]]), jnp.ones((1, 1, 1))
     gradient = jax.grad(lambda w: convjax.conv(x, w).sum())(w)

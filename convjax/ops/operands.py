@@ -1,6 +1,5 @@
 """What every convolution asks of its operands and sizes, and the bias that it adds."""
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -50,14 +49,14 @@ def dimension_numbers(ndim: int, first: bool) -> tuple[str, str, str]:
 def of_one_dtype(**operands: jax.Array) -> list[jax.Array]:
     """The operands in one dtype: integers beside fractions become fractions, as in `jax.numpy`.
 
-    Two dtypes of one kind are refused: which precision is meant is for the caller to say.
+    Two dtypes of one kind are refused, unless one is weak: which precision is meant is for the caller to say.
     """
     arrays = [as_array(name, operand) for name, operand in operands.items()]
-    dtypes = {array.dtype for array in arrays}
+    dtypes = {array.dtype for array in arrays if not array.weak_type}
     if len(dtypes) > len(set(map(_kind, dtypes))):
         *said, last = [f"{name} is {array.dtype}" for name, array in zip(operands, arrays, strict=True)]
         raise TypeError(f"{', '.join(said)} and {last}: cast them to one dtype")
-    dtype = functools.reduce(jnp.promote_types, dtypes)
+    dtype = jnp.result_type(*arrays)
     return [array.astype(dtype) for array in arrays]
 
 
