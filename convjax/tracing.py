@@ -36,6 +36,8 @@ _COMPUTED = object()
 
 def trace(fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Traced:
     """The program of `fn(*args, **kwargs)`. Arrays may be tracers and `jax.ShapeDtypeStruct`s."""
+    if not callable(fn):
+        raise TypeError(f"fn must be a function, got {type(fn).__name__}: pass the function itself, not its result")
     given, tree = jax.tree.flatten((args, kwargs))
     arrays = [i for i, leaf in enumerate(given) if is_array(leaf)]
     leaves: list[Any] = []

@@ -7,7 +7,7 @@ import dataclasses
 import inspect
 import operator
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -103,7 +103,7 @@ def _linen(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Model:
 
     if module.scope is not None:
         module, variables = module.unbind()
-    elif args:
+    elif args and isinstance(args[0], Mapping):
         variables, args = args[0], args[1:]
     else:
         raise TypeError(f"{type(module).__name__} is not bound: pass its variables before its inputs, or bind it")
