@@ -56,6 +56,10 @@ def choose(problem: Problem, request: Request, platform: str) -> Choice:
         ValueError: a wish binds this pass and none of its algorithms applies, no algorithm keeps the limits, or there
             is no plan where one is required.
     """
+    if problem.empty:
+        first, *others = algorithms(problem.operation)
+        nothing = "nothing is computed, since the problem is empty"
+        return Choice(problem, first, nothing, None, None, tuple((a, (nothing,)) for a in others))
     allowed, rejected = candidates(problem, request, platform)
     wished = any(reasons == _NOT_WISHED for reasons in rejected.values())
     predicted = predictions(allowed, problem, request, platform)
@@ -75,7 +79,7 @@ def choose(problem: Problem, request: Request, platform: str) -> Choice:
         if predicted[taken] > min(predicted.values()):
             reason = f"none of {len(allowed)} that apply is predicted to be clearly faster"
         rejected |= {a: (f"predicted {predicted[a] / predicted[taken]:.1f}x the time",) for a in allowed if a != taken}
-    if request.policy.on_miss == "error" and not (measured or wished or problem.empty):
+    if request.policy.on_miss == "error" and not (measured or wished):
         raise ValueError(
             f"there is no plan for {problem} on {device_kind(platform)}, and on_miss='error' requires one: "
             "pass the function to convjax.tune and its plans to convjax.using"

@@ -13,7 +13,7 @@ from convjax.algorithms import REGISTRY
 from convjax.algorithms.protocol import Algorithm
 from convjax.device_kind import device_kind
 from convjax.doctor import examine
-from convjax.explain import default_platform, explain_problem
+from convjax.explain import explain_problem, known_platform
 from convjax.inspect.shape import layer_shape
 from convjax.lowering import PLATFORMS
 from convjax.measure import SECONDS, is_known, measured
@@ -61,17 +61,19 @@ def _explain(given: argparse.Namespace) -> None:
 
 def _tune(given: argparse.Namespace) -> None:
     """Measures problem by problem, each written to the file before the next, so that the same command resumes."""
-    platform = given.platform or default_platform()
+    platform = known_platform(given.platform)
+    problems = [parse(text) for text in given.problem]  # all are read before any is measured
+    if given.save and (given.save.is_dir() or not given.save.parent.is_dir()):
+        raise ValueError(f"--save {given.save} must be a file in a folder that exists")
     known = Plans.load(given.save) if given.save and given.save.exists() else Plans()
-    for done, text in enumerate(given.problem, 1):
-        problem = parse(text)
+    for done, problem in enumerate(problems, 1):
         usable = is_known(problem, Request(policy=Policy(plans=known)), platform)  # not by other versions
         before = known.find(problem, device_kind(platform)) if usable else None
         plan = before or measured(problem, Request(), platform, given.seconds)
         known |= Plans((plan,))
         if given.save:
             known.save(given.save)
-        print(f"{done} of {len(given.problem)}{', measured before' if before else ''}: {Plans((plan,))}", flush=True)
+        print(f"{done} of {len(problems)}{', measured before' if before else ''}: {Plans((plan,))}", flush=True)
 
 
 def _doctor(given: argparse.Namespace) -> None:

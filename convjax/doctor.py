@@ -11,7 +11,7 @@ from convjax.algorithms import algorithms
 from convjax.algorithms.protocol import Algorithm
 from convjax.device import device_of
 from convjax.device_kind import device_kind
-from convjax.explain import default_platform
+from convjax.explain import known_platform
 from convjax.problem import Problem
 from convjax.testing import check_algorithm, sample_conv_problems, sample_window_problems
 
@@ -24,7 +24,7 @@ def examine() -> Iterator[tuple[bool, str]]:
 
     A fault of jaxlib that convjax keeps away from is no ill; an algorithm that breaks its promise is.
     """
-    platform = default_platform()
+    platform = known_platform(None)
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("jax", "jaxlib", "numpy"))
     yield True, f"Python {host.python_version()}, {versions}"
     yield True, f"{len(jax.devices())} {platform} devices: {device_kind(platform)}"

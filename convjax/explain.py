@@ -10,6 +10,7 @@ from jax.extend import core
 from convjax import window_primitive
 from convjax.algorithms.protocol import Reasons
 from convjax.choose import choose
+from convjax.lowering import PLATFORMS
 from convjax.measure import with_learnt
 from convjax.primitive import conv_p, problem_of
 from convjax.problem import Problem
@@ -100,7 +101,8 @@ def explain(fn: Callable[..., Any], *args: Any, platform: str | None = None) -> 
         An `Explanation`; `print` it, or read its `.rows`.
 
     Raises:
-        ValueError: a problem for which the algorithm asked for does not apply.
+        ValueError: a problem for which the algorithm asked for does not apply, or an unknown platform.
+        TypeError: fn is not callable.
 
     Example:
         >>> import jax, jax.numpy as jnp, convjax
@@ -109,7 +111,7 @@ def explain(fn: Callable[..., Any], *args: Any, platform: str | None = None) -> 
         >>> [(row.role, row.algorithm) for row in explain(loss, w, platform="cpu").rows]
         [('fprop', 'winograd(tile=2)')]
     """
-    platform = platform or default_platform()
+    platform = known_platform(platform)
     jaxpr = trace(fn, args, {}).closed.jaxpr
     found: dict[Row, int] = {}
     for problem, asked in problems(jaxpr):
@@ -134,7 +136,7 @@ def explain_problem(problem: Problem, *, platform: str | None = None) -> Explana
         >>> [row.algorithm for row in explain_problem(problem, platform="cpu").rows]
         ['shift(by=multiply)']
     """
-    platform = platform or default_platform()
+    platform = known_platform(platform)
     return Explanation(platform, (_row(problem, request(None, problem.operation), platform),))
 
 
@@ -168,7 +170,7 @@ def _row(problem: Problem, asked: Request | None, platform: str) -> Row:
         reason,
         choice.predicted,
         choice.measured,
-        choice.algorithm.cost(problem).workspace,
+        0 if problem.empty else choice.algorithm.cost(problem).workspace,
         tuple((str(a), reasons) for a, reasons in choice.rejected),
     )
 
@@ -211,9 +213,13 @@ def _equations(jaxpr: core.Jaxpr) -> Iterator[Any]:
             yield from _equations(inner)
 
 
-def default_platform() -> str:
+def known_platform(platform: str | None) -> str:
+    """`platform`, None being that of the default backend; refuses what is none."""
     backend = jax.default_backend()
-    return "cuda" if backend == "gpu" else backend
+    default = "cuda" if backend == "gpu" else backend
+    if platform not in (None, default, *PLATFORMS):
+        raise ValueError(f"platform must be one of {', '.join(PLATFORMS)}, got {platform!r}")
+    return platform or default
 
 
 def _time(seconds: float) -> str:

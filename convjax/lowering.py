@@ -1,5 +1,6 @@
 """What the lowering rules of all convjax primitives share."""
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -7,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
 
@@ -55,13 +57,21 @@ def lower(ctx: Any, fn: Bound | Filled, *operands: Any, in_memory: bool = False)
     The algorithm sees plain local arrays: inside shard_map its intermediates need not say which mesh axes
     they vary over, since the primitive's own type rule has said so for the result.
     """
+    # XLA of jaxlib 0.10 pads an array that is divided along its rows once, whatever the padding holds, so that two
+    # poolings of it would share theirs: behind a barrier it is another array.
+    divided = getattr(ctx.module_context.axis_context, "num_devices", 1) > 1
 
     def run(*arrays: jax.Array) -> jax.Array:
+        if divided:
+            arrays = lax.optimization_barrier(arrays)
         result = _jitted(fn)(*arrays)
         return apart(lambda x: x, result) if in_memory else result
 
     plain = ctx.replace(avals_in=[_plain(a) for a in ctx.avals_in], avals_out=[_plain(a) for a in ctx.avals_out])
-    return mlir.lower_fun(run, multiple_results=False)(plain, *operands)
+    # A program may be lowered where x64 is not enabled any more.
+    wide = any(jax.dtypes.canonicalize_dtype(a.dtype) != a.dtype for a in (*plain.avals_in, *plain.avals_out))
+    with jax.enable_x64(True) if wide else contextlib.nullcontext():
+        return mlir.lower_fun(run, multiple_results=False)(plain, *operands)
 
 
 @functools.lru_cache(maxsize=4096)

@@ -72,8 +72,8 @@ def measured(problem: Problem, request: Request, platform: str, seconds: float =
     Raises:
         ValueError: seconds is not positive, this machine has no such device, or every candidate is left out.
     """
-    if not seconds > 0:
-        raise ValueError(f"seconds must be positive, got {seconds}")
+    if not (isinstance(seconds, int | float | np.number) and seconds > 0):
+        raise ValueError(f"seconds must be positive, got {seconds!r}")
     kind = device_kind(platform)
     if kind is None:
         raise ValueError(f"{problem} cannot be measured on {platform}: this machine has no such device")

@@ -77,6 +77,8 @@ class Plans:
     entries: tuple[Plan, ...] = ()
 
     def __post_init__(self) -> None:
+        if not all(isinstance(plan, Plan) for plan in self.entries):
+            raise TypeError(f"entries must be plans, got {self.entries!r}: read a file with Plans.load(path)")
         last = {(plan.problem, plan.device): plan for plan in self.entries}
         object.__setattr__(self, "entries", tuple(last.values()))
 
@@ -101,10 +103,9 @@ class Plans:
         Raises:
             ValueError: the file holds something else, or is broken.
         """
-        text = Path(path).read_text(encoding="utf-8")
         try:
-            data = json.loads(text)
-        except json.JSONDecodeError as error:
+            data = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (UnicodeDecodeError, json.JSONDecodeError) as error:
             raise ValueError(f"plans {path} are not JSON: {error}") from None
         if not isinstance(data, dict) or data.get("format") != _FORMAT:
             raise ValueError(f"{path} does not hold plans: it must be an object with the format {_FORMAT!r}")
@@ -119,6 +120,8 @@ class Plans:
         return cls(tuple(_LEARNT))
 
     def __or__(self, other: "Plans") -> "Plans":
+        if not isinstance(other, Plans):
+            return NotImplemented
         return Plans(self.entries + other.entries)
 
     def __iter__(self) -> Iterator[Plan]:

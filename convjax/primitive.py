@@ -34,9 +34,6 @@ def conv(lhs: jax.Array, rhs: jax.Array, request: Request, **params: Any) -> jax
 
 def problem_of(lhs: Any, rhs: Any, params: dict[str, Any]) -> ConvSpec:
     """The problem that a convolution equation with these operands (or avals) and parameters states."""
-    precision = params["precision"]
-    if isinstance(precision, tuple):
-        precision = max(precision, key=lambda p: p.value)
     preferred = params["preferred_element_type"]
     dims = params["dimension_numbers"]
     return ConvSpec(
@@ -51,9 +48,18 @@ def problem_of(lhs: Any, rhs: Any, params: dict[str, Any]) -> ConvSpec:
         dimension_numbers=(tuple(dims.lhs_spec), tuple(dims.rhs_spec), tuple(dims.out_spec)),
         feature_groups=params["feature_group_count"],
         batch_groups=params["batch_group_count"],
-        precision=None if precision is None else str(getattr(precision, "name", precision)).lower(),
+        precision=_precision(params["precision"]),
         preferred_element_type=None if preferred is None else jnp.dtype(preferred).name,
     )
+
+
+def _precision(precision: Any) -> str | None:
+    """The name of the higher of two; the presets that dots know are to lax's convolutions the default."""
+    if isinstance(precision, tuple):
+        precision = max(precision, key=lambda p: p.value)
+    if precision is None or isinstance(precision, lax.Precision):
+        return precision and precision.name.lower()
+    return "default"
 
 
 def _convs(request: Request) -> dict[Primitive, Replacement]:

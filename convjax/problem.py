@@ -211,8 +211,8 @@ class ConvSpec:
             dimension_numbers=dims,
             feature_groups=text_form.read_count(fields, "feature_groups"),
             batch_groups=text_form.read_count(fields, "batch_groups"),
-            precision=fields.get("precision"),
-            preferred_element_type=fields.get("out"),
+            precision=text_form.read_precision(fields),
+            preferred_element_type=text_form.read_dtype(fields, "out"),
         )
 
     def __post_init__(self) -> None:

@@ -7,9 +7,10 @@ reaches the derived passes through the rules.
 import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import jax
+import numpy as np
 
 from convjax.algorithms import named
 from convjax.algorithms.protocol import Algorithm
@@ -157,7 +158,7 @@ def using(
         device: the rates that times are predicted by, such as `convjax.calibrate` measures.
 
     Raises:
-        TypeError: plans are not `Plans`.
+        TypeError: plans are not `Plans`, a limit is no number, or device no `Device`.
         ValueError: a limit is negative, `on_miss` is unknown, or "tune" is to be deterministic.
 
     Example:
@@ -171,9 +172,16 @@ def using(
         raise TypeError(f"plans must be convjax.Plans, got {type(plans).__name__}: read a file with Plans.load(path)")
     if on_miss is not None and on_miss not in _ON_MISS:
         raise ValueError(f"on_miss must be one of {', '.join(_ON_MISS)}, got {on_miss!r}")
-    for name, value in (("max_workspace_bytes", max_workspace_bytes), ("max_error", max_error)):
-        if value is not None and value < 0:
+    limits: tuple[tuple[str, Any], ...] = (("max_workspace_bytes", max_workspace_bytes), ("max_error", max_error))
+    for name, value in limits:
+        if value is not None and not isinstance(value, int | float | np.integer | np.floating):
+            raise TypeError(f"{name} must be a number, got {value!r}")
+        if value is not None and not value >= 0:
             raise ValueError(f"{name} must not be negative, got {value}")
+    if not isinstance(deterministic, bool | None):
+        raise TypeError(f"deterministic must be True or False, got {deterministic!r}")
+    if not isinstance(device, Device | None):
+        raise TypeError(f"device must be a convjax.Device, got {device!r}: convjax.calibrate() measures one")
     outer = _policy.value or Policy()
     given = {
         "plans": None if plans is None else outer.plans | plans,

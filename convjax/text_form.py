@@ -9,6 +9,7 @@ Pads = tuple[tuple[int, int], ...]
 
 # Batch and feature; out feature and in feature.
 _LHS, _RHS = "bf", "oi"
+_PRECISIONS = ("default", "high", "highest")
 
 
 def join(*words: str, **fields: object) -> str:
@@ -24,6 +25,8 @@ def split(text: str, head: str, count: int, known: tuple[str, ...]) -> tuple[lis
         name, equals, value = word.partition("=")
         if not equals or name not in known:
             raise ValueError(f"problem {text!r}: cannot read {word!r}; the fields are {', '.join(known)}")
+        if name in fields:
+            raise ValueError(f"problem {text!r} has {name} twice: give it once")
         fields[name] = value
     return words[:count], fields
 
@@ -81,6 +84,17 @@ def read_count(fields: dict[str, str], name: str) -> int:
     if name in fields and not fields[name].isdecimal():
         raise ValueError(f"{name}={fields[name]} must be a number")
     return int(fields.get(name, 1))
+
+
+def read_dtype(fields: dict[str, str], name: str) -> str | None:
+    return dtype_of(fields[name]).name if name in fields else None
+
+
+def read_precision(fields: dict[str, str]) -> str | None:
+    precision = fields.get("precision")
+    if precision not in (None, *_PRECISIONS):
+        raise ValueError(f"precision={precision} must be one of {', '.join(_PRECISIONS)}")
+    return precision
 
 
 def by_pads(padding: Pads) -> str | None:

@@ -36,8 +36,10 @@ _COMPUTED = object()
 
 def trace(fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Traced:
     """The program of `fn(*args, **kwargs)`. Arrays may be tracers and `jax.ShapeDtypeStruct`s."""
+    if not callable(fn):
+        raise TypeError(f"fn must be a function, got {type(fn).__name__}: pass the function itself, not its result")
     given, tree = jax.tree.flatten((args, kwargs))
-    arrays = [i for i, leaf in enumerate(given) if _is_array(leaf)]
+    arrays = [i for i, leaf in enumerate(given) if is_array(leaf)]
     leaves: list[Any] = []
     results_tree = None
 
@@ -54,7 +56,7 @@ def trace(fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
     return Traced(closed, operands, tuple(leaves), results_tree)
 
 
-def _is_array(leaf: Any) -> bool:
+def is_array(leaf: Any) -> bool:
     """What is traced; Python's and NumPy's scalars stay what they are, as shapes and conditions need them."""
     if isinstance(leaf, np.ndarray):
         return core.valid_jaxtype(leaf) and leaf.dtype != jax.dtypes.float0

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from convjax.explain import default_platform, problems
+from convjax.explain import known_platform, problems
 from convjax.measure import SECONDS, is_known, measured, with_learnt
 from convjax.plans import Plan, Plans
 from convjax.problem import Problem
@@ -38,7 +38,7 @@ def tune(
 
     Raises:
         ValueError: `fn` has convolutions or poolings of lax alone, which no plan can change; `seconds` is not positive;
-            this machine has no such device; or every candidate for a problem computes it wrongly.
+            the platform is unknown or no device of this machine; or every candidate for a problem computes it wrongly.
 
     Example:
         >>> import jax, jax.numpy as jnp, convjax
@@ -50,7 +50,7 @@ def tune(
         >>> [row.role for row in rows if row.measured]
         ['fprop', 'wgrad']
     """
-    platform = platform or default_platform()
+    platform = known_platform(platform)
     found: dict[Problem, Request] = {}
     stock = 0
     for problem, request in problems(trace(fn, args, {}).closed.jaxpr):

@@ -119,11 +119,11 @@ def _followed(
     """`value` taken or put through all stages, added up in one accumulator."""
     dtype = value.dtype
     wide = accumulator(dtype) if len(found) > 1 else dtype
-    value = value.astype(wide)
+    value = value if wide == dtype else value.astype(wide)
     for stage, taps in found:
         problem = dataclasses.replace(stage, operation=operation, dtype=wide.name)
         value = primitive.bind(value, taps, problem=problem, request=request)
-    return value.astype(dtype)
+    return value if wide == dtype else value.astype(dtype)
 
 
 def _sum_transpose(cotangent: Any, x: Any, *, problem: WindowSpec, request: Request) -> list[Any]:

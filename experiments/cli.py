@@ -3,7 +3,7 @@
 import re
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 from rich.console import Console
@@ -16,10 +16,11 @@ from experiments.folder import RunFolder
 
 # What typer exits with when it is interrupted.
 _INTERRUPTED = 130
+# What it raises where it cannot read the command line, of which it exports one kind alone.
+_Unreadable = cast(type[typer.BadParameter], typer.BadParameter.__base__)
 
 app = typer.Typer(
     add_completion=False,
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="Convolution algorithms compared on real layers, and a network trained by several of them.",
@@ -165,17 +166,19 @@ def compare(
 def main() -> None:
     """Runs the command line; bad input exits with 2, an interruption with 130."""
     try:
-        app()
+        code = app(standalone_mode=False)
+    except _Unreadable as error:
+        _say(f"{error.format_message().rstrip('.')} (see --help)")
+        sys.exit(2)
     except ExperimentError as error:
         _say(str(error))
         sys.exit(2)
     except OSError as error:
         _say(f"{error.filename}: {error.strerror}" if error.filename else str(error))
         sys.exit(2)
-    except SystemExit as stop:
-        if stop.code == _INTERRUPTED:
-            _say("interrupted: the same command resumes")
-        raise
+    if code == _INTERRUPTED:
+        _say("interrupted: the same command resumes")
+    sys.exit(code)
 
 
 def _say(message: str) -> None:

@@ -62,13 +62,22 @@ class RunFolder:
                 "use another --workdir, or --overwrite to start afresh"
             )
 
+    def check(self, config: Config, *, overwrite: bool = False) -> None:
+        """Refuses what `prepare` would, and changes nothing."""
+        if self.path.exists() and not self.config_path.exists() and any(self.path.iterdir()):
+            raise ExperimentError(
+                f"{self.path} is not a run folder (no config.toml in it): --overwrite deletes nothing there"
+                if overwrite
+                else f"{self.path} is not empty and not a run folder: use another --workdir"
+            )
+        if not overwrite:
+            self.require_config(config)
+
     def prepare(self, config: Config, *, overwrite: bool = False) -> dict[str, Any]:
         """Makes the folder ready to be resumed or begun, and returns the environment its new records name."""
+        self.check(config, overwrite=overwrite)
         if overwrite:
             self._clear()
-        self.require_config(config)
-        if self.path.exists() and not self.config_path.exists() and any(self.path.iterdir()):
-            raise ExperimentError(f"{self.path} is not empty and not a run folder: use another --workdir")
         self.path.mkdir(parents=True, exist_ok=True)
         if not self.config_path.exists():
             self.config_path.write_text(config.text(), encoding="utf-8")
@@ -97,10 +106,6 @@ class RunFolder:
         return now
 
     def _clear(self) -> None:
-        if self.path.exists() and any(self.path.iterdir()) and not self.config_path.exists():
-            raise ExperimentError(
-                f"{self.path} is not a run folder (no config.toml in it): --overwrite deletes nothing there"
-            )
         for name in _CONTENTS:
             target = self.path / name
             if target.is_dir():

@@ -94,7 +94,9 @@ def run(
     """Checks and times the selected cases that have no record yet."""
     settings: Models = config.section("models")
     groups(settings)  # says so if one is unknown
-    if not dry_run:
+    if dry_run:
+        folder.check(config, overwrite=overwrite)
+    else:
         environment = folder.prepare(config, overwrite=overwrite)["id"]
     records = Records({}) if dry_run and overwrite else folder.records()
     todo = remaining(settings, selection, records)

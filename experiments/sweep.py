@@ -19,10 +19,13 @@ def run(
 ) -> None:
     """Measures the selected cases that have no record yet."""
     settings: Sweep = config.section("sweep")
-    if not dry_run:
+    every = groups(settings, selection)  # says so if an algorithm is unknown, before anything is deleted
+    if dry_run:
+        folder.check(config, overwrite=overwrite)
+    else:
         environment = folder.prepare(config, overwrite=overwrite)["id"]
     records = Records({}) if dry_run and overwrite else folder.records()
-    todo = remaining(groups(settings, selection), selection, records)
+    todo = remaining(every, selection, records)
     cases = sum(len(names) for _, names in todo)
     skipped = f", {records.broken} broken record lines skipped" if records.broken else ""
     print(f"sweep: {cases} cases in {len(todo)} groups to do, {len(records.sweep)} recorded{skipped}", flush=True)

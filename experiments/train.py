@@ -37,7 +37,9 @@ def run(
     settings: Train = config.section("train")
     for name, choice in settings.choices.items():
         require_known(name, choice)
-    if not dry_run:
+    if dry_run:
+        folder.check(config, overwrite=overwrite)
+    else:
         environment = folder.prepare(config, overwrite=overwrite)["id"]
     records = Records({}) if dry_run and overwrite else folder.records()
     todo = epochs(settings, selection, records)

@@ -75,6 +75,14 @@ CONVOLUTIONS: dict[str, Case] = {
         TypeError,
         "preferred_element_type bfloat16 cannot hold products of float32",
     ),
+    "sums in nothing": (
+        convjax.conv,
+        (X, W),
+        {"preferred_element_type": "float33"},
+        TypeError,
+        "preferred_element_type must be a dtype or None, got 'float33'",
+    ),
+    "cropped below the kernel": (convjax.conv, (X, W), {"padding": -4}, ValueError, "empty; crop 5 or fewer in all"),
     "bool": (convjax.conv, (X > 0, W > 0), {}, TypeError, "x and w are bool, which have no sum: cast"),
     "bias of fractions": (
         convjax.conv,
@@ -104,6 +112,14 @@ POOLINGS: dict[str, Case] = {
     "rank": (convjax.max_pool, (X[0, 0], (2, 2)), {}, ValueError, r"x of shape \(8, 4\) must have 4 axes"),
     "mean of integers": (convjax.avg_pool, (X.astype(int), 2), {}, TypeError, "x is int32, whose averages .*cast"),
     "divisor": (convjax.avg_pool, (X, 2), {"divisor_override": 0}, ValueError, "divisor_override must .*got 0"),
+    "divisor of a fraction": (
+        convjax.avg_pool,
+        (X, 2),
+        {"divisor_override": 1.5},
+        TypeError,
+        "divisor_override must be an integer, got 1.5",
+    ),
+    "norm by name": (convjax.lp_pool, (X, 2), {"p": "2"}, TypeError, "p must be a real number, got '2'"),
     "fractional pool padding": (
         convjax.avg_pool,
         (X, 3),
@@ -143,6 +159,11 @@ def test_refused_in_one_sentence_that_names_the_argument(case: Case, way: str) -
     assert len(text) < 400
 
 
+def test_a_traced_norm_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"p must be a real number, got .*Tracer"):
+        jax.jit(lambda p: convjax.lp_pool(X, 2, p=p))(2.0)
+
+
 @pytest.mark.parametrize("way", ["eager", "jit", "vmap"])
 @pytest.mark.parametrize(
     ("options", "message"),
@@ -175,6 +196,9 @@ PROBLEM = "conv float32[4,8,8,4] float32[3,3,4,6] b01f_01io->b01f"
         (f"{PROBLEM} feature_groups=2", "x has 4 channels but w takes 4 in each of 2 groups: x needs 8"),
         (f"{PROBLEM} batch_groups=4", "w has 6 output channels, which 4 groups do not divide"),
         (f"{PROBLEM} batch_groups=3", "lhs has batch 4, which 3 batch groups do not divide"),
+        (f"{PROBLEM} stride=2x2 stride=1x1", "has stride twice: give it once"),
+        (f"{PROBLEM} precision=best", "precision=best must be one of default, high, highest"),
+        (f"{PROBLEM} out=float33", "'float33' is not a dtype"),
         (f"{PROBLEM} strides=2x2", "cannot read 'strides=2x2'; the fields are stride, pad"),
         (PROBLEM.replace("float32[4", "float33[4"), "'float33' is not a dtype"),
         (PROBLEM.replace("[4,8", "4,8"), r"is not an array like float32\[1,28,28,3\]"),

@@ -15,6 +15,7 @@ from transforms import applicable, assert_close, two_devices
 
 import convjax
 from convjax.algorithms.conv.winograd import Winograd
+from convjax.explain import explain_problem
 from convjax.problem import ConvSpec
 
 X, W = jnp.ones((4, 16, 16, 8)), jnp.ones((3, 3, 8, 8))
@@ -269,8 +270,14 @@ def test_limits_reject_by_what_algorithms_state() -> None:
     with convjax.using(max_error=1.0):
         assert not any("states an error" in " ".join(reasons) for _, reasons in rows().rejected)
     for name in ("max_workspace_bytes", "max_error"):
-        with pytest.raises(ValueError, match=f"{name} must not be negative, got -1"), convjax.using(**{name: -1}):
-            pass
+        for value in (-1, float("nan")):
+            with pytest.raises(ValueError, match=f"{name} must not be negative, got {value}"):
+                convjax.using(**{name: value}).__enter__()
+        with pytest.raises(TypeError, match=f"{name} must be a number, got '1 MB'"):
+            convjax.using(**{name: "1 MB"}).__enter__()
+    for name, value in (("deterministic", "yes"), ("device", "cpu")):
+        with pytest.raises(TypeError, match=f"{name} must be .*, got '{value}'"):
+            convjax.using(**{name: value}).__enter__()
 
 
 @pytest.mark.parametrize("precision", [None, "high", "highest", lax.Precision.HIGHEST])
@@ -283,6 +290,34 @@ def test_precision_admits_algorithms_by_their_stated_error(precision: Any) -> No
     for a in applicable(row.problem):
         refused = str(a) in rejected and rejected[str(a)][0].startswith("states an error")
         assert refused == (a.error(row.problem) > max(admitted, direct))
+
+
+@pytest.mark.parametrize("precision", ["F32_F32_F32", lax.DotAlgorithmPreset.BF16_BF16_F32])
+def test_presets_of_dots_are_the_default_of_convolutions(precision: Any) -> None:
+    """As in lax, whose convolutions do not know them."""
+    (row,) = convjax.explain(lambda x, w: convjax.conv(x, w, precision=precision), X, W, platform="cpu").rows
+    assert isinstance(row.problem, ConvSpec)
+    assert row.problem.precision == "default"
+    np.testing.assert_array_equal(convjax.conv(X, W, precision=precision), convjax.conv(X, W))
+    if isinstance(precision, str):
+        with jax.default_matmul_precision(precision):
+            gradient = jax.grad(lambda w: convjax.conv(X, w).sum())(W)
+        np.testing.assert_array_equal(gradient, jax.grad(lambda w: convjax.conv(X, w).sum())(W))
+
+
+def test_of_empty_problems_nothing_is_computed() -> None:
+    for shape in ((0, 9, 9, 4), (1, 2, 9, 4)):
+        problem = ConvSpec.parse(f"conv float32[{','.join(map(str, shape))}] float32[3,3,4,4] b01f_01io->b01f")
+        (row,) = explain_problem(problem, platform="cpu").rows
+        assert row.reason == "nothing is computed, since the problem is empty"
+
+
+def test_unknown_platforms_are_refused() -> None:
+    for call in (convjax.explain, convjax.tune):
+        with pytest.raises(ValueError, match="platform must be one of cpu, cuda, rocm, tpu, got 'gpu'"):
+            call(convjax.conv, X, W, platform="gpu")
+        with pytest.raises(TypeError, match="fn must be a function, got int"):
+            call(3, X)  # type: ignore[arg-type]
 
 
 # Composing.

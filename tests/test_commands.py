@@ -170,6 +170,20 @@ def test_tune_resumes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Non
     assert printed(capsys, "tune", problem.replace("float32", "float64"), "--seconds", "0.001").startswith("1 of 1: ")
 
 
+def test_tune_reads_everything_before_it_measures(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    problem = "conv float32[1,9,4] float32[3,4,4] b0f_0io->b0f"
+    for arguments, said in (
+        ([problem, "conv"], "problem 'conv' must begin"),
+        ([problem, "--save", str(tmp_path / "absent" / "plans.json")], "plans.json must be a file in a folder that"),
+        ([problem, "--save", str(tmp_path)], "must be a file in a folder that exists"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["tune", *arguments])
+        output = capsys.readouterr()
+        assert output.out == ""
+        assert said in output.err
+
+
 def test_doctor(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("convjax.commands.examine", lambda: iter([(True, "all is well")]))
     assert printed(capsys, "doctor") == "all is well\n"

@@ -1,4 +1,4 @@
-"""What convolutions make of their operands' dtypes: float64 of NumPy, integers beside fractions, two precisions."""
+"""What operations make of their operands: NumPy's arrays, integers beside fractions, two precisions, no arrays."""
 
 from collections.abc import Callable
 from typing import Any
@@ -61,6 +61,32 @@ def test_the_wider_kind_of_numbers_is_that_of_the_result(x_dtype: str, w_dtype: 
         np.testing.assert_array_equal(y, want[name], err_msg=name)
 
 
+def test_weak_types_yield_as_in_jax_numpy() -> None:
+    x, w = jnp.ones((1, 3, 1), "bfloat16"), jnp.full((2, 1, 1), 1.5)
+    assert w.weak_type
+    assert convjax.conv(x, w).dtype == convjax.conv_transpose(x, w).dtype == (x * w[:1]).dtype == jnp.bfloat16
+    assert convjax.conv(jnp.arange(3)[None, :, None], w).dtype == jnp.float32
+
+
+def test_float64_within_a_function_that_is_compiled_without_it() -> None:
+    x = jnp.arange(18.0).reshape(2, 3, 3, 1)
+    operations: list[Callable[[jax.Array], jax.Array]] = [
+        lambda x: convjax.conv(x, np.ones((2, 2, 1, 1))),
+        lambda x: convjax.avg_pool(x, 2),
+        lambda x: convjax.max_pool(x, 2),
+        jax.grad(lambda x: convjax.max_pool(x, 2, strides=1).sum()),
+    ]
+
+    @jax.jit
+    def slopes(x: jax.Array) -> list[jax.Array]:
+        with jax.enable_x64(True):
+            wide, step = x.astype(jnp.float64), 2.0**-40  # which float32 does not see beside 1
+            return [((f(wide + step) - f(wide)) / step).astype(jnp.float32) for f in operations]
+
+    for slope, want in zip(slopes(x), (4, 1, 1, 0), strict=True):
+        np.testing.assert_array_equal(slope, np.full(slope.shape, want))
+
+
 def test_gradients_of_the_wider_kind() -> None:
     x, w = jnp.array([[[3], [4]]]), jnp.ones((1, 1, 1))
     gradient = jax.grad(lambda w: convjax.conv(x, w).sum())(w)
@@ -99,3 +125,64 @@ def test_a_bias_keeps_its_fractions_or_is_refused() -> None:
 def test_the_drop_in_takes_arrays_of_numbers() -> None:
     x, w = jnp.ones((1, 3, 8, 8)), jnp.ones((5, 3, 3, 3))
     assert convjax.conv_general_dilated(x, w, np.array([2, 1]), "VALID", None, np.array([1, 2])).shape == (1, 5, 3, 4)
+
+
+X, W = jnp.ones((2, 8, 8, 4)), jnp.ones((3, 3, 4, 6))
+NO_ARRAY: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "conv, x": (lambda n: convjax.conv(n, W), "x"),
+    "conv, w": (lambda n: convjax.conv(X, n), "w"),
+    "conv, bias": (lambda n: convjax.conv(X, W, bias=n), "bias"),
+    "conv2d, w": (lambda n: convjax.conv2d(X, n), "w"),
+    "conv_transpose, w": (lambda n: convjax.conv_transpose(X, n), "w"),
+    "depthwise_conv, w": (lambda n: convjax.depthwise_conv(X, n), "w"),
+    "separable_conv, w_pointwise": (lambda n: convjax.separable_conv(X, W[..., :1], n), "w_pointwise"),
+    "conv_local, w": (lambda n: convjax.conv_local(X, n, kernel_size=3), "w"),
+    "deform_conv2d, offset": (lambda n: convjax.deform_conv2d(X, n, W), "offset"),
+    "dilation2d, w": (lambda n: convjax.dilation2d(X, n), "w"),
+    "unfold, x": (lambda n: convjax.unfold(n, 3), "x"),
+    "fold, columns": (lambda n: convjax.fold(n, 8, 3), "columns"),
+    "pad, x": (lambda n: convjax.pad(n, 1), "x"),
+    "max_pool, x": (lambda n: convjax.max_pool(n, 2), "x"),
+    "avg_pool, x": (lambda n: convjax.avg_pool(n, 2), "x"),
+    "sum_pool, x": (lambda n: convjax.sum_pool(n, 2), "x"),
+    "lp_pool, x": (lambda n: convjax.lp_pool(n, 2), "x"),
+    "adaptive_avg_pool, x": (lambda n: convjax.adaptive_avg_pool(n, 2), "x"),
+    "global_max_pool, x": (lambda n: convjax.global_max_pool(n), "x"),
+    "max_unpool, y": (lambda n: convjax.max_unpool(n, jnp.zeros(X.shape, int), 2), "y"),
+    "max_unpool, indices": (lambda n: convjax.max_unpool(X, n, 2), "indices"),
+    "functional.conv2d, weight": (lambda n: functional.conv2d(X, n), "weight"),
+    "functional.max_pool2d, input": (lambda n: functional.max_pool2d(n, 2), "input"),
+    "functional.pad, input": (lambda n: functional.pad(n, (1, 1)), "input"),
+}
+
+
+@pytest.mark.parametrize("case", NO_ARRAY.values(), ids=NO_ARRAY)
+def test_what_is_no_array_is_refused_by_name(case: Any) -> None:
+    call, name = case
+    for value, kind in ((None, "NoneType"), ("x", "str")):
+        if (name, value) != ("bias", None):
+            with pytest.raises(TypeError, match=f"^{name} must be an array, got {kind}"):
+                call(value)
+
+
+def test_numbers_an_axis_may_stand_in_arrays_of_numpy() -> None:
+    two, pairs, window = np.array([2, 1]), np.array([[1, 0], [2, 1]]), np.array([3, 2])
+    bins: Any = np.array([3, 5])
+    shapes = [
+        convjax.conv(X, W, strides=two, padding=pairs, dilation=two).shape,
+        convjax.conv(X, W, padding=two).shape,
+        convjax.max_pool(X, window, strides=two, padding=np.array([1, 1])).shape,
+        convjax.unfold(X, window, padding=pairs).shape,
+        convjax.pad(X, pairs).shape,
+        convjax.adaptive_avg_pool(X, bins).shape,
+        convjax.blur_pool(X, filter_size=window, strides=two).shape,
+    ]
+    assert shapes == [
+        convjax.conv(X, W, strides=(2, 1), padding=((1, 0), (2, 1)), dilation=(2, 1)).shape,
+        convjax.conv(X, W, padding=(2, 1)).shape,
+        convjax.max_pool(X, (3, 2), strides=(2, 1), padding=1).shape,
+        convjax.unfold(X, (3, 2), padding=((1, 0), (2, 1))).shape,
+        (2, 9, 11, 4),
+        (2, 3, 5, 4),
+        (2, 4, 8, 4),
+    ]

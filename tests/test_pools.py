@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from transforms import Results, assert_close, differentiated, loss_of, sharded
+from jax.sharding import NamedSharding, PartitionSpec
+from transforms import Results, assert_close, differentiated, loss_of, sharded, two_devices
 
 import convjax
 from convjax.ops.logsumexp import logsumexp_pool
@@ -280,6 +281,21 @@ def test_of_many_taps_programs_stay_small() -> None:
     y = jax.jit(lambda x: [lp_pool(x, 31), logsumexp_pool(x, 31), median_pool(x, 31)])(x)
     for got, reduce in zip(y, (lp_norm(2), log_sum_exp, lower_median), strict=True):
         assert_close({"value": got}, {"value": reference_pool(reduce, x, (31, 31))}, 1e-5)
+
+
+def test_poolings_of_an_array_divided_along_its_rows_do_not_share_their_padding() -> None:
+    """As lax's own do on jaxlib 0.10, where the second pooling sees the padding of the first."""
+    x = np.random.default_rng(0).standard_normal((1, 6, 6, 2)).astype(np.float32)
+    divided = jax.device_put(x, NamedSharding(two_devices(), PartitionSpec(None, "batch")))
+
+    @jax.jit
+    def pooled(x: jax.Array) -> dict[str, jax.Array]:
+        return {
+            pool.__name__: pool(x, 3, strides=1, padding=1)  # type: ignore[operator]
+            for pool in (convjax.max_pool, convjax.avg_pool, convjax.min_pool, median_pool)
+        }
+
+    assert_close(pooled(divided), pooled(jnp.asarray(x)), 1e-6)
 
 
 def test_named_algorithms_compute_the_same() -> None:

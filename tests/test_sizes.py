@@ -304,7 +304,11 @@ def test_arguments_can_be_pinned() -> None:
     assert numbers(size=8, output=3, padding=(1, 0), kernel=3, stride=3) == [(3, 3, (1, 0), 1)]
     assert numbers(size=8, output=8, padding="CAUSAL", limit=2) == [(1, 1, (0, 0), 1), (2, 1, (1, 0), 1)]
     assert numbers(size=5, output=5, kernel=7, dilation=None, limit=1) == [(7, 1, (3, 3), 1)]
-    assert numbers(size=16_000, output=11_200, limit=1) == [(4801, 1, (0, 0), 1)]  # of millions, soon found
+    # Of millions, soon found.
+    assert numbers(size=16_000, output=11_200, limit=1) == [(4801, 1, (0, 0), 1)]
+    assert numbers(size=16_000, output=1, padding="SAME") == [(16_000, 16_000, (0, 0), 1)]
+    assert numbers(size=16_000, output=15_999, padding="SAME") == []
+    assert numbers(size=16_000, output=2, padding="CAUSAL", limit=1) == [(8000, 8000, (7999, 0), 1)]
 
 
 @pytest.mark.parametrize(

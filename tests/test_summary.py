@@ -365,6 +365,7 @@ def test_the_model_stays_as_it_was() -> None:
     [
         (lambda: summary(jnp.tanh, 1.0), TypeError, "tanh is a function, whose layers are not known"),
         (lambda: count(nn.Dense(3)), TypeError, "Dense is not bound: pass its variables before its inputs"),
+        (lambda: count(nn.Dense(3), jnp.ones((1, 2))), TypeError, "Dense is not bound: pass its variables before"),
         (lambda: count(hk.transform(lambda: 0)), TypeError, "Haiku's apply takes parameters first"),
         (lambda: count(*nnx_conv(2, False), parameters=0), ValueError, "parameters=0 names .*flax.nnx knows its own"),
     ],

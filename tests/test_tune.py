@@ -212,6 +212,7 @@ def test_plans_are_saved_merged_and_read_back(tmp_path: Path, plans: Plans) -> N
     ("text", "told"),
     [
         ("{", "are not JSON"),
+        ("\xff", "are not JSON"),
         ("[]", "does not hold plans"),
         ('{"format": "other"}', "does not hold plans"),
         ('{"format": "convjax plans, version 1"}', "are broken: KeyError: 'plans'"),
@@ -221,10 +222,17 @@ def test_plans_are_saved_merged_and_read_back(tmp_path: Path, plans: Plans) -> N
 )
 def test_broken_files_are_told_in_one_sentence(tmp_path: Path, text: str, told: str) -> None:
     path = tmp_path / "plans.json"
-    path.write_text(text)
+    path.write_text(text, encoding="latin-1")
     with pytest.raises(ValueError, match=told) as raised:
         Plans.load(path)
     assert "\n" not in str(raised.value)
+
+
+def test_plans_hold_plans_alone() -> None:
+    with pytest.raises(TypeError, match="unsupported operand"):
+        Plans() | None  # type: ignore[operator]
+    with pytest.raises(TypeError, match=r"entries must be plans, got \(1,\): read a file with Plans.load"):
+        Plans((1,))  # type: ignore[arg-type]
 
 
 def test_files_keep_what_is_not_understood(tmp_path: Path) -> None:

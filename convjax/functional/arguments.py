@@ -66,6 +66,8 @@ def require_one_way(name: str, algorithm: object) -> None:
 def check_axes(name: str, input: jax.Array, axes: str) -> None:
     """Whether input of function `name` has `axes`, as in "N, C, W", or all but N; only N may be empty."""
     ndim = axes.count(",") + 1
+    if not hasattr(input, "dtype"):
+        raise TypeError(f"input must be an array, got {type(input).__name__}")
     if input.ndim not in (ndim - 1, ndim):
         raise ValueError(
             f"input of shape {input.shape} must have {ndim} axes for {name}: {axes}, or {ndim - 1} without N"

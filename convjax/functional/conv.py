@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from convjax.functional.arguments import LAYOUTS, expanded, non_negative, positive
+from convjax.ops.arguments import as_array
 from convjax.ops.conv import conv
 from convjax.ops.conv_transpose import conv_transpose
 from convjax.problem import Ints
@@ -289,7 +290,8 @@ def _arrays(
     input: jax.Array, weight: jax.Array, bias: jax.Array | None
 ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
     """NumPy's arrays as jax's, whose float64 is float32 unless it is enabled."""
-    return jnp.asarray(input), jnp.asarray(weight), None if bias is None else jnp.asarray(bias)
+    bias = None if bias is None else as_array("bias", bias)
+    return as_array("input", input), as_array("weight", weight), bias
 
 
 def _padding(padding: str | int | Sequence[int], strides: Ints) -> str | Ints:

@@ -10,7 +10,7 @@ import numpy as np
 
 from convjax.functional.arguments import LAYOUTS, require_no_bools, require_one_way
 from convjax.layout import pad as pad_axes
-from convjax.ops.arguments import per_axis
+from convjax.ops.arguments import as_array, number, per_axis
 from convjax.ops.pad import pad as pad_spatial
 from convjax.problem import Ints, Pads
 
@@ -60,15 +60,16 @@ def pad(
         https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.pad.html
     """
     require_one_way("pad", algorithm)
+    input = as_array("input", input)
     if mode not in _MODES:
         raise ValueError(f"mode must be one of {', '.join(_MODES)}, got {mode!r}")
     pairs = _pairs(pad, input.ndim)
-    number = 0.0 if value is None else _number(value)
+    fill = 0.0 if value is None else number("value", value)
     if mode == "constant":
         _check_crops(input.shape, pairs)
         every = [(0, 0)] * (input.ndim - len(pairs)) + [*pairs]
-        return pad_axes(input, every, [0] * input.ndim, _of_dtype(number, input.dtype))
-    if number != 0:
+        return pad_axes(input, every, [0] * input.ndim, _of_dtype(fill, input.dtype))
+    if fill != 0:
         raise ValueError(f"value must be left out in mode {mode!r}, which copies cells of input, got {value}")
     _check_axes(input.shape, len(pairs), mode)
     layout = LAYOUTS[len(pairs)]
@@ -92,12 +93,6 @@ def _pairs(pad: Sequence[int], ndim: int) -> Pads:
     if len(widths) > 2 * ndim:
         raise ValueError(f"pad holds {len(widths)} numbers, but input has {ndim} axes: give at most {2 * ndim}")
     return tuple(zip(widths[-2::-2], widths[::-2], strict=True))
-
-
-def _number(value: float) -> float:
-    if isinstance(value, str | complex):
-        raise TypeError(f"value must be a real number, got {value!r}")
-    return float(value)
 
 
 def _of_dtype(number: float, dtype: np.dtype) -> object:

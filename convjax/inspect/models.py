@@ -7,14 +7,14 @@ import dataclasses
 import inspect
 import operator
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from convjax.inspect.layers import Path, call_layer, enter_scope, path_of
+from convjax.tracing import is_array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,11 +39,6 @@ class Model:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     modules: bool = True
-
-
-def is_array(leaf: Any) -> bool:
-    """What is traced. Python's and NumPy's scalars, and all that is not a number, reach the model as they are."""
-    return isinstance(leaf, jax.Array | np.ndarray | jax.ShapeDtypeStruct)
 
 
 def read(subject: Any, args: tuple[Any, ...], kwargs: dict[str, Any], parameters: int | Sequence[int]) -> Model:
@@ -108,7 +103,7 @@ def _linen(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Model:
 
     if module.scope is not None:
         module, variables = module.unbind()
-    elif args:
+    elif args and isinstance(args[0], Mapping):
         variables, args = args[0], args[1:]
     else:
         raise TypeError(f"{type(module).__name__} is not bound: pass its variables before its inputs, or bind it")

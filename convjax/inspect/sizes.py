@@ -297,8 +297,7 @@ def conv_arguments_for(
     pinned = {"kernel": kernel, "stride": stride, "dilation": dilation}
     kernel, stride, dilation = (i if i is None else _positive(name, i) for name, i in pinned.items())
     largest = max(n, m)
-    (given,) = kernel_padding((n,), (1,), (1,), (1,), _of_one_axis(0 if padding is None else padding))
-    by_kernel = padding is None or isinstance(padding, str)
+    kernel_padding((n,), (1,), (1,), (1,), _of_one_axis(0 if padding is None else padding))
     best: list[ConvArguments] = []
 
     def order(found: ConvArguments) -> tuple[bool, bool, int, int, int, int]:
@@ -314,8 +313,7 @@ def conv_arguments_for(
         if settled(k + 2):
             break
         extent = sizes.dilated(k, d)
-        sums = (0, 2 * extent - 2) if by_kernel else (sum(given), sum(given))
-        strides = sizes.strides(n, m, extent, *sums, longest=largest if kernel else extent)
+        strides = _strides(n, m, extent, padding, largest if kernel else extent)
         for s in (stride,) if stride else _simplest_first(strides, n, m, extent):
             if settled(k + d + _cost(s, n, m, extent), d, k, s):
                 break
@@ -334,6 +332,16 @@ def _kernels(kernel: int | None, dilation: int | None, largest: int) -> Iterator
         for d in (dilation,) if dilation else range(1, most + 1):
             if kernel or sizes.dilated(k, d) <= largest:
                 yield k, d
+
+
+def _strides(n: int, m: int, extent: int, padding: AxisPadding | None, longest: int) -> range:
+    """Strides up to `longest` that make m windows under `padding`, or under one of those searched."""
+    if padding in ("SAME", "SAME_LOWER"):
+        return sizes.strides(n, m, 1, 0, 0, longest)  # ceil(n / s) windows, whatever the kernel
+    if padding is None:
+        return sizes.strides(n, m, extent, 0, 2 * extent - 2, longest)
+    (pair,) = padding_pairs(_of_one_axis(padding), (n,), (extent,), (1,))
+    return sizes.strides(n, m, extent, sum(pair), sum(pair), longest)
 
 
 def _cost(stride: int, n: int, m: int, extent: int) -> int:

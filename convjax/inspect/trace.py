@@ -9,8 +9,9 @@ from jax.extend import core
 
 from convjax.inspect.costs import FUSED
 from convjax.inspect.layers import Layer, Path, call_layer, layers_of
-from convjax.inspect.models import Model, is_array
+from convjax.inspect.models import Model
 from convjax.inspect.steps import Value, arguments, steps
+from convjax.tracing import is_array
 
 _counting = jax.make_user_context(default_value=False)
 

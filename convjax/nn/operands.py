@@ -8,13 +8,14 @@ import jax
 import jax.numpy as jnp
 from flax.core import FrozenDict
 
-from convjax.ops.arguments import channels_first, positive_per_axis
+from convjax.ops.arguments import channels_first, listed, positive_per_axis
 from convjax.ops.operands import SPATIAL_LETTERS, add_bias
 from convjax.problem import Ints
 
 
 def hashable(option: Any) -> Any:
     """`option` with its lists and mappings frozen: a module's options are part of its graph definition, a jit key."""
+    option = listed(option)
     if isinstance(option, Mapping):
         return FrozenDict({key: hashable(value) for key, value in option.items()})
     return tuple(map(hashable, option)) if isinstance(option, list | tuple) else option

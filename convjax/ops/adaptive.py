@@ -9,9 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from convjax.dtypes import accumulator
-from convjax.ops.arguments import per_axis, require_averages, require_ordered
+from convjax.ops.arguments import listed, per_axis, require_averages, require_ordered
 from convjax.ops.windows import Planes, Windows, read_planes, require_elements
-from convjax.problem import Ints, require_positive
 from convjax.request import AlgorithmLike, request
 
 OutputSize = int | Sequence[int | None]
@@ -28,8 +27,8 @@ def adaptive_avg_pool(
 
     Args:
         x: (N, *size, C), or (*size, C) without a batch; channels first under `layout`. Floating point or complex.
-        output_size: bins per spatial axis, None for as many as elements; an int means as many axes as x has between
-            batch and channels.
+        output_size: bins per spatial axis, at least 0, None for as many as elements; an int means as many axes as x
+            has between batch and channels.
         layout: None for channels last, or "NCW", "NCHW", "NCDHW".
         algorithm: of the sums, see `conv_general_dilated`.
 
@@ -37,7 +36,7 @@ def adaptive_avg_pool(
         (N, *output, C) of x's dtype; half precisions are summed and divided in float32.
 
     Raises:
-        ValueError: an output size below 1, an empty spatial axis, or axes that do not fit.
+        ValueError: an output size below 0, an empty spatial axis, or axes that do not fit.
         TypeError: x is an integer array, whose mean is not one.
 
     Example:
@@ -48,7 +47,7 @@ def adaptive_avg_pool(
     Source:
         https://docs.pytorch.org/docs/stable/generated/torch.nn.AdaptiveAvgPool2d.html
     """
-    require_averages(x)
+    x = require_averages(x)
     request(algorithm, "sum")  # refuses unknown names, also where no bin needs a sum
     planes, bins = _read(x, output_size, layout)
     sums = planes.x.astype(accumulator(planes.x.dtype))
@@ -122,7 +121,7 @@ def adaptive_max_pool(
     Source:
         https://docs.pytorch.org/docs/stable/generated/torch.nn.AdaptiveMaxPool2d.html
     """
-    require_ordered(x)
+    x = require_ordered(x)
     planes, bins = _read(x, output_size, layout)
     copies = planes.x
     for axis, axis_bins in zip(planes.axes, bins, strict=True):
@@ -146,7 +145,7 @@ class Bins:
     @property
     def alike(self) -> bool:
         """Whether the bins tile the axis."""
-        return self.size % self.count == 0
+        return self.count > 0 and self.size % self.count == 0
 
     @property
     def starts(self) -> np.ndarray:
@@ -159,7 +158,7 @@ class Bins:
 
     @property
     def longest(self) -> int:
-        return int(self.lengths.max())
+        return int(self.lengths.max(initial=1))
 
     @property
     def real(self) -> np.ndarray:
@@ -176,12 +175,10 @@ class Bins:
 def _read(x: jax.Array, output_size: OutputSize, layout: str | None) -> tuple[Planes, tuple[Bins, ...]]:
     planes = read_planes(x, output_size, layout)
     require_elements(x.shape, planes.size)
-    output = per_axis("output_size", _without_none(output_size, planes.size), planes.ndim)
-    require_positive("output_size", output)
+    given = listed(output_size)
+    if isinstance(given, Sequence) and not isinstance(given, str):
+        given = [n if count is None else count for count, n in zip(given, planes.size, strict=True)]
+    output = per_axis("output_size", given, planes.ndim)
+    if min(output) < 0:
+        raise ValueError(f"output_size must be at least 0 on every axis, got {output}")
     return planes, tuple(map(Bins, planes.size, output))
-
-
-def _without_none(output_size: OutputSize, size: Ints) -> int | Sequence[int]:
-    if not isinstance(output_size, Sequence):
-        return output_size
-    return [n if count is None else count for count, n in zip(output_size, size, strict=True)]

@@ -1,7 +1,9 @@
 """Reading arguments: one value or one per axis, the forms of padding, layouts and unbatched inputs."""
 
+import contextlib
 import operator
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +19,22 @@ _CHANNELS_FIRST = {1: "NCW", 2: "NCHW", 3: "NCDHW"}
 _CHANNELS_LAST = {1: "NWC", 2: "NHWC", 3: "NDHWC"}
 
 
+def as_array(name: str, value: Any) -> jax.Array:
+    """What jax makes of the operand `value`: of NumPy's arrays and nested lists an array of its own."""
+    try:
+        return jnp.asarray(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be an array, got {type(value).__name__}") from None
+
+
+def listed(value: Any) -> Any:
+    """A NumPy array of numbers as a list of them, all else as it is."""
+    return value.tolist() if isinstance(value, np.ndarray) else value
+
+
 def per_axis(name: str, value: int | Sequence[int], ndim: int) -> Ints:
     """One int an axis from an int or a sequence of them."""
+    value = listed(value)
     values = _integers(name, value) if isinstance(value, Sequence) else _integers(name, (value,)) * ndim
     if len(values) != ndim:
         raise ValueError(f"{name} has {len(values)} entries for {ndim} spatial axes: give one int or {ndim} of them")
@@ -35,7 +51,7 @@ def padding_pairs(padding: Padding, size: Ints, extent: Ints, strides: Ints) -> 
     """(lo, hi) an axis from any form of padding; `extent` is the dilated kernel's or window's."""
     if isinstance(padding, str):
         return _named_padding(padding, size, extent, strides)
-    ndim = len(size)
+    ndim, padding = len(size), listed(padding)
     try:
         entries = (padding,) * ndim if isinstance(padding, int | np.integer) else tuple(padding)
     except TypeError:
@@ -65,7 +81,8 @@ def _named_padding(name: str, size: Ints, extent: Ints, strides: Ints) -> Pads:
     raise ValueError(f"padding must be one of {', '.join(PADDING_STRINGS)} or numbers, got {name!r}")
 
 
-def _pair(entry: int | Sequence[int]) -> tuple[int, int]:
+def _pair(entry: Any) -> tuple[int, int]:
+    entry = listed(entry)
     values = _integers("padding", entry if isinstance(entry, Sequence) else (entry, entry))
     if len(values) != 2:
         raise ValueError(f"padding holds {entry!r}, which is neither an int nor a (lo, hi) pair")
@@ -84,8 +101,8 @@ def channels_first(layout: str | None, ndim: int) -> bool:
 
 def spatial_axes(x: jax.Array, per_axis: object, layout: str | None) -> int:
     """As many as an argument has entries or the layout letters; else all of x but channels and, from rank 3, batch."""
-    if isinstance(per_axis, Sequence) and not isinstance(per_axis, str):
-        return len(per_axis)
+    if isinstance(listed(per_axis), Sequence) and not isinstance(per_axis, str):
+        return len(per_axis)  # type: ignore[arg-type]
     if isinstance(layout, str):
         return len(layout) - 2
     return x.ndim - 2 if x.ndim > 2 else x.ndim - 1
@@ -93,7 +110,7 @@ def spatial_axes(x: jax.Array, per_axis: object, layout: str | None) -> int:
 
 def with_batch(x: jax.Array, ndim: int, name: str = "x") -> tuple[jax.Array, bool]:
     """x as an array with a batch axis, and whether one was added."""
-    x = jnp.asarray(x)
+    x = as_array(name, x)
     if x.ndim == ndim + 2:
         return x, False
     if x.ndim == ndim + 1:
@@ -110,24 +127,44 @@ def integer(name: str, value: int) -> int:
         raise TypeError(f"{name} must be an integer, got {value!r}") from None
 
 
-def require_floating(operation: str, x: jax.Array) -> None:
+def number(name: str, value: Any) -> float:
+    """A real number that is known where the operation is traced."""
+    if not isinstance(value, str):
+        with contextlib.suppress(TypeError):
+            return float(value)
+    raise TypeError(f"{name} must be a real number, got {value!r}")
+
+
+def require_floating(operation: str, x: jax.Array) -> jax.Array:
+    """x as an array of real fractions."""
+    x = as_array("x", x)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(f"x is {x.dtype}, but {operation} needs real fractions: cast it to a floating dtype first")
+    return x
 
 
-def require_ordered(x: jax.Array) -> None:
+def require_ordered(x: jax.Array) -> jax.Array:
+    """x as an array whose elements can be compared."""
+    x = as_array("x", x)
     if jnp.issubdtype(x.dtype, jnp.complexfloating):
         raise TypeError(f"x is {x.dtype}, which has no order: take its absolute value or cast it to a real dtype first")
+    return x
 
 
-def require_sums(x: jax.Array) -> None:
+def require_sums(x: jax.Array) -> jax.Array:
+    """x as an array whose elements can be added."""
+    x = as_array("x", x)
     if x.dtype == jnp.bool_:
         raise TypeError("x is bool, which has no sums: cast it to an integer or a floating dtype first")
+    return x
 
 
-def require_averages(x: jax.Array) -> None:
+def require_averages(x: jax.Array) -> jax.Array:
+    """x as an array whose means are of its dtype."""
+    x = as_array("x", x)
     if not jnp.issubdtype(x.dtype, jnp.inexact):
         raise TypeError(f"x is {x.dtype}, whose averages are fractions: cast it to a floating dtype first")
+    return x
 
 
 def _integers(name: str, values: Sequence[int]) -> Ints:

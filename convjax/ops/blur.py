@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from convjax.ops.arguments import positive_per_axis, require_averages
+from convjax.ops.arguments import listed, positive_per_axis, require_averages
 from convjax.ops.pad import PaddingMode
 from convjax.ops.separable import depthwise_conv
 from convjax.ops.windows import read_planes
@@ -57,8 +57,8 @@ def blur_pool(
     Source:
         R. Zhang, Making Convolutional Networks Shift-Invariant Again, arXiv:1904.11486.
     """
-    require_averages(x)
-    planes = read_planes(x, filter_size if isinstance(filter_size, Sequence) else strides, layout)
+    x = require_averages(x)
+    planes = read_planes(x, filter_size if isinstance(listed(filter_size), Sequence) else strides, layout)
     if planes.ndim > 3:
         raise ValueError(f"x of shape {x.shape} has {planes.ndim} spatial axes, but blur_pool takes 1 to 3")
     size = positive_per_axis("filter_size", filter_size, planes.ndim)

@@ -151,7 +151,7 @@ def conv(
     x, w = of_one_dtype(x=x, w=w)
     strides, dilation = positive_per_axis("strides", strides, ndim), positive_per_axis("dilation", dilation, ndim)
     first = channels_first(layout, ndim)
-    _check_operands(x, w, bias, groups, x.shape[1 if first else -1], preferred_element_type)
+    bias = _check_operands(x, w, bias, groups, x.shape[1 if first else -1], preferred_element_type)
 
     size = x.shape[2:] if first else x.shape[1:-1]
     widths = kernel_padding(size, w.shape[:ndim], strides, dilation, padding)
@@ -238,7 +238,8 @@ def convolve(x: jax.Array, w: jax.Array, **options: Any) -> jax.Array:
 
 def _check_operands(
     x: jax.Array, w: jax.Array, bias: jax.Array | None, groups: int, channels: int, preferred: Any
-) -> None:
+) -> jax.Array | None:
+    """The bias, as an array, of operands that fit together."""
     inputs, outputs = w.shape[-2:]
     check_groups(groups, channels, outputs)
     if inputs != channels // groups:
@@ -246,4 +247,4 @@ def _check_operands(
             f"w of shape {w.shape} takes {inputs} channels a group, but x has {channels} in {groups} groups: "
             f"w needs {channels // groups}"
         )
-    check_bias(bias, outputs, result_dtype(x.dtype, preferred))
+    return check_bias(bias, outputs, result_dtype(x.dtype, preferred))

@@ -90,7 +90,7 @@ def conv_transpose(
     x, w = of_one_dtype(x=x, w=w)
     strides, dilation = positive_per_axis("strides", strides, ndim), positive_per_axis("dilation", dilation, ndim)
     first = channels_first(layout, ndim)
-    _check_operands(x, w, bias, groups, x.shape[1 if first else -1], preferred_element_type)
+    bias = _check_operands(x, w, bias, groups, x.shape[1 if first else -1], preferred_element_type)
 
     size = x.shape[2:] if first else x.shape[1:-1]
     extent = tuple(sizes.dilated(k, d) for k, d in zip(w.shape[:ndim], dilation, strict=True))
@@ -158,12 +158,13 @@ def conv_transpose3d(x: jax.Array, w: jax.Array, **options: Any) -> jax.Array:
 
 def _check_operands(
     x: jax.Array, w: jax.Array, bias: jax.Array | None, groups: int, channels: int, preferred: Any
-) -> None:
+) -> jax.Array | None:
+    """The bias, as an array, of operands that fit together."""
     inputs, outputs = w.shape[-2], w.shape[-1] * max(groups, 1)
     check_groups(groups, channels, outputs)
     if inputs != channels:
         raise ValueError(f"w of shape {w.shape} takes {inputs} channels, but x has {channels}: w needs {channels}")
-    check_bias(bias, outputs, result_dtype(x.dtype, preferred))
+    return check_bias(bias, outputs, result_dtype(x.dtype, preferred))
 
 
 def transposed_size(

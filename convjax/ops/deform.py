@@ -8,7 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from convjax import sizes
-from convjax.ops.arguments import Padding, channels_first, integer, padding_pairs, positive_per_axis, with_batch
+from convjax.ops.arguments import (
+    Padding,
+    as_array,
+    channels_first,
+    integer,
+    padding_pairs,
+    positive_per_axis,
+    with_batch,
+)
 from convjax.ops.conv import PrecisionLike, conv
 from convjax.request import AlgorithmLike
 
@@ -76,6 +84,8 @@ def deform_conv2d(
         Dai et al., Deformable convolutional networks, arXiv:1703.06211, equations 2 to 4; the mask: Zhu et al.,
         Deformable ConvNets v2, arXiv:1811.11168, equation 1.
     """
+    x, offset, w = as_array("x", x), as_array("offset", offset), as_array("w", w)
+    mask = None if mask is None else as_array("mask", mask)
     if w.ndim != 4:
         raise ValueError(f"w of shape {w.shape} must have 4 axes for deform_conv2d: R, S, C // groups, K")
     _check_floating(x=x, offset=offset, mask=mask)
@@ -102,7 +112,6 @@ def deform_conv2d(
         _check_features(name, array, plain.shape, -3 if first else -1, offset_groups, taps, numbers)
 
     x, added = with_batch(x, 2)
-    offset = jnp.asarray(offset)
     if added:
         offset, mask = offset[None], None if mask is None else mask[None]
     if first:

@@ -86,7 +86,7 @@ def fractional_max_pool(
     Source:
         Graham, Fractional max-pooling, arXiv:1412.6071; the starts are PyTorch's.
     """
-    require_ordered(x)
+    x = require_ordered(x)
     planes = read_planes(x, window, layout)
     require_elements(x.shape, planes.size)
     if planes.ndim > 3:

@@ -38,7 +38,7 @@ def global_avg_pool(x: jax.Array, *, layout: str | None = None, keepdims: bool =
     Source:
         M. Lin, Q. Chen, S. Yan, Network In Network, arXiv:1312.4400, section 3.2.
     """
-    require_averages(x)
+    x = require_averages(x)
     planes = _read(x, layout)
     mean = jnp.mean(planes.x.astype(accumulator(planes.x.dtype)), planes.axes, keepdims=keepdims)
     return planes.finish(mean.astype(planes.x.dtype))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from convjax.dtypes import accumulator
-from convjax.ops.arguments import Padding, channels_first, positive_per_axis, with_batch
+from convjax.ops.arguments import Padding, as_array, channels_first, positive_per_axis, with_batch
 from convjax.ops.conv import PrecisionLike
 from convjax.ops.operands import check_bias_dtype, of_one_dtype, result_dtype
 from convjax.ops.patches import unfold
@@ -64,6 +64,7 @@ def conv_local(
     Source:
         Y. Taigman et al., DeepFace: Closing the Gap to Human-Level Performance in Face Verification, 2014.
     """
+    w, bias = as_array("w", w), None if bias is None else as_array("bias", bias)
     ndim = w.ndim - 2
     if not 1 <= ndim <= 3:
         raise ValueError(

@@ -58,7 +58,7 @@ def logsumexp_pool(
         P. O. Pinheiro, R. Collobert, From Image-level to Pixel-level Labeling with Convolutional Networks,
         arXiv:1411.6228, equation 3 with r = 1 and a sum for its mean.
     """
-    require_floating("logsumexp_pool", x)
+    x = require_floating("logsumexp_pool", x)
     pool = read_windows(x, window, strides, padding, dilation, ceil_mode, layout)
     return pool.finish(_logsumexp(pool.problem("max"), request(algorithm, "max"), pool.x))
 

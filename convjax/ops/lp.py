@@ -11,7 +11,7 @@ from jax import lax
 from convjax import window_primitive
 from convjax.algorithms.window.geometry import padded, stacked_taps
 from convjax.dtypes import accumulator
-from convjax.ops.arguments import Padding, require_floating
+from convjax.ops.arguments import Padding, number, require_floating
 from convjax.ops.windows import read_windows
 from convjax.problem import WindowSpec
 from convjax.request import AlgorithmLike, Request, request
@@ -63,11 +63,12 @@ def lp_pool(
         P. Sermanet, S. Chintala, Y. LeCun, Convolutional Neural Networks Applied to House Numbers Digit
         Classification, arXiv:1204.3968.
     """
-    require_floating("lp_pool", x)
+    x = require_floating("lp_pool", x)
+    p = number("p", p)
     if not p > 0:
         raise ValueError(f"p must be above 0, got {p}")
     pool = read_windows(x, window, strides, padding, dilation, ceil_mode, layout)
-    return pool.finish(_norm(pool.problem("max"), float(p), request(algorithm, "max"), pool.x))
+    return pool.finish(_norm(pool.problem("max"), p, request(algorithm, "max"), pool.x))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))

@@ -54,7 +54,7 @@ def median_pool(
     Source:
         J. W. Tukey, Exploratory Data Analysis, 1977, chapter 7.
     """
-    require_ordered(x)
+    x = require_ordered(x)
     pool = read_windows(x, window, strides, padding, dilation, ceil_mode, layout)
     asked = request(algorithm, "take")
     winner = _winner(pool.problem("min"), lax.stop_gradient(pool.x))

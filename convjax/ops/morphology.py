@@ -11,7 +11,7 @@ from jax import lax
 from convjax import window_primitive
 from convjax.algorithms.window.geometry import better, real_taps
 from convjax.layout import pad, window_slice
-from convjax.ops.arguments import Padding
+from convjax.ops.arguments import Padding, as_array
 from convjax.ops.operands import of_one_dtype
 from convjax.ops.windows import read_windows
 from convjax.problem import WindowSpec
@@ -181,6 +181,7 @@ def _channel_axis(first: int) -> int:
 
 def _operands(x: jax.Array, w: jax.Array) -> list[jax.Array]:
     """x and w in one dtype that is real."""
+    w = as_array("w", w)
     if w.ndim != 3:
         raise ValueError(f"w of shape {w.shape} must have 3 axes: R, S and the channels of x")
     x, w = of_one_dtype(x=x, w=w)

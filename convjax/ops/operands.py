@@ -1,6 +1,5 @@
 """What every convolution asks of its operands and sizes, and the bias that it adds."""
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 from jax import lax
 
 from convjax import sizes
-from convjax.ops.arguments import Padding, integer, padding_pairs
+from convjax.ops.arguments import Padding, as_array, integer, padding_pairs
 from convjax.problem import Ints, Pads
 
 SPATIAL_LETTERS = {1: "W", 2: "HW", 3: "DHW"}
@@ -20,6 +19,7 @@ _KINDS = (jnp.bool_, jnp.integer, jnp.floating, jnp.complexfloating)
 
 def kernel_axes(w: jax.Array, channels: str, name: str = "w") -> int:
     """How many spatial axes a kernel has, whose two axes of channels, the last, are said by `channels`."""
+    w = as_array(name, w)
     ndim = w.ndim - 2
     if ndim not in SPATIAL_LETTERS:
         raise ValueError(f"{name} of shape {w.shape} must have 3, 4 or 5 axes: 1 to 3 spatial axes, {channels}")
@@ -32,6 +32,7 @@ def of_rank(
     function: Callable[..., jax.Array], ndim: int, channels: str, x: jax.Array, w: jax.Array, options: dict[str, Any]
 ) -> jax.Array:
     """`function` where w has `ndim` spatial axes and then `channels`."""
+    w = as_array("w", w)
     if w.ndim != ndim + 2:
         name = f"{function.__name__}{ndim}d"
         raise ValueError(f"w of shape {w.shape} must have {ndim + 2} axes for {name}: {ndim} spatial, {channels}")
@@ -48,14 +49,14 @@ def dimension_numbers(ndim: int, first: bool) -> tuple[str, str, str]:
 def of_one_dtype(**operands: jax.Array) -> list[jax.Array]:
     """The operands in one dtype: integers beside fractions become fractions, as in `jax.numpy`.
 
-    Two dtypes of one kind are refused: which precision is meant is for the caller to say.
+    Two dtypes of one kind are refused, unless one is weak: which precision is meant is for the caller to say.
     """
-    arrays = [jnp.asarray(operand) for operand in operands.values()]
-    dtypes = {array.dtype for array in arrays}
+    arrays = [as_array(name, operand) for name, operand in operands.items()]
+    dtypes = {array.dtype for array in arrays if not array.weak_type}
     if len(dtypes) > len(set(map(_kind, dtypes))):
         *said, last = [f"{name} is {array.dtype}" for name, array in zip(operands, arrays, strict=True)]
         raise TypeError(f"{', '.join(said)} and {last}: cast them to one dtype")
-    dtype = functools.reduce(jnp.promote_types, dtypes)
+    dtype = jnp.result_type(*arrays)
     return [array.astype(dtype) for array in arrays]
 
 
@@ -63,7 +64,10 @@ def result_dtype(operand: np.dtype, preferred: Any) -> np.dtype:
     """The dtype of sums of products of `operand`; refuses one that cannot hold them."""
     if operand == jnp.bool_:
         raise TypeError("x and w are bool, which have no sum: cast them to an integer or floating dtype first")
-    dtype = operand if preferred is None else jax.dtypes.canonicalize_dtype(preferred)
+    try:
+        dtype = operand if preferred is None else jax.dtypes.canonicalize_dtype(preferred)
+    except TypeError:
+        raise TypeError(f"preferred_element_type must be a dtype or None, got {preferred!r}") from None
     if jnp.issubdtype(dtype, jnp.integer) and dtype.itemsize < 4:
         raise TypeError(f"sums of {operand} products overflow {dtype}: pass preferred_element_type=jnp.int32")
     if jnp.promote_types(operand, dtype) != dtype:
@@ -78,12 +82,15 @@ def check_groups(groups: int, channels: int, outputs: int) -> None:
         raise ValueError(f"groups={groups} must divide the {channels} channels of x and the {outputs} outputs of w")
 
 
-def check_bias(bias: jax.Array | None, outputs: int, dtype: np.dtype) -> None:
+def check_bias(bias: jax.Array | None, outputs: int, dtype: np.dtype) -> jax.Array | None:
+    """The bias as an array of one number for each output, which a result of `dtype` can hold."""
     if bias is None:
-        return
-    if np.shape(bias) != (outputs,):
-        raise ValueError(f"bias of shape {np.shape(bias)} must be ({outputs},), one for each output channel of w")
+        return None
+    bias = as_array("bias", bias)
+    if bias.shape != (outputs,):
+        raise ValueError(f"bias of shape {bias.shape} must be ({outputs},), one for each output channel of w")
     check_bias_dtype(bias, dtype)
+    return bias
 
 
 def check_bias_dtype(bias: jax.Array, dtype: np.dtype) -> None:
@@ -106,9 +113,10 @@ def kernel_padding(size: Ints, kernel: Ints, strides: Ints, dilation: Ints, padd
         if n + min(lo, 0) + min(hi, 0) < 0:
             raise ValueError(f"padding ({lo}, {hi}) crops more than the {n} elements of spatial axis {axis}")
         if n > 0 and n + lo + hi < e:
+            due = f"pad by {e - n} or more" if e >= n else f"crop {n - e} or fewer"
             raise ValueError(
                 f"spatial axis {axis} has {n} elements, {n + lo + hi} with padding ({lo}, {hi}), fewer than the "
-                f"dilated kernel's {e}: the output would be empty; pad by {e - n} or more in all"
+                f"dilated kernel's {e}: the output would be empty; {due} in all"
             )
     return widths
 

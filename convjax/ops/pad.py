@@ -9,7 +9,7 @@ from jax import lax
 
 from convjax.dtypes import accumulator
 from convjax.layout import pad as pad_axes
-from convjax.ops.arguments import Padding, channels_first, padding_pairs, spatial_axes, with_batch
+from convjax.ops.arguments import Padding, as_array, channels_first, padding_pairs, spatial_axes, with_batch
 from convjax.problem import Pads
 
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
@@ -61,6 +61,7 @@ def pad(
     """
     if isinstance(widths, str):
         raise ValueError(f"widths must be numbers, got {widths!r}: names belong to a kernel, as in conv's padding")
+    x = as_array("x", x)
     ndim = spatial_axes(x, widths, layout)
     x, added = with_batch(x, ndim)
     first = 2 if channels_first(layout, ndim) else 1

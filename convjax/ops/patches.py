@@ -15,7 +15,16 @@ import jax.numpy as jnp
 from convjax import sizes
 from convjax.dtypes import accumulator
 from convjax.layout import pad, window_slice
-from convjax.ops.arguments import Padding, channels_first, per_axis, positive_per_axis, spatial_axes, with_batch
+from convjax.ops.arguments import (
+    Padding,
+    as_array,
+    channels_first,
+    listed,
+    per_axis,
+    positive_per_axis,
+    spatial_axes,
+    with_batch,
+)
 from convjax.ops.operands import kernel_padding
 from convjax.problem import Ints, Pads
 
@@ -62,6 +71,7 @@ def unfold(
         K. Chellapilla, S. Puri, P. Simard, High Performance Convolutional Neural Networks for Document
         Processing, 2006.
     """
+    x = as_array("x", x)
     ndim = _axes_of("kernel_size", kernel_size, x, layout)
     x, added = with_batch(x, ndim)
     size = x.shape[2:] if channels_first(layout, ndim) else x.shape[1:-1]
@@ -105,7 +115,8 @@ def fold(
         >>> fold(jnp.array([[0.0, 1.0, 2.0], [2.0, 3.0, 4.0]]), 5, 3, strides=2)[:, 0]
         Array([0., 1., 4., 3., 4.], dtype=float32)
     """
-    if isinstance(kernel_size, Sequence):
+    columns = as_array("columns", columns)
+    if isinstance(listed(kernel_size), Sequence):
         ndim = _axes_of("kernel_size", kernel_size, columns, layout)
     else:
         ndim = _axes_of("output_size", output_size, columns, layout)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from convjax.dtypes import accumulator
-from convjax.ops.arguments import Padding, require_averages, require_ordered, require_sums
+from convjax.ops.arguments import Padding, integer, require_averages, require_ordered, require_sums
 from convjax.ops.windows import read_windows
 from convjax.request import AlgorithmLike
 
@@ -78,7 +78,7 @@ def max_pool(
         >>> y[:, 0], i[:, 0]
         (Array([5., 2.], dtype=float32), Array([1, 2], dtype=int32))
     """
-    require_ordered(x)
+    x = require_ordered(x)
     pool = read_windows(x, window, strides, padding, dilation, ceil_mode, layout)
     y = pool.finish(pool.reduce("max", algorithm))
     return (y, pool.finish(pool.flat_positions(pool.argmax(algorithm)))) if return_indices else y
@@ -104,7 +104,7 @@ def min_pool(
         >>> min_pool(jnp.array([1.0, 5.0, 2.0, 2.0])[:, None], 2)[:, 0]
         Array([1., 2.], dtype=float32)
     """
-    require_ordered(x)
+    x = require_ordered(x)
     pool = read_windows(x, window, strides, padding, dilation, ceil_mode, layout)
     return pool.finish(pool.reduce("min", algorithm))
 
@@ -139,7 +139,7 @@ def sum_pool(
         >>> sum_pool(jnp.array([1.0, 5.0, 2.0, 2.0])[:, None], 2)[:, 0]
         Array([6., 4.], dtype=float32)
     """
-    require_sums(x)
+    x = require_sums(x)
     pool = read_windows(x, window, strides, padding, dilation, ceil_mode, layout)
     return pool.finish(pool.reduce("sum", algorithm))
 
@@ -181,8 +181,8 @@ def avg_pool(
         >>> avg_pool(jnp.arange(1.0, 6.0)[:, None], 2, ceil_mode=True)[:, 0]
         Array([1.5, 3.5, 5. ], dtype=float32)
     """
-    require_averages(x)
-    if divisor_override is not None and divisor_override < 1:
+    x = require_averages(x)
+    if divisor_override is not None and integer("divisor_override", divisor_override) < 1:
         raise ValueError(f"divisor_override must be at least 1, got {divisor_override}")
     pool = read_windows(x, window, strides, padding, dilation, ceil_mode, layout)
     # A sum may overflow where the mean does not.

@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 
-from convjax.ops.arguments import channels_first, with_batch
+from convjax.ops.arguments import as_array, channels_first, with_batch
 from convjax.ops.conv import PrecisionLike, conv
 from convjax.ops.operands import kernel_axes, of_one_dtype
 
@@ -32,6 +32,7 @@ def depthwise_conv(x: jax.Array, w: jax.Array, **options: Any) -> jax.Array:
     """
     if "groups" in options:
         raise ValueError("depthwise_conv has one group a channel: leave groups out")
+    w = as_array("w", w)
     _check_filters("w", w, x, options.get("layout"))
     *kernel, channels, multiplier = w.shape
     return conv(x, w.reshape(*kernel, 1, channels * multiplier), groups=channels, **options)
@@ -84,8 +85,8 @@ def separable_conv(
     """
     if "groups" in options:
         raise ValueError("separable_conv has one group a channel, then one in all: leave groups out")
-    _check_filters("w_depthwise", w_depthwise, x, layout)
     x, w_depthwise, w_pointwise = of_one_dtype(x=x, w_depthwise=w_depthwise, w_pointwise=w_pointwise)
+    _check_filters("w_depthwise", w_depthwise, x, layout)
     w = _pointwise_kernel(w_pointwise, w_depthwise)
     both = {"layout": layout, "precision": precision, "preferred_element_type": preferred_element_type}
     y = depthwise_conv(x, w_depthwise, **both, **options)

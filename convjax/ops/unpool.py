@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 
 from convjax import sizes
-from convjax.ops.arguments import Padding, padding_pairs, per_axis, positive_per_axis
+from convjax.ops.arguments import Padding, as_array, padding_pairs, per_axis, positive_per_axis
 from convjax.ops.windows import Planes, read_planes, require_elements, require_int32
 from convjax.problem import Ints, Pads, require_positive
 
@@ -57,6 +57,7 @@ def max_unpool(
     Source:
         Zeiler and Fergus, Visualizing and understanding convolutional networks, arXiv:1311.2901, section 2.1.
     """
+    y = as_array("y", y)
     planes = read_planes(y, window, layout, "y")
     check_indices(indices, y, "y")
     require_elements(y.shape, planes.size, "y")
@@ -86,6 +87,8 @@ def unpooled_size(windows: Ints, window: Ints, strides: Ints, padding: Pads, out
 
 
 def check_indices(indices: jax.Array, y: jax.Array, name: str) -> None:
+    if not hasattr(indices, "dtype"):
+        raise TypeError(f"indices must be an array, got {type(indices).__name__}")
     if indices.shape != y.shape:
         raise ValueError(f"indices of shape {indices.shape} must have the shape of {name}, {y.shape}")
     if indices.dtype not in (jnp.int32, jnp.int64):

@@ -11,7 +11,15 @@ import numpy as np
 from jax import lax
 
 from convjax import sizes, window_primitive
-from convjax.ops.arguments import Padding, channels_first, padding_pairs, positive_per_axis, spatial_axes, with_batch
+from convjax.ops.arguments import (
+    Padding,
+    as_array,
+    channels_first,
+    padding_pairs,
+    positive_per_axis,
+    spatial_axes,
+    with_batch,
+)
 from convjax.problem import Ints, Pads, WindowSpec
 from convjax.request import AlgorithmLike, request
 
@@ -60,7 +68,7 @@ class Planes:
 
 def read_planes(x: jax.Array, per_axis: object, layout: str | None, name: str = "x") -> Planes:
     """x, called `name` in errors; `per_axis` and `layout` say which axes are spatial, as `spatial_axes` reads them."""
-    x = jnp.asarray(x)
+    x = as_array(name, x)
     ndim = spatial_axes(x, per_axis, layout)
     if ndim < 1:
         raise ValueError(f"{name} of shape {x.shape} has no spatial axis: it must have one between batch and channels")

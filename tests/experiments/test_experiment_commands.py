@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from experiments.cli import main
+from experiments.config import load
+from experiments.folder import RunFolder
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
@@ -25,6 +27,10 @@ def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
         (["sweep", "--config", "CONFIG", "--workdir", "w", "--shard", "3/2"], "must read i/n"),
         (["sweep", "--config", "CONFIG", "--workdir", "w", "--set", "sweep.secs=1"], "unknown key 'secs' in [sweep]"),
         (["list"], "--config is missing"),
+        ([], "Missing command (see --help)"),
+        (["swep"], "No such command 'swep'"),
+        (["sweep"], "Missing option '--workdir' (see --help)"),
+        (["sweep", "--workdir", "w", "--config", "CONFIG", "--sets", "a.b=1"], "No such option: --sets"),
         (["report", "--workdir", "w"], "w is not a run folder"),
         (["fit", "--workdir", "w"], "w is not a run folder"),
         (["compare", "w", "v"], "w is not a run folder"),
@@ -68,6 +74,23 @@ def test_run_does_everything_and_then_nothing(
     assert call(monkeypatch, "run", "--workdir", folder) == 0
     assert "sweep: 0 cases in 0 groups to do" in capsys.readouterr().out
     assert (folder / "records" / "sweep.jsonl").read_bytes() == lines
+
+
+def test_what_is_refused_deletes_nothing(
+    config_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.prepare(load(config_path))
+    kept = folder.records_path / "sweep.jsonl"
+    kept.parent.mkdir()
+    kept.write_text("{}")
+    arguments = ["sweep", "--config", config_path, "--workdir", folder.path, "--set"]
+    unknown = [*arguments, "sweep.algorithms=['fast']", "--overwrite"]
+    assert call(monkeypatch, *unknown) == 2
+    assert "'fast' is no algorithm" in capsys.readouterr().err
+    assert call(monkeypatch, *arguments, "sweep.seconds=9", "--dry-run") == 2  # as without --dry-run
+    assert "holds a run of another config" in capsys.readouterr().err
+    assert kept.read_text() == "{}"
 
 
 def test_dry_run_and_list_write_nothing(
