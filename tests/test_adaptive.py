@@ -3,6 +3,7 @@
 import functools
 import inspect
 import itertools
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ from test_bad_input import ways
 from transforms import assert_close, differentiated, sharded
 
 import convjax
-from convjax.ops.adaptive import adaptive_avg_pool, adaptive_max_pool
+from convjax.ops.adaptive import Bins, adaptive_avg_pool, adaptive_max_pool
 from convjax.testing.bins import Operation, adaptive_regions, reference_bins, reference_bins_vjp
 
 LAYOUTS = {1: "NCW", 2: "NCHW", 3: "NCDHW"}
@@ -153,6 +154,21 @@ def test_sizes_are_kept_where_asked() -> None:
 def test_the_algorithm_asked_for_is_taken(pool: Any, algorithm: str) -> None:
     rows = convjax.explain(lambda x: pool(x, (3, 2), algorithm=algorithm), jnp.ones((1, 5, 4, 2))).rows
     assert {row.algorithm for row in rows} == {algorithm}
+
+
+@pytest.mark.parametrize("pool", [adaptive_avg_pool, adaptive_max_pool])
+def test_gradients_of_elements_in_more_than_two_bins_are_added_in_a_fixed_order(pool: Any) -> None:
+    gradient = jax.grad(lambda x: pool(x, (8, 16)).sum())
+    scatters = re.findall(r"scatter-add\[[^\]]*\]", str(jax.make_jaxpr(gradient)(jnp.ones((1, 5, 7, 2)))))
+    assert ["unique_indices=True" in scatter for scatter in scatters] == [True, True]
+
+
+def test_elements_are_in_two_bins_at_most_where_there_are_no_more_bins_than_elements() -> None:
+    for size in range(1, 25):
+        for count in range(1, size + 1):
+            bins = Bins(size, count)
+            held = [np.arange(start, start + n) for start, n in zip(bins.starts, bins.lengths, strict=True)]
+            assert np.bincount(np.concatenate(held)).max() <= 2
 
 
 def test_empty_batches_and_no_channels() -> None:
