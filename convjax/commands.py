@@ -11,9 +11,10 @@ from typing import NoReturn
 
 from convjax.algorithms import REGISTRY
 from convjax.algorithms.protocol import Algorithm
+from convjax.device import default_platform
 from convjax.device_kind import device_kind
 from convjax.doctor import examine
-from convjax.explain import default_platform, explain_problem
+from convjax.explain import explain_problem
 from convjax.inspect.shape import layer_shape
 from convjax.lowering import PLATFORMS
 from convjax.measure import SECONDS, is_known, measured

@@ -9,9 +9,8 @@ import jax
 from convjax import probes
 from convjax.algorithms import algorithms
 from convjax.algorithms.protocol import Algorithm
-from convjax.device import device_of
+from convjax.device import default_platform, device_of
 from convjax.device_kind import device_kind
-from convjax.explain import default_platform
 from convjax.problem import Problem
 from convjax.testing import check_algorithm, sample_conv_problems, sample_window_problems
 

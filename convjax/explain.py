@@ -4,12 +4,12 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import jax
 from jax.extend import core
 
 from convjax import window_primitive
 from convjax.algorithms.protocol import Reasons
 from convjax.choose import choose
+from convjax.device import default_platform
 from convjax.measure import with_learnt
 from convjax.primitive import conv_p, problem_of
 from convjax.problem import Problem
@@ -209,11 +209,6 @@ def _equations(jaxpr: core.Jaxpr) -> Iterator[Any]:
         yield eqn
         for inner in core.jaxprs_in_params(eqn.params):
             yield from _equations(inner)
-
-
-def default_platform() -> str:
-    backend = jax.default_backend()
-    return "cuda" if backend == "gpu" else backend
 
 
 def _time(seconds: float) -> str:

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from convjax.explain import default_platform, problems
+from convjax.device import default_platform
+from convjax.explain import problems
 from convjax.measure import SECONDS, is_known, measured, with_learnt
 from convjax.plans import Plan, Plans
 from convjax.problem import Problem
