@@ -12,6 +12,7 @@ from jax import lax
 
 from convjax import sizes
 from convjax.algorithms.edges import edges_apart
+from convjax.algorithms.fusion import apart
 from convjax.algorithms.protocol import Cost, Reasons, describe
 from convjax.algorithms.window.follow import put, scattered, take
 from convjax.algorithms.window.geometry import (
@@ -26,8 +27,8 @@ from convjax.algorithms.window.geometry import (
 from convjax.problem import WindowSpec
 
 _MOST_TAPS = 256
-# Taps up to which the edges are computed apart: they compile as long as the middle does.
-_FEW = 25
+# Taps up to which the edges are computed apart, by value and by tap: they compile as long as the middle does.
+_FEW, _FEW_COMPARED = 25, 12
 # Vector operations for each tap and window, as measured.
 _WORK = {"max": 2, "min": 2, "sum": 2, "argmax": 5, "argmin": 5, "take": 3, "put": 2}
 
@@ -37,7 +38,7 @@ class Shift:
     """Combine each tap's slice into the running result in one fused loop."""
 
     name: ClassVar[str] = "shift"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     exact: ClassVar[bool] = True
     varies_on: ClassVar[tuple[str, ...]] = ()
     __str__ = describe
@@ -96,8 +97,12 @@ def _reduce(problem: WindowSpec, x: jax.Array) -> jax.Array:
 
 def _arg(problem: WindowSpec, x: jax.Array) -> jax.Array:
     """A strict comparison keeps the first of equal taps, and keeps padding from winning at all."""
+    # Fused into many comparisons, padding costs more than a copy of x.
+    copied = any(map(any, problem.padding)) and not _edges_are_apart(problem)
+
     def winner_of(problem: WindowSpec, x: jax.Array) -> jax.Array:
-        first, taps = first_real_tap(problem), enumerate(tap_slices(problem, padded(problem, x)))
+        x = apart(functools.partial(padded, problem), x) if copied else padded(problem, x)
+        first, taps = first_real_tap(problem), enumerate(tap_slices(problem, x))
         value = jnp.full(problem.windows_shape, problem.identity, x.dtype) if first.any() else next(taps)[1]
         winner = jnp.broadcast_to(first, problem.windows_shape)
         for tap, candidate in taps:
@@ -124,8 +129,10 @@ def _in_parts(compute: Callable[[WindowSpec, jax.Array], jax.Array], problem: Wi
 
 
 def _edges_are_apart(problem: WindowSpec) -> bool:
-    simple = problem.operation in ("max", "min", "sum", "argmax", "argmin") and set(problem.base_dilation) == {1}
-    return simple and problem.taps <= _FEW and any(lo > 0 or hi > 0 for lo, hi in problem.padding)
+    if problem.operation in ("take", "put") or set(problem.base_dilation) != {1}:
+        return False
+    few = _FEW_COMPARED if problem.operation.startswith("arg") else _FEW
+    return problem.taps <= few and any(lo > 0 or hi > 0 for lo, hi in problem.padding)
 
 
 def _sum_of_dilated(problem: WindowSpec, x: jax.Array) -> jax.Array:
