@@ -5,6 +5,7 @@ A lowering asks `choose` and `explain` prints what it saw, so both see the same.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Iterable
 
 from convjax.algorithms import algorithms, named
@@ -110,6 +111,16 @@ def predictions(
     """Seconds by the cost model with the rates in force; none where the platform has no constants."""
     device = request.policy.device or device_of(platform)
     return {} if device is None else {a: device.seconds(a.cost(problem)) for a in allowed}
+
+
+def least_seconds(problem: Problem, request: Request, platform: str) -> float:
+    """Of the algorithms that may be taken, the shortest time measured or else predicted; infinite where none is."""
+    try:
+        allowed, _ = candidates(problem, request, platform)
+    except ValueError:  # none keeps the limits
+        return math.inf
+    times = measurements(allowed, problem, request, platform) or predictions(allowed, problem, request, platform)
+    return min(times.values(), default=math.inf)
 
 
 def measurements(

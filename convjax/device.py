@@ -55,6 +55,12 @@ def devices() -> dict[str, Device]:
     return {kind: Device(**rates) for kind, rates in tomllib.loads(text).items()}
 
 
+def default_platform() -> str:
+    """The platform of programs that do not say where they run."""
+    backend = jax.default_backend()
+    return "cuda" if backend == "gpu" else backend
+
+
 def device_of(platform: str) -> Device | None:
     """The constants of this machine's kind of device, else of its platform; None where neither was measured."""
     here = jax.devices()[0]

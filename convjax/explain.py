@@ -4,12 +4,12 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import jax
 from jax.extend import core
 
 from convjax import window_primitive
 from convjax.algorithms.protocol import Reasons
 from convjax.choose import choose
+from convjax.device import default_platform
 from convjax.lowering import PLATFORMS
 from convjax.measure import with_learnt
 from convjax.primitive import conv_p, problem_of
@@ -215,8 +215,7 @@ def _equations(jaxpr: core.Jaxpr) -> Iterator[Any]:
 
 def known_platform(platform: str | None) -> str:
     """`platform`, None being that of the default backend; refuses what is none."""
-    backend = jax.default_backend()
-    default = "cuda" if backend == "gpu" else backend
+    default = default_platform()
     if platform not in (None, default, *PLATFORMS):
         raise ValueError(f"platform must be one of {', '.join(PLATFORMS)}, got {platform!r}")
     return platform or default

@@ -263,7 +263,9 @@ class WindowSpec:
     - `argmax`, `argmin`: the winning tap of each window. A tap is numbered row-major in the window;
       NaN wins wherever it stands, and the first of equal elements wins;
     - `take`: each window's element at a given tap (the derivative of max along a tangent);
-    - `put`: its adjoint, adds each window's value to x at the given tap (the gradient of max).
+    - `put`: its adjoint, adds each window's value to x at the given tap (the gradient of max);
+    - `take_equal`, `put_equal`: the same at the first tap that stands on an element of x equal to the window's
+      maximum or minimum y, their operands (t, x, y) and (g, x, y). NaN equals NaN; where nothing is equal, no tap.
 
     `shape` and `dtype` are x's for all of them. Padding holds the identity of the reduction.
 
@@ -282,7 +284,7 @@ class WindowSpec:
     base_dilation: Ints
     window_dilation: Ints
 
-    OPERATIONS = ("max", "min", "sum", "argmax", "argmin", "take", "put")
+    OPERATIONS = ("max", "min", "sum", "argmax", "argmin", "take", "put", "take_equal", "put_equal")
 
     @property
     def ndim(self) -> int:
@@ -291,6 +293,16 @@ class WindowSpec:
     @property
     def taps(self) -> int:
         return math.prod(self.window)
+
+    @property
+    def compares(self) -> bool:
+        """Whether taps are found by comparing x with the windows' values."""
+        return self.operation in ("take_equal", "put_equal")
+
+    @property
+    def puts(self) -> bool:
+        """Whether the result is x's shape, from one value of each window."""
+        return self.operation in ("put", "put_equal")
 
     @cached_property
     def windows_shape(self) -> Ints:
@@ -310,7 +322,7 @@ class WindowSpec:
 
     @property
     def output_shape(self) -> Ints:
-        return self.shape if self.operation == "put" else self.windows_shape
+        return self.shape if self.puts else self.windows_shape
 
     @property
     def macs(self) -> int:
@@ -323,8 +335,9 @@ class WindowSpec:
 
     @property
     def bytes(self) -> int:
-        """Bytes of x and of the windows' values, and of the taps where the operation has them."""
+        """Bytes of x and of the windows' values, as operands and as the result, and of the taps where there are any."""
         values = (math.prod(self.shape) + math.prod(self.windows_shape)) * itemsize(self.dtype)
+        values *= 2 if self.compares else 1
         return values + (
             4 * math.prod(self.windows_shape) if self.operation in ("argmax", "argmin", "take", "put") else 0
         )
@@ -337,7 +350,7 @@ class WindowSpec:
     def identity(self) -> Any:
         """What padding holds, as a NumPy scalar of `dtype`."""
         dtype = dtype_of(self.dtype)
-        if self.operation in ("sum", "take", "put"):
+        if self.operation == "sum" or self.operation.startswith(("take", "put")):
             return dtype.type(0)
         least, greatest = extremes(dtype)
         return greatest if self.operation in ("min", "argmin") else least
@@ -381,7 +394,7 @@ class WindowSpec:
                 raise ValueError(f"{name} has {len(value)} entries for {len(self.shape)} axes: give one per axis")
             if name != "padding":
                 require_positive(name, value)
-        if self.operation in ("argmax", "argmin", "take", "put") and any(d > 1 for d in self.base_dilation):
+        if self.operation not in ("max", "min", "sum") and any(d > 1 for d in self.base_dilation):
             raise ValueError(
                 f"{self.operation} is not defined with base_dilation {self.base_dilation}: use 1 on every axis"
             )

@@ -3,7 +3,8 @@
 max and min differentiate through the winner's tap: `take` carries a tangent to the windows, `put` carries a
 cotangent back, and each is the other's transpose. Both are linear in their value and use the same taps, so
 derivatives of any order and mode exist, the first tie wins everywhere, and the index that pooling returns is
-where its gradient goes. `sum` is linear, and its transpose is a sum over the dilated cotangent.
+where its gradient goes. Beside the value they are given the taps, or x and its maxima, in which the taps are found by
+comparison: the cheaper way is chosen. `sum` is linear, and its transpose is a sum over the dilated cotangent.
 """
 
 import dataclasses
@@ -19,6 +20,10 @@ from jax.extend.core.primitives import reduce_window_max_p, reduce_window_sum_p
 from jax.interpreters import ad, batching, mlir
 
 from convjax import sizes
+from convjax.algorithms.window.geometry import few_tiles
+from convjax.algorithms.window.mask import Mask
+from convjax.choose import INCUMBENT, least_seconds
+from convjax.device import default_platform
 from convjax.dtypes import accumulator
 from convjax.lowering import PLATFORMS, Bound, Filled, bind_eagerly, lower
 from convjax.measure import decide
@@ -32,9 +37,6 @@ arg_p = Primitive("convjax_window_arg")
 take_p = Primitive("convjax_window_take")
 put_p = Primitive("convjax_window_put")
 PRIMITIVES = (extremum_p, sum_p, arg_p, take_p, put_p)
-
-# Elements of a tile whose winner is found anew for each of them sooner than read from memory.
-_FEW = 4
 
 
 def reduce(x: jax.Array, problem: WindowSpec, request: Request) -> jax.Array:
@@ -76,11 +78,11 @@ def _arg_type(x: Any, *, problem: WindowSpec, request: Request) -> Any:
     return _lax_type(x, problem).update(dtype=jnp.dtype(jnp.int32), weak_type=False)
 
 
-def _take_type(t: Any, taps: Any, *, problem: WindowSpec, request: Request) -> Any:
+def _take_type(t: Any, *where: Any, problem: WindowSpec, request: Request) -> Any:
     return _lax_type(t, problem)
 
 
-def _put_type(g: Any, taps: Any, *, problem: WindowSpec, request: Request) -> Any:
+def _put_type(g: Any, *where: Any, problem: WindowSpec, request: Request) -> Any:
     return g.update(shape=problem.shape, weak_type=False)
 
 
@@ -89,40 +91,56 @@ def _put_type(g: Any, taps: Any, *, problem: WindowSpec, request: Request) -> An
 
 def tangent(t: jax.Array, x: jax.Array, *, problem: WindowSpec, request: Request) -> jax.Array:
     """What the tangent t of x makes of every window's maximum or minimum."""
-    derived = request.transposed(0)
-    return _followed(take_p, "take", t, _winners(x, problem, derived), derived)
+    return _followed(take_p, "take", t, _winners(x, problem, request), request.transposed(0))
 
 
 def gradient(g: jax.Array, x: jax.Array, *, problem: WindowSpec, request: Request) -> jax.Array:
     """What the cotangent g of every window's maximum or minimum makes of x."""
-    derived = request.transposed(0)
-    return _followed(put_p, "put", g, _winners(x, problem, derived)[::-1], derived)
+    return _followed(put_p, "put", g, _winners(x, problem, request)[::-1], request.transposed(0))
 
 
-def _winners(x: jax.Array, problem: WindowSpec, request: Request) -> list[tuple[WindowSpec, jax.Array]]:
-    """The stages of the problem, each with the winning taps of its windows."""
-    x = lax.stop_gradient(x)
-    found: list[tuple[WindowSpec, jax.Array]] = []
+# The stages of a problem, each with where its windows' winners stand: (taps,), or (x, y) to be compared.
+Winners = list[tuple[WindowSpec, tuple[jax.Array, ...]]]
+
+
+def _winners(x: jax.Array, problem: WindowSpec, request: Request) -> Winners:
+    x, derived = lax.stop_gradient(x), request.transposed(0)
+    if _compares(problem, derived):
+        return [(problem, (x, reduce(x, problem, request)))]
+    found: Winners = []
     for stage in stages(problem):
-        x = reduce(x, found[-1][0], request) if found else x
-        found.append((stage, arg(x, stage, request)))
+        x = reduce(x, found[-1][0], derived) if found else x
+        found.append((stage, (arg(x, stage, derived),)))
     return found
 
 
-def _followed(
-    primitive: Primitive,
-    operation: str,
-    value: jax.Array,
-    found: Sequence[tuple[WindowSpec, jax.Array]],
-    request: Request,
-) -> jax.Array:
+def _compares(problem: WindowSpec, request: Request) -> bool:
+    """Whether winners are found by comparison: as is asked for, or where that is predicted to be clearly faster.
+
+    What is kept for the backward pass follows from it, so it is decided here, for the default platform, and not when
+    lowering.
+    """
+    wished = {wish if isinstance(wish, str) else wish.name for wish in request.wish or ()}
+    if wished:
+        applies = wished == {"mask"} or not Mask().unsupported(_as(problem, "put_equal"), default_platform())
+        return "mask" in wished and applies
+
+    def seconds(problem: WindowSpec, *operations: str) -> float:
+        return sum(least_seconds(_as(problem, operation), request, default_platform()) for operation in operations)
+
+    saved = sum(seconds(stage, f"arg{problem.operation}", "put") for stage in stages(problem))
+    return seconds(problem, "put_equal") < INCUMBENT * saved
+
+
+def _followed(primitive: Primitive, operation: str, value: jax.Array, found: Winners, request: Request) -> jax.Array:
     """`value` taken or put through all stages, added up in one accumulator."""
     dtype = value.dtype
     wide = accumulator(dtype) if len(found) > 1 else dtype
     value = value if wide == dtype else value.astype(wide)
-    for stage, taps in found:
-        problem = dataclasses.replace(stage, operation=operation, dtype=wide.name)
-        value = primitive.bind(value, taps, problem=problem, request=request)
+    for stage, where in found:
+        name = operation if len(where) == 1 else f"{operation}_equal"
+        problem = dataclasses.replace(stage, operation=name, dtype=wide.name)
+        value = primitive.bind(value, *where, problem=problem, request=request)
     return value if wide == dtype else value.astype(dtype)
 
 
@@ -151,24 +169,30 @@ def _sum_transpose(cotangent: Any, x: Any, *, problem: WindowSpec, request: Requ
     return [reduce(cotangent, adjoint, request.transposed(0))]
 
 
-def _linear_jvp(primitive: Primitive, t: jax.Array, _: jax.Array, taps: jax.Array, **params: Any) -> jax.Array:
-    return primitive.bind(t, taps, **params)
+def _linear_jvp(primitive: Primitive, operands: Sequence[Any], tangents: Sequence[Any], **params: Any) -> Any:
+    """`take` and `put` are linear in their value; where winners stand does not vary."""
+    _, *where = operands
+    t = ad.instantiate_zeros(tangents[0])
+    return primitive.bind(*operands, **params), primitive.bind(t, *where, **params)
 
 
-def _adjoint(primitive: Primitive, operation: str, cotangent: Any, value: Any, taps: jax.Array, **params: Any) -> Any:
-    """The transpose of `take` is `put` with the same taps, and the other way round."""
+_TRANSPOSED = {"take": "put", "put": "take", "take_equal": "put_equal", "put_equal": "take_equal"}
+
+
+def _adjoint(primitive: Primitive, cotangent: Any, value: Any, *where: jax.Array, **params: Any) -> Any:
+    """The transpose of `take` is `put` at the same taps, and the other way round."""
+    none = [None] * len(where)
     if type(cotangent) is ad.Zero:
-        return [ad.Zero(value.aval), None]
-    problem = _as(params["problem"], operation)
-    return [primitive.bind(cotangent, taps, problem=problem, request=params["request"]), None]
+        return [ad.Zero(value.aval), *none]
+    problem = _as(params["problem"], _TRANSPOSED[params["problem"].operation])
+    return [primitive.bind(cotangent, *where, problem=problem, request=params["request"]), *none]
 
 
 ad.defjvp(extremum_p, tangent)
 ad.deflinear2(sum_p, _sum_transpose)
-ad.defjvp(take_p, functools.partial(_linear_jvp, take_p), None)
-ad.defjvp(put_p, functools.partial(_linear_jvp, put_p), None)
-ad.primitive_transposes[take_p] = functools.partial(_adjoint, put_p, "put")
-ad.primitive_transposes[put_p] = functools.partial(_adjoint, take_p, "take")
+for _primitive, _transpose in ((take_p, put_p), (put_p, take_p)):
+    ad.primitive_jvps[_primitive] = functools.partial(_linear_jvp, _primitive)
+    ad.primitive_transposes[_primitive] = functools.partial(_adjoint, _transpose)
 
 
 # Batching: one more axis, of which every window takes one element.
@@ -206,11 +230,8 @@ def _lower(platform: str, ctx: Any, *operands: Any, problem: WindowSpec, request
     if problem.empty:
         (out,) = ctx.avals_out
         return lower(ctx, Filled(out.shape, out.dtype.name, 0 if finds_taps else problem.identity), *operands)
-    # Fused into `put`, taps are found anew each time they are read: for every window that an element may lie in, and
-    # for every element of a tile. In tiles of few elements that costs less than an array of taps in memory.
-    tiles = problem.strides == problem.window and problem.taps <= _FEW
     bound = Bound(decide(problem, request, platform).algorithm, problem)
-    return lower(ctx, bound, *operands, in_memory=finds_taps and not tiles)
+    return lower(ctx, bound, *operands, in_memory=finds_taps and not few_tiles(problem))
 
 
 for _primitive, _type in zip(PRIMITIVES, (_reduce_type, _reduce_type, _arg_type, _take_type, _put_type), strict=True):

@@ -211,8 +211,6 @@ ACCEPTED: dict[str, Call] = {
         ("plane", 2, PLANE, (6, 5)),
         ("None", 2, PLANE, (None, 1)),
         ("more than elements", 2, PLANE, 60),
-        ("no bins", 2, PLANE, 0),
-        ("no bins on an axis", 3, SPACE, (2, 0, None)),
         ("empty batch", 2, array(0, 3, 6, 5), 2),
         ("float16", 2, ints(PLANE, "float16"), 2),
         ("bfloat16", 2, ints(PLANE, "bfloat16"), 2),
@@ -268,6 +266,8 @@ UNLIKE: dict[str, tuple[Call, str]] = {
     "unpool, no size": (unpool(array(2, 3, 1, 1), ints(array(2, 3, 1, 1)), padding=1), "would be .0, 0. by default"),
     "fractional, no taps": (fractional(kernel_size=0), "kernel_size must be at least 1"),
     "avg, no channels": (("adaptive_avg_pool2d", (array(2, 0, 6, 5), 2), {}), "only N may be 0"),
+    "avg, no bins": (("adaptive_avg_pool2d", (PLANE, 0), {}), "output_size must be at least 1"),
+    "max, no bins": (("adaptive_max_pool2d", (PLANE, (2, 0)), {}), "output_size must be at least 1"),
 }
 
 

@@ -14,14 +14,20 @@ from transforms import applicable, assert_close, differentiated, in_turn, remate
 
 import convjax
 from convjax.algorithms.protocol import Algorithm
+from convjax.device import Device
 from convjax.problem import WindowSpec
 from convjax.testing import check_algorithm, reference_max_vjp, sample_window_problems
 
 OPERATIONS = WindowSpec.OPERATIONS
-PROBLEMS = list(dict.fromkeys(sample_window_problems(seed=0, count=208)))
+PROBLEMS = list(dict.fromkeys(sample_window_problems(seed=0, count=468)))
+ORDERED = [operation for operation in OPERATIONS if operation not in ("sum", "take", "put")]
 OTHER_DTYPES = [
-    *sample_window_problems(seed=1, count=26, dtypes=("bfloat16", "float16", "float64")),
-    *sample_window_problems(2, 16, dtypes=("int32", "int8", "uint8"), operations=("max", "min", "argmax", "argmin")),
+    problem
+    for seed, (dtype, operations) in enumerate(
+        [(dtype, OPERATIONS) for dtype in ("bfloat16", "float16", "float64")]
+        + [(dtype, ORDERED) for dtype in ("int32", "int8", "uint8")]
+    )
+    for problem in sample_window_problems(seed, len(operations), (dtype,), operations=operations)
 ]
 # Past the sizes at which XLA has computed wrongly: windows over (64, 128), more than 16,000 of them.
 LARGE = [
@@ -75,8 +81,12 @@ def test_sizes_past_known_thresholds(pair: Pair) -> None:
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_every_algorithm_meets_many_problems(operation: str) -> None:
     met = collections.Counter(a.name for a, p in VALUES if p.operation == operation)
-    refusing = {"separable", "doubling"} if operation in ("take", "put") else set()
-    assert all(met[a.name] >= 3 for a in convjax.algorithms(operation) if a.name not in refusing), met
+    names = {a.name for a in convjax.algorithms(operation)} - {"mask"}
+    if operation in ("take", "put"):
+        names -= {"separable", "doubling"}
+    if operation in ("take_equal", "put_equal"):
+        names = {"mask"}
+    assert {name for name, count in met.items() if count >= 3} == names, met
 
 
 # Poolings: (function, shape, window, options). Sizes are uneven and windows overlap, tile, dilate or overhang.
@@ -195,8 +205,53 @@ def test_poolings_transform_as_stock_ones_do(name: str, algorithm: str, transfor
     assert_close(got, want, 4 * (stated_error(explanation) + np.finfo(np.float32).eps))
 
 
-@pytest.mark.parametrize(("name", "algorithm"), [c for c in CASES if not c[0].startswith(("sum", "avg"))])
-def test_ties_go_to_the_first_in_value_gradient_and_tangent(name: str, algorithm: str) -> None:
+MASK = {"dgrad": "mask"}
+MASKED = [(name, MASK) for name in POOLINGS if not name.startswith(("sum", "avg"))]
+
+
+@pytest.mark.parametrize("name", ["max dilated", "min overlapping"])
+def test_gradients_by_comparison_transform_as_those_by_index_do(name: str) -> None:
+    operands = operands_of(name)
+
+    def transformed(pool: Any) -> Any:
+        transforms = (differentiated, rematerialized, sharded) if name in ALL_WAYS else (differentiated,)
+        return functools.reduce(dict.__or__, (transform(pool, *operands) for transform in transforms))
+
+    masked, indexed = (functools.partial(transformed, pooling(name, a)) for a in (MASK, {"dgrad": "shift"}))
+    rows = convjax.explain(masked, platform="cpu").rows
+    assert {(row.problem.operation, row.algorithm) for row in rows if row.role == "dgrad"} == {
+        ("take_equal", "mask"),
+        ("put_equal", "mask"),
+    }
+    got, want = jax.jit(lambda: (masked(), indexed()))()
+    assert_close(got, want, 1e-6)
+
+
+def test_where_comparison_does_not_apply_another_is_taken_or_it_is_refused() -> None:
+    def operations(algorithm: Any) -> set[str]:
+        def loss(x: jax.Array) -> jax.Array:
+            return convjax.max_pool(x, 65, strides=1, algorithm={"dgrad": algorithm}).sum()
+
+        return {row.problem.operation for row in convjax.explain(jax.grad(loss), jnp.ones((1, 70, 1))).rows}
+
+    assert operations(["mask", "shift"]) == {"max", "argmax", "put"}
+    with pytest.raises(ValueError, match="65 taps: above 64 slices"):
+        operations("mask")
+
+
+def test_the_cheaper_gradient_is_taken() -> None:
+    def operations(**rates: float) -> set[str]:
+        device = Device(**(dict.fromkeys(("gemm", "vector", "library", "scalar", "memory"), 1e30) | rates), call=0.0)
+        with convjax.using(device=device):
+            rows = convjax.explain(jax.grad(lambda x: convjax.max_pool(x, 2).sum()), jnp.ones((1, 8, 4))).rows
+        return {row.problem.operation for row in rows if row.role == "dgrad"}
+
+    assert operations(memory=1e9) == {"put_equal"}  # no taps in memory
+    assert operations(vector=1e9) == {"argmax", "put"}
+
+
+@pytest.mark.parametrize(("name", "algorithm"), [c for c in CASES if not c[0].startswith(("sum", "avg"))] + MASKED)
+def test_ties_go_to_the_first_in_value_gradient_and_tangent(name: str, algorithm: Any) -> None:
     problem, pool = problem_of(name), pooling(name, algorithm)
     rng = np.random.default_rng(0)
     x = rng.choice([-np.inf, 0.0, 1.0, np.nan], problem.shape, p=[0.2, 0.4, 0.35, 0.05]).astype(np.float32)
@@ -214,8 +269,8 @@ def test_ties_go_to_the_first_in_value_gradient_and_tangent(name: str, algorithm
     assert float(jnp.vdot(tangent, c)) == float(np.vdot(t, want))
 
 
-@pytest.mark.parametrize(("name", "algorithm"), [c for c in CASES if c[0].startswith("max")])
-def test_the_gradient_goes_to_the_index_returned(name: str, algorithm: str) -> None:
+@pytest.mark.parametrize(("name", "algorithm"), [c for c in CASES + MASKED if c[0].startswith("max")])
+def test_the_gradient_goes_to_the_index_returned(name: str, algorithm: Any) -> None:
     problem = problem_of(name)
     rng = np.random.default_rng(1)
     x = rng.choice([-np.inf, 0.0, 1.0, np.nan], problem.shape, p=[0.3, 0.4, 0.25, 0.05]).astype(np.float32)

@@ -41,6 +41,11 @@ def test_values_indices_and_gradients_equal_the_definition(case: Any) -> None:
     samples = samples_of(size)
 
     @jax.jit
+    def in_fixed_order(x: jax.Array, u: jax.Array, g: jax.Array) -> jax.Array:
+        with convjax.using(deterministic=True):
+            return jax.vjp(lambda x: pool(x, samples=u), x)[1](g)[0]
+
+    @jax.jit
     def ours(x: jax.Array, u: jax.Array, g: jax.Array) -> Any:
         y, pullback, indices = jax.vjp(lambda x: pool(x, samples=u, return_indices=True), x, has_aux=True)
         if len(size) == 2:
@@ -56,7 +61,9 @@ def test_values_indices_and_gradients_equal_the_definition(case: Any) -> None:
         for a, b, want in zip(got, unbatched, reference_bins("max", x, output, regions()), strict=True):
             np.testing.assert_array_equal(a, want.astype(a.dtype))
             np.testing.assert_array_equal(b, a[0])
-        np.testing.assert_array_equal(gradient, reference_bins_vjp("max", x, g, regions()))
+        want = reference_bins_vjp("max", x, g, regions())
+        np.testing.assert_array_equal(gradient, want)
+        np.testing.assert_array_equal(in_fixed_order(x, in_pytorchs_order(samples), g), want)
 
 
 @pytest.mark.usefixtures("x64")
@@ -76,6 +83,23 @@ def test_derivatives_equal_those_of_a_matrix() -> None:
     functions = ours, lambda x: (matrix @ x.reshape(-1)).reshape(y.shape)
     got, want = jax.jit(lambda *operands: [both(f, *operands) for f in functions])(c, jnp.asarray(pair))
     assert_close(got, want, 1e-12)
+
+
+def test_gradients_of_one_tap_meet_only_where_windows_start_at_one_place() -> None:
+    x, samples = jnp.zeros((1, 40, 1)), jnp.full((1, 1, 1), 1 - 2**-24)  # rounds to 1 once a number is added
+    pool = functools.partial(fractional_max_pool, window=3, output_size=38, samples=samples)
+
+    @jax.jit
+    def run(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        with convjax.using(deterministic=True):
+            _, pullback, indices = jax.vjp(lambda x: pool(x, return_indices=True), x, has_aux=True)
+        return indices, pullback(jnp.ones((1, 38, 1)))[0]
+
+    indices, gradient = run(x)
+    starts, windows = np.unique(indices, return_counts=True)
+    # All taps tie, so each window's winner is where it starts.
+    assert (starts.size, windows.max()) == (37, 2)
+    np.testing.assert_array_equal(gradient.reshape(-1)[starts], windows)
 
 
 def test_vmap_over_samples_and_keys_equals_a_loop() -> None:

@@ -99,8 +99,8 @@ REFUSED: dict[str, tuple[Call, type[Exception], str]] = {
     f"{name}, {what}": ((f"adaptive_{name}_pool{n}d", (x, size), {}), error, message)
     for name in ("avg", "max")
     for what, n, x, size, error, message in (
-        ("negative", 2, PLANE, -1, ValueError, r"output_size must be at least 0 .*\(-1, -1\)"),
-        ("one negative", 2, PLANE, (2, -1), ValueError, r"output_size must be at least 0 .*\(2, -1\)"),
+        ("negative", 2, PLANE, -1, ValueError, r"output_size must be at least 1 .*\(-1, -1\)"),
+        ("one negative", 2, PLANE, (2, -1), ValueError, r"output_size must be at least 1 .*\(2, -1\)"),
         ("for three", 2, PLANE, (2, 2, 2), ValueError, "output_size has 3 entries for 2"),
         ("for none", 2, PLANE, (), ValueError, "output_size has 0 entries for 2"),
         ("a fraction", 2, PLANE, 2.5, TypeError, "output_size must hold integers"),

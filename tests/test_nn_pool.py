@@ -137,7 +137,7 @@ REFUSALS: dict[str, tuple[Callable[[], Any], str]] = {
     "window": (lambda: AvgPool((3, 0))(jnp.ones(PLANE)), r"window must be at least 1.*\(3, 0\)"),
     "rank": (lambda: MaxPool((2, 2))(jnp.ones((5, 3))), r"x of shape \(5, 3\) must have 4 axes for 2 spatial axes"),
     "layout": (lambda: LpPool((2, 2), layout="NCW")(jnp.ones(PLANE)), "layout must be .*got 'NCW'"),
-    "output size": (lambda: AdaptiveMaxPool((2, -1))(jnp.ones(PLANE)), r"output_size must be at least 0.*\(2, -1\)"),
+    "output size": (lambda: AdaptiveMaxPool((2, 0))(jnp.ones(PLANE)), r"output_size must be at least 1.*\(2, 0\)"),
 }
 
 

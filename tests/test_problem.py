@@ -114,7 +114,7 @@ def test_window_shapes_equal_lax(problem: WindowSpec) -> None:
     parameters = (problem.window, problem.strides, problem.padding, problem.base_dilation, problem.window_dilation)
     stock = jax.eval_shape(lambda x: lax.reduce_window(x, 0.0, lax.add, *parameters), x)
     assert problem.windows_shape == stock.shape
-    assert problem.output_shape == (problem.shape if problem.operation == "put" else stock.shape)
+    assert problem.output_shape == (problem.shape if problem.puts else stock.shape)
 
 
 # One axis: size, kernel, stride, dilation.

@@ -86,6 +86,12 @@ def test_derivatives_equal_those_of_a_matrix() -> None:
     assert_close(got, want, 1e-6)
 
 
+def test_gradients_are_added_up_nowhere() -> None:
+    y, indices = operands_of((3, 2), (6, 4))
+    gradient = jax.grad(lambda y: jnp.square(max_unpool(y, jnp.asarray(indices), 2)).sum())
+    assert "scatter-add" not in str(jax.make_jaxpr(gradient)(y))
+
+
 def test_vmap_over_indices_and_over_both() -> None:
     y, indices = operands_of((3, 2), (6, 4))
     y, indices = jnp.asarray(np.nan_to_num(y, posinf=1, neginf=2)), jnp.asarray(indices)

@@ -21,6 +21,7 @@ from convjax.algorithms.conv.winograd_taps import WinogradTaps
 from convjax.algorithms.protocol import Algorithm, describe
 from convjax.algorithms.window.doubling import Doubling as DoublingWindow
 from convjax.algorithms.window.lax_window import Lax as LaxWindow
+from convjax.algorithms.window.mask import Mask as MaskWindow
 from convjax.algorithms.window.reshape import Reshape as ReshapeWindow
 from convjax.algorithms.window.separable import Separable as SeparableWindow
 from convjax.algorithms.window.shift import Shift as ShiftWindow
@@ -61,6 +62,7 @@ _WINDOW: tuple[Algorithm, ...] = (
     ReshapeWindow(),
     SeparableWindow(),
     DoublingWindow(),
+    MaskWindow(),
 )
 
 # A platform without measured constants takes the first that applies, and on some lax adds in another order each run.
@@ -79,11 +81,11 @@ def algorithms(op: str | None = None) -> tuple[Algorithm, ...]:
     """The registered algorithms of `op`, or of all operations without repeats.
 
     Args:
-        op: "conv", or a window operation: "max", "min", "sum", "argmax", "argmin", "take", "put".
+        op: "conv", or a window operation, of `WindowSpec.OPERATIONS`.
 
     Example:
         >>> [str(a) for a in algorithms("max")]
-        ['lax', 'shift', 'reshape', 'separable', 'doubling']
+        ['lax', 'shift', 'reshape', 'separable', 'doubling', 'mask']
     """
     if op is None:
         return tuple(dict.fromkeys(a for registered in (_CONV, _WINDOW) for a in registered))

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 import jax
 
-from convjax.functional.arguments import LAYOUTS, Pooled, check_pooled, non_negative, per_axis, require_no_bools
+from convjax.functional.arguments import LAYOUTS, Pooled, check_pooled, per_axis, require_no_bools
 from convjax.ops.adaptive import OutputSize, adaptive_avg_pool, adaptive_max_pool
+from convjax.problem import require_positive
 from convjax.request import AlgorithmLike
 
 
@@ -32,14 +33,14 @@ def adaptive_avg_pool2d(input: jax.Array, output_size: OutputSize, *, algorithm:
 
     Args:
         input: (N, C, H, W), or (C, H, W) without a batch; floating point.
-        output_size: bins an axis, at least 0: an int, or one an axis, None for the axis' own size.
+        output_size: bins an axis, at least 1: an int, or one an axis, None for the axis' own size.
         algorithm: see `convjax.adaptive_avg_pool`.
 
     Returns:
         (N, C, *output_size) of input's dtype; half precisions are summed and divided in float32.
 
     Raises:
-        ValueError: axes or sizes that do not fit; an empty axis other than N.
+        ValueError: axes or sizes that do not fit; an empty axis other than N; an output size of 0, which PyTorch takes.
         TypeError: an input that is not floating point.
 
     Example:
@@ -156,4 +157,4 @@ def _check_output_size(output_size: OutputSize, ndim: int) -> None:
     given = output_size
     if ndim > 1 and isinstance(output_size, Sequence):
         given = [1 if count is None else count for count in output_size]
-    non_negative("output_size", per_axis("output_size", given, ndim))  # type: ignore[arg-type]
+    require_positive("output_size", per_axis("output_size", given, ndim))  # type: ignore[arg-type]

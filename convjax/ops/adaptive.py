@@ -2,15 +2,16 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Literal, TypedDict, Unpack, overload
+from typing import Any, Literal, TypedDict, Unpack, overload
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from convjax.dtypes import accumulator
+from convjax.dtypes import accumulator, extremes
 from convjax.ops.arguments import listed, per_axis, require_averages, require_ordered
 from convjax.ops.windows import Planes, Windows, read_planes, require_elements
+from convjax.problem import require_positive
 from convjax.request import AlgorithmLike, request
 
 OutputSize = int | Sequence[int | None]
@@ -23,12 +24,13 @@ def adaptive_avg_pool(
 
     y[n, i, c] = mean of x[n, j, c] over floor(i size / output) <= j < ceil((i + 1) size / output)
 
-    Neighbouring bins may share elements; where there are more bins than elements, all do.
+    Neighbouring bins may share elements; where there are more bins than elements, all do. Gradients have the same bits
+    on every run, on every device.
 
     Args:
         x: (N, *size, C), or (*size, C) without a batch; channels first under `layout`. Floating point or complex.
-        output_size: bins per spatial axis, at least 0, None for as many as elements; an int means as many axes as x
-            has between batch and channels.
+        output_size: bins per spatial axis, None for as many as elements; an int means as many axes as x has between
+            batch and channels.
         layout: None for channels last, or "NCW", "NCHW", "NCDHW".
         algorithm: of the sums, see `conv_general_dilated`.
 
@@ -36,7 +38,7 @@ def adaptive_avg_pool(
         (N, *output, C) of x's dtype; half precisions are summed and divided in float32.
 
     Raises:
-        ValueError: an output size below 0, an empty spatial axis, or axes that do not fit.
+        ValueError: an output size below 1, an empty spatial axis, or axes that do not fit.
         TypeError: x is an integer array, whose mean is not one.
 
     Example:
@@ -58,8 +60,7 @@ def adaptive_avg_pool(
             window[place] = axis_bins.longest
             continue
         # An axis at a time: copies of shared elements along one axis are summed before those along the next are made.
-        real = planes.along(axis_bins.real, place)
-        copies = jnp.where(real, axis_bins.side_by_side(sums, planes.axes[place]), jnp.zeros((), sums.dtype))
+        copies = axis_bins.side_by_side(sums, planes.axes[place], fill=0)
         one = tuple(axis_bins.longest if other == place else 1 for other in range(planes.ndim))
         sums = Windows.tiling(copies, planes.first, one).reduce("sum", algorithm)
     if max(window) > 1:
@@ -97,7 +98,7 @@ def adaptive_max_pool(
     y[n, i, c] = max of x[n, j, c] over floor(i size / output) <= j < ceil((i + 1) size / output)
 
     NaN wins wherever it stands. The first of equal elements, row-major in the bin, is the one whose index is returned
-    and that the gradient goes to.
+    and that the gradient goes to. Gradients have the same bits on every run, on every device.
 
     Args:
         x: (N, *size, C), or (*size, C) without a batch; channels first under `layout`. Any real dtype.
@@ -123,9 +124,9 @@ def adaptive_max_pool(
     """
     x = require_ordered(x)
     planes, bins = _read(x, output_size, layout)
-    copies = planes.x
+    copies, (least, _) = planes.x, extremes(np.dtype(planes.x.dtype))
     for axis, axis_bins in zip(planes.axes, bins, strict=True):
-        copies = copies if axis_bins.alike else axis_bins.side_by_side(copies, axis)
+        copies = copies if axis_bins.alike else axis_bins.side_by_side(copies, axis, fill=least)
     tiles = Windows.tiling(copies, planes.first, tuple(axis_bins.longest for axis_bins in bins))
     y = planes.finish(tiles.reduce("max", algorithm))
     if not return_indices:
@@ -145,7 +146,7 @@ class Bins:
     @property
     def alike(self) -> bool:
         """Whether the bins tile the axis."""
-        return self.count > 0 and self.size % self.count == 0
+        return self.size % self.count == 0
 
     @property
     def starts(self) -> np.ndarray:
@@ -158,18 +159,31 @@ class Bins:
 
     @property
     def longest(self) -> int:
-        return int(self.lengths.max(initial=1))
+        return int(self.lengths.max())
 
-    @property
-    def real(self) -> np.ndarray:
-        """Which of the elements `side_by_side` are in the bins, and no repetition."""
-        return (np.arange(self.longest) < self.lengths[:, None]).reshape(-1)
+    def side_by_side(self, x: jax.Array, axis: int, fill: Any) -> jax.Array:
+        """Along `axis` the bins one after another, each as long as the longest: shorter ones are filled up.
 
-    def side_by_side(self, x: jax.Array, axis: int) -> jax.Array:
-        """Along `axis` the bins one after another, each as long as the longest: its last element is repeated."""
-        taps = np.minimum(np.arange(self.longest), self.lengths[:, None] - 1)
-        wide = x.astype(accumulator(x.dtype))  # for the gradient, which adds up what shared elements receive
-        return jnp.take(wide, (self.starts[:, None] + taps).reshape(-1), axis, mode="clip").astype(x.dtype)
+        The gradient adds up what an element receives from all its bins, a scatter in any order. Two numbers have the
+        same sum in either; where an element can be in more bins, each bin reads a copy of its own.
+        """
+        taps = np.arange(self.longest)
+        real = taps < self.lengths[:, None]
+        at = self.starts[:, None] + taps
+        wide = x.astype(accumulator(x.dtype))
+        copies = 1
+        if self.count > self.size:
+            holders = Bins(self.count, self.size)  # element j is in the bins that bin j of these holds
+            copies = holders.longest
+            number = np.arange(self.count)[:, None] - holders.starts[np.minimum(at, self.size - 1)]
+            at = at * copies + number
+            shape = (*x.shape[: axis + 1], copies, *x.shape[axis + 1 :])
+            wide = jnp.broadcast_to(jnp.expand_dims(wide, axis + 1), shape)
+            wide = wide.reshape(*x.shape[:axis], self.size * copies, *x.shape[axis + 1 :])
+        nowhere = self.size * copies + np.arange(at.size)
+        at = np.where(real.reshape(-1), at.reshape(-1), nowhere)
+        taken = jnp.take(wide, at, axis, unique_indices=copies > 1, mode="fill", fill_value=fill)
+        return taken.astype(x.dtype)
 
 
 def _read(x: jax.Array, output_size: OutputSize, layout: str | None) -> tuple[Planes, tuple[Bins, ...]]:
@@ -179,6 +193,5 @@ def _read(x: jax.Array, output_size: OutputSize, layout: str | None) -> tuple[Pl
     if isinstance(given, Sequence) and not isinstance(given, str):
         given = [n if count is None else count for count, n in zip(given, planes.size, strict=True)]
     output = per_axis("output_size", given, planes.ndim)
-    if min(output) < 0:
-        raise ValueError(f"output_size must be at least 0 on every axis, got {output}")
+    require_positive("output_size", output)
     return planes, tuple(map(Bins, planes.size, output))

@@ -10,9 +10,9 @@ from jax import lax
 
 from convjax.dtypes import accumulator
 from convjax.ops.arguments import per_axis, positive_per_axis, require_ordered
-from convjax.ops.windows import Planes, Windows, read_planes, require_elements
+from convjax.ops.windows import Planes, Windows, read_planes, require_elements, require_int32
 from convjax.problem import Ints
-from convjax.request import AlgorithmLike
+from convjax.request import AlgorithmLike, request
 
 
 class _Options(TypedDict, total=False):
@@ -54,7 +54,8 @@ def fractional_max_pool(
     a = (size - window) / (output - 1), and the last at size - window
 
     NaN wins wherever it stands. The first of equal elements, row-major, is the one whose index is returned and that
-    the gradient goes to.
+    the gradient goes to. What windows that overlap give one element is added in any order on GPU, but in a fixed one
+    under `using(deterministic=True)`, for which the gradient takes as many times the memory as windows have taps.
 
     Args:
         x: (N, *size, C), or (*size, C) without a batch; 1 to 3 spatial axes; channels first under `layout`. Any real
@@ -102,8 +103,10 @@ def fractional_max_pool(
         copies = jnp.take_along_axis(copies, _along(planes, cells, axis), axis, mode="clip")
         starts.append(_along(planes, start, axis))
     tiles = Windows.tiling(copies, planes.first, taps)
-    positions = planes.positions(tiles.argmax(algorithm), taps, starts, tiles.dilation)
-    y = planes.finish(_take(planes, positions))
+    winners = tiles.argmax(algorithm)
+    positions = planes.positions(winners, taps, starts, tiles.dilation)
+    deterministic = request(algorithm, "max").policy.deterministic
+    y = planes.finish(_take(planes, positions, winners if deterministic else None, math.prod(taps)))
     return (y, planes.finish(positions)) if return_indices else y
 
 
@@ -173,13 +176,24 @@ def _along(planes: Planes, values: jax.Array, axis: int) -> jax.Array:
     return jnp.expand_dims(values, [other for other in planes.axes if other != axis])
 
 
-def _take(planes: Planes, positions: jax.Array) -> jax.Array:
-    """What stands at flat positions in the planes."""
+def _take(planes: Planes, positions: jax.Array, winners: jax.Array | None, taps: int) -> jax.Array:
+    """What stands at flat positions in the planes; given the winning taps, each tap reads copies of its own.
+
+    Windows never start at one place, but for the last two along an axis whose sample rounds to 1, and two numbers have
+    the same sum in either order. Only where two axes' samples do could the order show.
+    """
     first, end = planes.first, planes.first + planes.ndim
 
     def flat(array: jax.Array) -> jax.Array:
         return array.reshape(*array.shape[:first], math.prod(array.shape[first:end]), *array.shape[end:])
 
     wide = planes.x.astype(accumulator(planes.x.dtype))  # for the gradient, which adds up what shared elements receive
-    taken = jnp.take_along_axis(flat(wide), flat(positions), first, mode="clip")
+    elements, at = flat(wide), flat(positions)
+    if winners is not None:
+        require_int32((*planes.size, taps))
+        shape = (*elements.shape[: first + 1], taps, *elements.shape[first + 1 :])
+        copies = jnp.broadcast_to(jnp.expand_dims(elements, first + 1), shape)
+        elements = copies.reshape(*elements.shape[:first], -1, *elements.shape[first + 1 :])
+        at = at * taps + flat(winners)
+    taken = jnp.take_along_axis(elements, at, first, mode="clip")
     return taken.reshape(positions.shape).astype(planes.x.dtype)

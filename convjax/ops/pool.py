@@ -62,7 +62,8 @@ def max_pool(
         ceil_mode: whether a last window may overhang the end, if it starts inside x or its low padding.
         return_indices: whether to return as well where the maxima stand.
         layout: None for channels last, or "NCW", "NCHW", "NCDHW".
-        algorithm: see `conv_general_dilated`.
+        algorithm: see `conv_general_dilated`. {"dgrad": "mask"} finds the maxima in the gradient by comparison with x,
+            where otherwise their taps are kept, unless keeping x is predicted to be clearly faster.
 
     Returns:
         (N, *output, C) of x's dtype; with `return_indices` also int32 flat positions in the unpadded plane.

@@ -30,6 +30,7 @@ def max_unpool(
     x[n, indices[n, o, c], c] = y[n, o, c], the plane of x numbered row-major
 
     Where windows share an index, the last of them in row-major order is written and the gradient goes to it alone.
+    Nothing is added up, so values and gradients have the same bits on every run, on every device.
 
     Args:
         y: (N, *windows, C), or (*windows, C) without a batch; channels first under `layout`. Any dtype.

@@ -1,5 +1,6 @@
 """Operands for a problem, by seed: normal, small integers that float sums hold exactly, or awkward values."""
 
+import dataclasses
 import math
 from typing import Any, Literal
 
@@ -8,6 +9,7 @@ import numpy as np
 
 from convjax.dtypes import dtype_of, itemsize
 from convjax.problem import ConvSpec, Ints, Problem, WindowSpec
+from convjax.testing.window import reference_window
 
 Kind = Literal["normal", "integers", "special"]
 
@@ -24,8 +26,9 @@ def random_operands(problem: Problem, seed: int, kind: Kind = "normal") -> tuple
             an integer dtype's extremes.
 
     Returns:
-        (lhs, rhs) of a convolution; (x,), (t, taps) or (g, taps) of a window operation. Taps are drawn
-        from the whole window, those that lie on padding included.
+        (lhs, rhs) of a convolution; (x,), (t, taps) or (g, taps), (t, x, y) or (g, x, y) of a window operation. Taps
+        are drawn from the whole window, those that lie on padding included; y are the windows' maxima, of few distinct
+        values in x.
 
     Example:
         >>> problem = ConvSpec.parse("conv float32[1,4,1] float32[2,1,1] b0f_0io->b0f")
@@ -40,9 +43,14 @@ def random_operands(problem: Problem, seed: int, kind: Kind = "normal") -> tuple
             _draw(rng, problem.lhs_shape, problem.lhs_dtype, kind, density),
             _draw(rng, problem.rhs_shape, problem.rhs_dtype, kind, density),
         )
-    shape = problem.windows_shape if problem.operation == "put" else problem.shape
-    density = min(1.0, _exact_range(problem.dtype) / (8 * problem.taps)) if problem.operation in ("sum", "put") else 1.0
+    shape = problem.windows_shape if problem.puts else problem.shape
+    adds = problem.puts or problem.operation == "sum"
+    density = min(1.0, _exact_range(problem.dtype) / (8 * problem.taps)) if adds else 1.0
     first = _special(rng, problem, shape) if kind == "special" else _draw(rng, shape, problem.dtype, kind, density)
+    if problem.compares:
+        x = _special(rng, problem, problem.shape)
+        maxima = reference_window(dataclasses.replace(problem, operation="max"), x)
+        return first, x, maxima.astype(x.dtype)
     if problem.operation not in ("take", "put"):
         return (first,)
     return first, rng.integers(0, problem.taps, problem.windows_shape, dtype=np.int32)

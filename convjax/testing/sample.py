@@ -54,7 +54,7 @@ def sample_window_problems(
 
     Args:
         seed: the same seed gives the same problems.
-        count: how many; 91 gives one of every family and operation.
+        count: how many; 117 gives one of every family and operation.
         dtypes: of x.
         families: which kinds, of `WINDOW_FAMILIES`.
         operations: of `WindowSpec.OPERATIONS`.

@@ -17,10 +17,10 @@ Slices = tuple[slice, ...]
 
 @np.errstate(invalid="ignore")  # inf - inf is NaN, as it is in any sum
 def reference_window(problem: WindowSpec, *operands: Any) -> np.ndarray:
-    """What `problem` asks of `operands`: x, or (t, taps) for take, or (g, taps) for put.
+    """What `problem` asks of `operands`: x, (t, taps) for take, (g, taps) for put, or either with (x, y) for taps.
 
     Returns:
-        The windows' values (x's shape for put) in the wide dtype; for argmax and argmin the winning
+        The windows' values (x's shape for put and put_equal) in the wide dtype; for argmax and argmin the winning
         taps, int32, 0 where a window has no real element.
 
     Example:
@@ -29,12 +29,12 @@ def reference_window(problem: WindowSpec, *operands: Any) -> np.ndarray:
     """
     wide = [np.asarray(operands[0]).astype(wide_dtype(problem.dtype)), *map(np.asarray, operands[1:])]
     windows = _windows(problem)
-    require_shape("the first operand", wide[0], windows if problem.operation == "put" else problem.shape)
+    require_shape("the first operand", wide[0], windows if problem.puts else problem.shape)
     match problem.operation:
-        case "take" | "put":
-            array, taps = wide
+        case "take" | "put" | "take_equal" | "put_equal":
+            array, taps = (wide[0], _first_equal(problem, *wide[1:])) if problem.compares else wide
             require_shape("taps", taps, windows)
-            return (_take if problem.operation == "take" else _put)(problem, array, taps)
+            return (_put if problem.puts else _take)(problem, array, taps)
         case "sum":
             (x,) = wide
             total = np.zeros(windows, x.dtype)
@@ -84,6 +84,17 @@ def _winners(problem: WindowSpec, x: np.ndarray) -> tuple[np.ndarray, np.ndarray
         taps[seen] = np.where(wins, tap, taps[seen])
         found[seen] = True
     return best, taps
+
+
+def _first_equal(problem: WindowSpec, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The first tap of each window that stands on an element equal to its value, -1 where none does."""
+    require_shape("x", x, problem.shape)
+    require_shape("y", y, _windows(problem))
+    taps = np.full(y.shape, -1, np.int32)
+    for tap, seen, met in _taps(problem):
+        equal = (x[met] == y[seen]) | (np.isnan(x[met]) & np.isnan(y[seen]))
+        taps[seen] = np.where((taps[seen] < 0) & equal, tap, taps[seen])
+    return taps
 
 
 def _take(problem: WindowSpec, t: np.ndarray, taps: np.ndarray) -> np.ndarray:

@@ -13,8 +13,14 @@ from convjax.algorithms.numerics import epsilon
 from convjax.dtypes import dtype_of
 from convjax.problem import Ints, WindowSpec
 
+# Why an algorithm that is given taps refuses to find them.
+NOT_COMPARED = "follows taps that are given, and compares nothing with the windows' values"
+
 # Most slices along one axis that are stacked.
 _MOST_SLICES = 64
+
+# Elements of a tile whose winner is found anew for each of them sooner than read from memory.
+_FEW = 4
 
 
 def padded(problem: WindowSpec, x: jax.Array, value: object = None) -> jax.Array:
@@ -119,11 +125,20 @@ def sum_error(problem: WindowSpec) -> float:
     Accumulation is in float32 or wider, and `put` adds at most as many values to one element as windows
     overlap there.
     """
-    if problem.operation not in ("sum", "put"):
+    if problem.operation != "sum" and not problem.puts:
         return 0.0
     dtype = dtype_of(problem.dtype)
     wide = epsilon(accumulator(problem))
     return wide * (4.0 + 0.5 * math.prod(problem.window) ** 0.5) + (epsilon(dtype) if epsilon(dtype) > wide else 0.0)
+
+
+def few_tiles(problem: WindowSpec) -> bool:
+    """Whether windows are tiles of so few elements that their winners are best found anew wherever they are read.
+
+    Fused into what follows taps, the search is done for every window that an element may lie in, and for every element
+    of a tile. In such tiles that costs less than an array of taps in memory.
+    """
+    return problem.strides == problem.window and problem.taps <= _FEW
 
 
 def accumulator(problem: WindowSpec) -> np.dtype:

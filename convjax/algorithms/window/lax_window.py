@@ -12,6 +12,7 @@ from jax import lax
 from convjax import layout
 from convjax.algorithms.protocol import Cost, Reasons, describe
 from convjax.algorithms.window.geometry import (
+    NOT_COMPARED,
     accumulator,
     better,
     combine,
@@ -37,6 +38,8 @@ class Lax:
     __str__ = describe
 
     def unsupported(self, problem: WindowSpec, platform: str) -> Reasons:
+        if problem.compares:
+            return (NOT_COMPARED,)
         elements = math.prod(padded_shape(problem))
         if problem.operation not in ("max", "min", "sum") and elements > _MOST_ELEMENTS:
             return (f"x has {elements} elements with its padding, more than {_MOST_ELEMENTS} positions are numbered",)

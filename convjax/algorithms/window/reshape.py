@@ -10,7 +10,7 @@ from jax import lax
 
 from convjax import layout
 from convjax.algorithms.protocol import Cost, Reasons, describe
-from convjax.algorithms.window.geometry import accumulator, combine, first_real_tap, sum_error
+from convjax.algorithms.window.geometry import NOT_COMPARED, accumulator, combine, first_real_tap, sum_error
 from convjax.problem import WindowSpec
 
 # Vector operations for each tap and window, as measured.
@@ -28,6 +28,8 @@ class Reshape:
     __str__ = describe
 
     def unsupported(self, problem: WindowSpec, platform: str) -> Reasons:
+        if problem.compares:
+            return (NOT_COMPARED,)
         if problem.window != problem.strides:
             return (f"windows {problem.window} do not tile: they stand {problem.strides} apart",)
         if any(d > 1 for d in problem.window_dilation + problem.base_dilation):
