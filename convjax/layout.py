@@ -31,6 +31,12 @@ def arrange_rhs(problem: ConvSpec, w: jax.Array, order: str) -> jax.Array:
     return _arrange(w, _letters({out_feature: "K", in_feature: "C"}, spatial), out_feature, problem.G, order)
 
 
+def channel_order(problem: ConvSpec) -> str:
+    """The order of groups and channels that rhs has already, "GCK" or "GKC"."""
+    out_feature, in_feature, *_ = problem.dimension_numbers[1]
+    return "GKC" if out_feature < in_feature else "GCK"
+
+
 def restore_out(problem: ConvSpec, y: jax.Array, order: str) -> jax.Array:
     """The caller's order from a result whose axes are in `order`, e.g. "NSGK"."""
     batch, feature, *spatial = problem.dimension_numbers[2]
