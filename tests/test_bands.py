@@ -10,6 +10,7 @@ from jax import lax
 
 from convjax.algorithms.bands import Bands
 from convjax.algorithms.conv import fft, positions, winograd, winograd_taps
+from convjax.algorithms.conv.split import Split
 from convjax.problem import parse
 from convjax.testing import check_algorithm, random_operands, reference
 
@@ -121,6 +122,18 @@ def test_overlapping_bands_add_no_infinity_twice(monkeypatch):
         spoiled = x.copy()
         spoiled[0, row, column, 0] = np.inf
         np.testing.assert_allclose(run(spoiled, w), reference(problem, spoiled, w), rtol=1e-3, atol=1e-4)
+
+
+def test_one_position_is_contracted_in_parts():
+    problem = parse("conv float32[5,9,9,6] float32[9,9,6,3] b01f_01io->b01f")
+    check_algorithm(positions.Positions("dot"), [problem], eager=False)
+
+
+def test_alike_parts_of_a_kernel_are_written_once():
+    problem = parse("conv float32[1,12,12,2] float32[9,9,2,3] b01f_01io->b01f pad=4_4x4_4")
+    x, w = random_operands(problem, 0)
+    text = jax.jit(lambda x, w: Split(winograd.Winograd(4))(problem, x, w)).lower(x, w).as_text()
+    assert text.count("stablehlo.dot_general") == 2  # the filters' transform and the products
 
 
 def test_fft_by_bands_of_groups(monkeypatch):

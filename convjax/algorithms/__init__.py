@@ -42,7 +42,6 @@ _CONV: tuple[Algorithm, ...] = (
     Polyphase(Lax()),
     Polyphase(Shift("multiply")),
     Polyphase(Shift("dot")),
-    Polyphase(Winograd(4)),
     Polyphase(WinogradTaps(4)),
     SubPixel(Lax()),
     SubPixel(Shift("dot")),

@@ -15,6 +15,8 @@ from convjax.problem import ConvSpec
 
 # Rows and columns that the matrix product's inner kernel holds in registers.
 _TILE = 16
+# Products that a long contraction is cut into.
+_MOST_PARTS = 8
 
 
 def product_work(macs: float, *sides: int) -> float:
@@ -45,6 +47,20 @@ def columns_by_columns(problem: ConvSpec, x: jax.Array, w: jax.Array, dtype: np.
     """G .. N by G .. K, contracted over everything between: G N K."""
     x, w = (a.reshape(a.shape[0], -1, a.shape[-1]) for a in (x, w))
     return _contract(problem, x, w, dtype, axes=(0, 0))
+
+
+def columns_by_columns_in_parts(problem: ConvSpec, x: jax.Array, w: jax.Array, dtype: np.dtype) -> jax.Array:
+    """1 C .. N by 1 C .. K, contracted: 1 N K; as a sum of products over parts of C, which threads share out.
+
+    There are as many as write a quarter of what is read.
+    """
+    read, written = x.size + w.size, x.shape[-1] * w.shape[-1]
+    most = max(1, min(_MOST_PARTS, read // max(1, 4 * written)))
+    parts = max(n for n in range(1, most + 1) if x.shape[1] % n == 0)
+    x, w = (a.reshape(parts, -1, a.shape[-1]) for a in (x, w))
+    dims = (((1,), (1,)), ((0,), (0,)))
+    y = lax.dot_general(x, w, dims, precision=problem.precision, preferred_element_type=dtype)
+    return y.sum(0, dtype=dtype, keepdims=True)
 
 
 def _contract(problem: ConvSpec, x: jax.Array, w: jax.Array, dtype: np.dtype, axes: tuple[int, int]) -> jax.Array:

@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from convjax import layout
 from convjax.algorithms.conv.multiply_add import multiply_add, multiply_add_cost
@@ -34,7 +35,7 @@ class Shift:
     by: Literal["multiply", "dot"] = "dot"
 
     name: ClassVar[str] = "shift"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     exact: ClassVar[bool] = True
     varies_on: ClassVar[tuple[str, ...]] = ()
     __str__ = describe
@@ -57,6 +58,8 @@ class Shift:
             compute, x_order, w_order, y_order = multiply_add, "CNSG", "SCGK", "NSGK"
         else:
             compute, x_order, w_order, y_order = _dots, "GNSC", "SGCK", "GNSK"
+            if _one_position(problem):
+                compute, w_order = _products_of_all_taps, "S" + layout.channel_order(problem)
         x, w = layout.arrange_lhs(problem, lhs, x_order), layout.arrange_rhs(problem, rhs, w_order)
         return layout.restore_out(problem, compute(problem, x, w), y_order).astype(dtype_of(problem.output_dtype))
 
@@ -72,8 +75,29 @@ def _dots(problem: ConvSpec, x: jax.Array, w: jax.Array) -> jax.Array:
     return functools.reduce(jnp.add, products)
 
 
+def _one_position(problem: ConvSpec) -> bool:
+    """Whether every tap meets one position, as in a fully connected layer."""
+    return math.prod(problem.output) == 1 < problem.taps
+
+
+def _products_of_all_taps(problem: ConvSpec, x: jax.Array, w: jax.Array) -> jax.Array:
+    """G N S C by S G C K, or S G K C: G N 1 K, one batched product that reads w, by far the largest, as it lies."""
+    x = layout.pad_spatial(problem, x, first=2)
+    x = layout.window_slice(x, 2, [0] * problem.ndim, problem.kernel, problem.rhs_dilation)
+    x = jnp.moveaxis(x.reshape(problem.G, problem.N, problem.taps, problem.C), 2, 0)  # S G N C
+    x = x.reshape(problem.taps * problem.G, problem.N, problem.C)
+    w = w.reshape(problem.taps * problem.G, *w.shape[-2:])
+    dims = (((2,), (layout.channel_order(problem).index("C"),)), ((0,), (0,)))
+    y = lax.dot_general(x, w, dims, precision=problem.precision, preferred_element_type=accumulator(problem))
+    y = y.reshape(problem.taps, problem.G, problem.N, *problem.output, problem.K)
+    return y.sum(0, dtype=y.dtype)
+
+
 def _dots_cost(problem: ConvSpec) -> Cost:
     size = accumulator(problem).itemsize
+    if _one_position(problem):
+        partial = size * problem.taps * math.prod(problem.output_shape)
+        return Cost(gemm=problem.products, bytes=problem.bytes + 2 * partial, workspace=partial, calls=3)
     out = size * problem.N * math.prod(problem.output) * problem.G
     slower, moved = grouping_work(problem)
     grown = layout.padded_size(problem) != problem.input

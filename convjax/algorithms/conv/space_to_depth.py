@@ -30,6 +30,7 @@ class SpaceToDepth(Rewritten):
     """
 
     name: ClassVar[str] = "space_to_depth"
+    version: ClassVar[int] = 2
 
     def rewritten(self, problem: ConvSpec) -> ConvSpec:
         return _unstrided(problem)
@@ -43,7 +44,8 @@ class SpaceToDepth(Rewritten):
 
     def cost(self, problem: ConvSpec) -> Cost:
         moved = _moved(problem)
-        return self.cost_with(problem, 2 * moved, moved, calls=3)
+        padded = any(map(any, problem.padding))  # a copy before the one that rearranges
+        return self.cost_with(problem, (4 if padded else 2) * moved, moved, calls=3)
 
     def __call__(self, problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
         unstrided, n, strides = _unstrided(problem), problem.ndim, problem.strides

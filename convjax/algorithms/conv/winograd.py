@@ -48,7 +48,7 @@ class Winograd:
     tile: int = 4
 
     name: ClassVar[str] = "winograd"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     exact: ClassVar[bool] = False
     varies_on: ClassVar[tuple[str, ...]] = ()
     __str__ = describe
@@ -76,9 +76,10 @@ class Winograd:
         # Only what is too large for a cache costs memory; what a band makes stays there.
         stored = 2 * passes * moved + summed if size * (entering + leaving) / bands > _CACHE else 0.0
         slower, grouping = grouping_work(problem)
+        taps = math.prod(problem.kernel[a] for a in m)
         return Cost(
             gemm=slower * product_work(rows * rest * problem.G * problem.C * problem.K, problem.C, problem.K),
-            vector=2 * passes * moved + 6 * filters,
+            vector=2 * passes * moved + min(6.0, 0.7 * taps) * filters,
             bytes=problem.bytes + grouping + size * stored,
             workspace=size * ((entering + leaving) / bands + filters),
             calls=(2 * passes + 2) * bands + 1,
@@ -130,9 +131,10 @@ class Winograd:
 
     def _outputs(self, y: jax.Array, m: dict[int, int], outputs: dict[int, int]) -> jax.Array:
         """A^T of every tile's products: G N S K, from P.. G N S K."""
-        for a in outputs:
-            rows = [combine(row, list(y)) for row in powers(self.tile, m[a]).T]  # m of P.. G N S K
-            y = jnp.stack(rows, axis=len(outputs) + 2 + a)  # behind the tiles of its axis
+        for i, a in reversed([*enumerate(outputs)]):  # the first axis first, LLVM takes six times as long
+            points = [lax.index_in_dim(y, p, axis=i, keepdims=False) for p in range(self.tile + 2)]
+            rows = [combine(row, points) for row in powers(self.tile, m[a]).T]  # m of P.. G N S K
+            y = jnp.stack(rows, axis=i + 3 + a)  # behind the tiles of its axis
         for a, size in outputs.items():  # tiles and rows interleave only now: in between, XLA would compute rows twice
             y = lax.slice_in_dim(lax.collapse(y, 2 + a, 4 + a), 0, size, axis=2 + a)
         return y
@@ -143,7 +145,7 @@ class Winograd:
 
         Transposing the channels of a large kernel would cost more than the products it serves.
         """
-        w = layout.arrange_rhs(problem, rhs, "S" + _channel_order(problem)).astype(dtype)
+        w = layout.arrange_rhs(problem, rhs, "S" + layout.channel_order(problem)).astype(dtype)
         rest = [a for a in range(problem.ndim) if a not in axes]
         channels = w.shape[problem.ndim :]
         w = lax.transpose(w, [*rest, *axes, *range(problem.ndim, w.ndim)])
@@ -162,7 +164,7 @@ class Winograd:
         """
         n = len(axes)
         rest = [range(k) if a not in axes else (0,) for a, k in enumerate(problem.kernel)]
-        dims = (((2,), (_channel_order(problem).index("C"),)), ((0,), (0,)))
+        dims = (((2,), (layout.channel_order(problem).index("C"),)), ((0,), (0,)))
         terms = []
         for r, tap in enumerate(itertools.product(*rest)):
             shifted = v
@@ -198,12 +200,6 @@ class Winograd:
         (rows,) = Bands.of(tiles[first : first + 1], wanted).lengths
         size = problem.output[first]
         return Bands((size,), (max(1, min(rows * m[first], size)),))
-
-
-def _channel_order(problem: ConvSpec) -> str:
-    """The order of groups and channels that rhs has already."""
-    out_feature, in_feature, *_ = problem.dimension_numbers[1]
-    return "GKC" if out_feature < in_feature else "GCK"
 
 
 def _by(values: tuple[int, ...]) -> str:

@@ -37,6 +37,8 @@ _ERROR = {(2, 1): 20.0, (2, 2): 40.0, (4, 1): 60.0, (4, 2): 160.0}
 # A band's transforms are to stay in cache, but the sums are read and written for every band, so it has this many rows.
 _BAND_BYTES = 2**21
 _BAND_ROWS = 112
+# Bytes of a band's transforms as a multiple of the operands and the result.
+_MOST_GROWN = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +53,7 @@ class WinogradTaps:
     tile: int = 4
 
     name: ClassVar[str] = "winograd_taps"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     exact: ClassVar[bool] = False
     varies_on: ClassVar[tuple[str, ...]] = ()
     __str__ = describe
@@ -199,8 +201,9 @@ class WinogradTaps:
         rows = problem.C * math.prod(b for a, b in enumerate(self._blocks(problem)) if a != first)
         columns = problem.N * math.prod(cut.tiles for cut in cuts.values()) + problem.K
         values = (self.tile + 2) ** len(cuts) * problem.G * columns * rows
-        wanted = max(_BAND_ROWS / max(1, rows), _BAND_BYTES / max(1, values * accumulator(problem).itemsize))
-        return Bands.of((cuts[first].blocks,), wanted)
+        block = max(1, values * accumulator(problem).itemsize)
+        wanted = max(_BAND_ROWS / max(1, rows), _BAND_BYTES / block)
+        return Bands.of((cuts[first].blocks,), min(wanted, _MOST_GROWN * problem.bytes / block))
 
 
 @dataclasses.dataclass(frozen=True)
