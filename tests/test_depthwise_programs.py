@@ -81,3 +81,19 @@ def test_sums_of_stretches(text, looped):
     problem = parse(text)
     assert position_sums.is_looped(problem) is looped
     check_algorithm(Positions("reduce"), [problem], eager=False)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "conv float32[2,18,22,3] float32[2,9,11,3] f01b_i01o->01bf pad=1_0x0_1 rhs_dilate=2x2 batch_groups=3",
+        "conv bfloat16[2,8,8,3] bfloat16[2,8,8,3] f01b_i01o->01bf pad=2_2x-1_2 batch_groups=3",
+        "conv float32[2,23,3] float32[2,23,3] f0b_i0o->0bf stride=2 pad=3_3 batch_groups=3",
+    ],
+)
+def test_sums_of_slabs(text, monkeypatch):
+    """What padding touches apart from what it does not."""
+    monkeypatch.setattr(position_sums, "_LARGE", 0)
+    problem = parse(text)
+    assert position_sums.in_slabs(problem, Positions("reduce")._axes(problem))
+    check_algorithm(Positions("reduce"), [problem], eager=False)
