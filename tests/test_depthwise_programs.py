@@ -1,5 +1,8 @@
 """Depthwise programs where small samples do not reach: clipped taps, loops over taps and positions, changed roles."""
 
+import functools
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -47,10 +50,24 @@ def test_padding_meets_no_infinity():
     """What a tap would read beyond x is zero, whatever stands at the other edge."""
     problem = parse("conv float32[1,4,5,1] float32[3,3,1,1] b01f_01io->b01f pad=1_1x1_1")
     x = jnp.zeros((1, 4, 5, 1)).at[0, 1, 4].set(jnp.inf).at[0, 3, 0].set(jnp.nan)
-    y = Shift("multiply")(problem, x, jnp.ones((3, 3, 1, 1)))[0, :, :, 0]
+    y = jax.jit(functools.partial(Shift("multiply"), problem))(x, jnp.ones((3, 3, 1, 1)))[0, :, :, 0]
     reached = np.zeros((4, 5), bool)
     reached[:3, 3:] = reached[2:, :2] = True
     np.testing.assert_array_equal(~np.isfinite(y), reached)
+
+
+@pytest.mark.parametrize(
+    ("text", "blocks"),
+    [
+        ("conv float32[2,9,8,128] float32[6,5,1,128] b01f_01io->b01f pad=2_3x2_2 feature_groups=128", 4),
+        ("conv float32[1,7,8,128] float32[4,4,2,128] b01f_01io->b01f stride=2x1 lhs_dilate=1x2 feature_groups=64", 2),
+        ("conv float32[1,7,8,131] float32[6,5,1,131] b01f_01io->b01f pad=2_3x2_2 feature_groups=131", 1),
+    ],
+)
+def test_many_taps_by_blocks_of_channels(text, blocks):
+    problem = parse(text)
+    assert multiply_add._equal_blocks(problem) == blocks
+    check_algorithm(Shift("multiply"), [problem], eager=False)
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from jax import lax
 
 from convjax import layout, sizes
 from convjax.algorithms.conv.clipped import beside_x, is_clipped, products, sum_of_clipped_taps
+from convjax.algorithms.fusion import apart
 from convjax.algorithms.numerics import accumulator
 from convjax.algorithms.protocol import Cost
 from convjax.problem import ConvSpec
@@ -33,6 +34,8 @@ _FEW = 25
 # Channels that a block should have at least, where taps are written out and where they are looped over, and the most
 # blocks: each is an expression of its own.
 _BLOCK, _ROLLED_BLOCK, _MOST_BLOCKS = 64, 256, 4
+# Channels of blocks that one expression adds.
+_NARROW = 16, 48
 # A turn of a loop costs as much as this many kernels, whatever it adds: with many taps written out, with a single tap,
 # and with a single tap that has several channels.
 _CALLS_A_TURN = 6
@@ -47,7 +50,8 @@ def multiply_add(problem: ConvSpec, x: jax.Array, w: jax.Array) -> jax.Array:
     if _roles_change(problem):
         return _by_elements(problem, x, w)
     # A trailing axis of 1 makes XLA's loop slower, so K is left out where it is.
-    y = _sum(problem, x, w if problem.K > 1 else w[..., 0])
+    w = w if problem.K > 1 else w[..., 0]
+    y = _sum_by_blocks(problem, x, w) if _equal_blocks(problem) > 1 else _sum(problem, x, w)
     return y.reshape(problem.N, *problem.output, problem.G, problem.K)
 
 
@@ -68,8 +72,9 @@ def multiply_add_cost(problem: ConvSpec) -> Cost:
     else:
         lhs = problem.N * problem.G * problem.C * math.prod(layout.padded_size(problem))
         padded = 2 * size * lhs if layout.padded_size(problem) != problem.input else 0
-        joined = out if _blocks(problem) > 1 else 0
-        calls = _blocks(problem) * (2 + turns * _calls_a_turn(problem))
+        equal = _equal_blocks(problem) > 1
+        joined = out if equal or _blocks(problem) > 1 else 0
+        calls = 6.0 if equal else _blocks(problem) * (2 + turns * _calls_a_turn(problem))
     return Cost(
         vector=work * problem.products,
         bytes=problem.bytes + padded + joined + out * (turns - 1) * (0.5 if out <= 2 * _CACHED else 1.0),
@@ -139,6 +144,21 @@ def _sum(problem: ConvSpec, x: jax.Array, w: jax.Array) -> jax.Array:
     return lax.concatenate(blocks, 2 + problem.ndim)
 
 
+def _sum_by_blocks(problem: ConvSpec, x: jax.Array, w: jax.Array) -> jax.Array:
+    """The same in one expression for all blocks of channels, which are put side by side afterwards."""
+    n, blocks = problem.ndim, _equal_blocks(problem)
+
+    def front(array: jax.Array, axis: int) -> jax.Array:
+        return jnp.moveaxis(array.reshape(*array.shape[:axis], blocks, -1, *array.shape[axis + 1 :]), axis, 0)
+
+    def side_by_side(y: jax.Array) -> jax.Array:
+        return lax.collapse(jnp.moveaxis(y, 0, 2 + n), 2 + n, 4 + n)
+
+    x = layout.pad_spatial(problem, x, first=2)
+    y = jax.vmap(functools.partial(_sum_of_taps, problem))(front(x, 2 + n), front(w, 1 + n))
+    return apart(side_by_side, y)
+
+
 def _sum_of_taps(problem: ConvSpec, x: jax.Array, w: jax.Array, outer: int = 0) -> jax.Array:
     """As many outputs as padded x has windows of w's taps; with `outer`, of one tap of as many leading axes."""
     dtype = accumulator(problem)
@@ -206,6 +226,14 @@ def _calls_a_turn(problem: ConvSpec) -> float:
 
 def _is_clipped(problem: ConvSpec) -> bool:
     return _terms(problem) <= _FEW and is_clipped(problem)
+
+
+def _equal_blocks(problem: ConvSpec) -> int:
+    """Blocks of channels that one expression adds; 1 where it is another, or the channels have no such divisor."""
+    if _blocks(problem) == 1 or _rolled_axes(problem) or _roles_change(problem):
+        return 1
+    least, most = _NARROW
+    return next((b for b in range(1, problem.G + 1) if problem.G % b == 0 and least <= problem.G // b <= most), 1)
 
 
 def _blocks(problem: ConvSpec) -> int:
