@@ -1,5 +1,10 @@
-"""Depthwise programs where small samples do not reach: loops over taps and positions, and roles that change."""
+"""Depthwise programs where small samples do not reach: clipped taps, loops over taps and positions, changed roles."""
 
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from convjax.algorithms.conv import multiply_add, position_sums
@@ -21,6 +26,47 @@ from convjax.testing import check_algorithm
 def test_a_kernel_larger_than_its_input_changes_roles_with_it(text):
     problem = parse(text)
     assert multiply_add._roles_change(problem)
+    check_algorithm(Shift("multiply"), [problem], eager=False)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "conv float32[1,9,8,6] float32[5,5,1,6] b01f_01io->b01f pad=2_2x2_2 feature_groups=6",
+        "conv float32[2,9,11,6] float32[3,3,2,6] b01f_01io->b01f stride=1x2 rhs_dilate=4x12 pad=5_9x12_13"
+        " feature_groups=3",
+        "conv bfloat16[2,9,7,3] bfloat16[3,2,1,6] b01f_01io->b01f stride=2x3 pad=-1_9x8_-3 feature_groups=3",
+        "conv float32[1,3,4,5,3] float32[2,2,3,1,3] b012f_012io->b012f pad=1_1x1_0x2_2 feature_groups=3",
+        "conv float32[2,1,3] float32[4,1,3] b0f_0io->b0f stride=2 pad=9_7 feature_groups=3",
+    ],
+)
+def test_taps_that_padding_clips(text):
+    problem = parse(text)
+    assert multiply_add._is_clipped(problem)
+    check_algorithm(Shift("multiply"), [problem], eager=False)
+
+
+def test_padding_meets_no_infinity():
+    """What a tap would read beyond x is zero, whatever stands at the other edge."""
+    problem = parse("conv float32[1,4,5,1] float32[3,3,1,1] b01f_01io->b01f pad=1_1x1_1")
+    x = jnp.zeros((1, 4, 5, 1)).at[0, 1, 4].set(jnp.inf).at[0, 3, 0].set(jnp.nan)
+    y = jax.jit(functools.partial(Shift("multiply"), problem))(x, jnp.ones((3, 3, 1, 1)))[0, :, :, 0]
+    reached = np.zeros((4, 5), bool)
+    reached[:3, 3:] = reached[2:, :2] = True
+    np.testing.assert_array_equal(~np.isfinite(y), reached)
+
+
+@pytest.mark.parametrize(
+    ("text", "blocks"),
+    [
+        ("conv float32[2,9,8,128] float32[6,5,1,128] b01f_01io->b01f pad=2_3x2_2 feature_groups=128", 4),
+        ("conv float32[1,7,8,128] float32[4,4,2,128] b01f_01io->b01f stride=2x1 lhs_dilate=1x2 feature_groups=64", 2),
+        ("conv float32[1,7,8,131] float32[6,5,1,131] b01f_01io->b01f pad=2_3x2_2 feature_groups=131", 1),
+    ],
+)
+def test_many_taps_by_blocks_of_channels(text, blocks):
+    problem = parse(text)
+    assert multiply_add._equal_blocks(problem) == blocks
     check_algorithm(Shift("multiply"), [problem], eager=False)
 
 
@@ -51,4 +97,20 @@ def test_sums_of_stretches(text, looped):
     """Where the positions of one axis are looped over, and where stretches do not divide a row."""
     problem = parse(text)
     assert position_sums.is_looped(problem) is looped
+    check_algorithm(Positions("reduce"), [problem], eager=False)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "conv float32[2,18,22,3] float32[2,9,11,3] f01b_i01o->01bf pad=1_0x0_1 rhs_dilate=2x2 batch_groups=3",
+        "conv bfloat16[2,8,8,3] bfloat16[2,8,8,3] f01b_i01o->01bf pad=2_2x-1_2 batch_groups=3",
+        "conv float32[2,23,3] float32[2,23,3] f0b_i0o->0bf stride=2 pad=3_3 batch_groups=3",
+    ],
+)
+def test_sums_of_slabs(text, monkeypatch):
+    """What padding touches apart from what it does not."""
+    monkeypatch.setattr(position_sums, "_LARGE", 0)
+    problem = parse(text)
+    assert position_sums.in_slabs(problem, Positions("reduce")._axes(problem))
     check_algorithm(Positions("reduce"), [problem], eager=False)

@@ -4,6 +4,7 @@ A padded copy of x costs as much as many a fused loop that then reads it. An out
 can be computed from x as it is.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 
 import jax
@@ -12,6 +13,48 @@ from jax import lax
 from convjax.problem import Pads
 
 Compute = Callable[[jax.Array, Pads], jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Slab:
+    """Outputs from `begin` to `end` along an axis, which see elements of x from `start` to `stop`.
+
+    Attributes:
+        padding: what they see beside those; negative where all that they see is padding.
+    """
+
+    begin: int
+    end: int
+    start: int
+    stop: int
+    padding: tuple[int, int]
+
+    @property
+    def is_clear(self) -> bool:
+        return self.padding == (0, 0)
+
+
+def slabs(size: int, padding: tuple[int, int], *, reach: int, step: int) -> list[Slab]:
+    """What needs padding before it, none, and behind it, along an axis of x of `size`; one if all of it does.
+
+    Args:
+        reach: elements that an output looks at, `step` after those of the last.
+    """
+    lo, hi = padding
+    count = (lo + size + hi - reach) // step + 1
+    clear = min(-(-max(lo, 0) // step), count)  # the first output clear of the padding before
+    last = max((lo + size - reach) // step + 1, clear) if hi > 0 else count
+    if clear == last:
+        return [Slab(0, count, 0, size, padding)]
+
+    def slab(begin: int, end: int) -> Slab:
+        start, stop = begin * step - lo, (end - 1) * step - lo + reach
+        lower = min(max(start, 0), size)
+        upper = min(max(stop, lower), size)
+        return Slab(begin, end, lower, upper, (lower - start, stop - upper))
+
+    cuts = [(0, clear), (clear, last), (last, count)]
+    return [slab(begin, end) for begin, end in cuts if begin < end]
 
 
 def edges_apart(
@@ -33,26 +76,11 @@ def edges_apart(
     def part(x: jax.Array, padding: Pads, axis: int) -> jax.Array:
         if axis == len(padding):
             return compute(x, padding)
-        (lo, hi), size, step = padding[axis], x.shape[first + axis], strides[axis]
-        count = (lo + size + hi - reach[axis]) // step + 1
-        begin = min(-(-max(lo, 0) // step), count)  # the first output clear of the padding before
-        end = max((lo + size - reach[axis]) // step + 1, begin) if hi > 0 else count
-        if begin == end:
-            return compute(x, padding)
-
-        def slab(begin: int, end: int) -> tuple[jax.Array, Pads]:
-            """The part of x that outputs from `begin` to `end` see, and the padding they see beside it."""
-            start, stop = begin * step - lo, (end - 1) * step - lo + reach[axis]
-            lower = min(max(start, 0), size)
-            upper = min(max(stop, lower), size)
-            beside = (lower - start, stop - upper)  # negative where all of the slab is padding
-            return lax.slice_in_dim(x, lower, upper, axis=first + axis), (*padding[:axis], beside, *padding[axis + 1 :])
-
-        parts = [part(*slab(begin, end), axis + 1)]
-        if begin > 0:
-            parts.insert(0, compute(*slab(0, begin)))
-        if end < count:
-            parts.append(compute(*slab(end, count)))
+        parts = []
+        for slab in slabs(x.shape[first + axis], padding[axis], reach=reach[axis], step=strides[axis]):
+            seen = lax.slice_in_dim(x, slab.start, slab.stop, axis=first + axis)
+            beside = (*padding[:axis], slab.padding, *padding[axis + 1 :])
+            parts.append(part(seen, beside, axis + 1) if slab.is_clear else compute(seen, beside))
         return lax.concatenate(parts, first + axis)
 
     return part(x, padding, 0)

@@ -2,7 +2,7 @@
 
 What such a loop costs beside its arithmetic decides how it is cut:
 
-- a padded copy of x takes as long as the loop itself where taps are few, so outputs at the edges are computed apart;
+- a padded copy of x takes as long as the loop itself where taps are few, so those are clipped (`clipped.py`);
 - the rows of many taps push each other out of the first cache, so channels are then taken in blocks;
 - an expression of hundreds of terms compiles for ever, so the outer taps of such a kernel are looped over;
 - a kernel larger than its input mostly meets padding, so the two change roles: convolution is commutative.
@@ -21,18 +21,21 @@ import numpy as np
 from jax import lax
 
 from convjax import layout, sizes
-from convjax.algorithms.edges import edges_apart
+from convjax.algorithms.conv.clipped import beside_x, is_clipped, products, sum_of_clipped_taps
+from convjax.algorithms.fusion import apart
 from convjax.algorithms.numerics import accumulator
 from convjax.algorithms.protocol import Cost
-from convjax.problem import ConvSpec, Pads
+from convjax.problem import ConvSpec
 
 # Terms written out in one fused expression; above it the loop over outer taps is rolled.
 _UNROLLED = 64
-# Terms up to which the edges are expressions of their own: they compile as long as the middle does.
+# Terms up to which taps are clipped, and channels need no blocks.
 _FEW = 25
 # Channels that a block should have at least, where taps are written out and where they are looped over, and the most
 # blocks: each is an expression of its own.
 _BLOCK, _ROLLED_BLOCK, _MOST_BLOCKS = 64, 256, 4
+# Channels of blocks that one expression adds.
+_NARROW = 16, 48
 # A turn of a loop costs as much as this many kernels, whatever it adds: with many taps written out, with a single tap,
 # and with a single tap that has several channels.
 _CALLS_A_TURN = 6
@@ -47,7 +50,8 @@ def multiply_add(problem: ConvSpec, x: jax.Array, w: jax.Array) -> jax.Array:
     if _roles_change(problem):
         return _by_elements(problem, x, w)
     # A trailing axis of 1 makes XLA's loop slower, so K is left out where it is.
-    y = _sum(problem, x, w if problem.K > 1 else w[..., 0])
+    w = w if problem.K > 1 else w[..., 0]
+    y = _sum_by_blocks(problem, x, w) if _equal_blocks(problem) > 1 else _sum(problem, x, w)
     return y.reshape(problem.N, *problem.output, problem.G, problem.K)
 
 
@@ -63,13 +67,14 @@ def multiply_add_cost(problem: ConvSpec) -> Cost:
     work = (0.6 if problem.C * problem.K <= 16 else 1.0) if outer in (0, problem.ndim) else 1.2
     out = 2 * size * math.prod(problem.output_shape)
     turns = math.prod(problem.kernel[:outer])
-    if _edges_are_apart(problem):
-        padded, joined, calls = 0, out, 2 + 2.0 * problem.ndim
+    if _is_clipped(problem):
+        padded, joined, calls = 0, 0, 2.0
     else:
         lhs = problem.N * problem.G * problem.C * math.prod(layout.padded_size(problem))
         padded = 2 * size * lhs if layout.padded_size(problem) != problem.input else 0
-        joined = out if _blocks(problem) > 1 else 0
-        calls = _blocks(problem) * (2 + turns * _calls_a_turn(problem))
+        equal = _equal_blocks(problem) > 1
+        joined = out if equal or _blocks(problem) > 1 else 0
+        calls = 6.0 if equal else _blocks(problem) * (2 + turns * _calls_a_turn(problem))
     return Cost(
         vector=work * problem.products,
         bytes=problem.bytes + padded + joined + out * (turns - 1) * (0.5 if out <= 2 * _CACHED else 1.0),
@@ -126,22 +131,32 @@ def _commuted(problem: ConvSpec) -> ConvSpec:
 
 def _sum(problem: ConvSpec, x: jax.Array, w: jax.Array) -> jax.Array:
     """Unpadded C N S G by S C G (K): 1 N S G (K)."""
+    if _is_clipped(problem):
+        return sum_of_clipped_taps(problem, x, w)
     outer = _rolled_axes(problem)
-
-    def compute(x: jax.Array, padding: Pads, w: jax.Array = w) -> jax.Array:
-        x = layout.pad_spatial(problem, x, first=2, padding=padding)
-        return _rolled(problem, x, w, outer) if outer else _sum_of_taps(problem, x, w)
-
-    if _edges_are_apart(problem):
-        return edges_apart(compute, x, problem.padding, first=2, reach=_reach(problem), strides=problem.strides)
-
     bounds = [problem.G * i // _blocks(problem) for i in range(_blocks(problem) + 1)]
     blocks = []
     for begin, end in itertools.pairwise(bounds):
         x_block = lax.slice_in_dim(x, begin, end, axis=2 + problem.ndim)
         w_block = lax.slice_in_dim(w, begin, end, axis=1 + problem.ndim)
-        blocks.append(compute(x_block, problem.padding, w_block))
+        x_block = layout.pad_spatial(problem, x_block, first=2)
+        blocks.append(_rolled(problem, x_block, w_block, outer) if outer else _sum_of_taps(problem, x_block, w_block))
     return lax.concatenate(blocks, 2 + problem.ndim)
+
+
+def _sum_by_blocks(problem: ConvSpec, x: jax.Array, w: jax.Array) -> jax.Array:
+    """The same in one expression for all blocks of channels, which are put side by side afterwards."""
+    n, blocks = problem.ndim, _equal_blocks(problem)
+
+    def front(array: jax.Array, axis: int) -> jax.Array:
+        return jnp.moveaxis(array.reshape(*array.shape[:axis], blocks, -1, *array.shape[axis + 1 :]), axis, 0)
+
+    def side_by_side(y: jax.Array) -> jax.Array:
+        return lax.collapse(jnp.moveaxis(y, 0, 2 + n), 2 + n, 4 + n)
+
+    x = layout.pad_spatial(problem, x, first=2)
+    y = jax.vmap(functools.partial(_sum_of_taps, problem))(front(x, 2 + n), front(w, 1 + n))
+    return apart(side_by_side, y)
 
 
 def _sum_of_taps(problem: ConvSpec, x: jax.Array, w: jax.Array, outer: int = 0) -> jax.Array:
@@ -150,16 +165,12 @@ def _sum_of_taps(problem: ConvSpec, x: jax.Array, w: jax.Array, outer: int = 0) 
     kernel, dilation, strides = w.shape[: problem.ndim - outer], problem.rhs_dilation[outer:], problem.strides[outer:]
     spatial = x.shape[2 + outer : 2 + problem.ndim]
     count = list(map(sizes.windows, spatial, map(sizes.dilated, kernel, dilation), strides))
-    # The axes N S of x, before G. This also keeps XLA from merging the slice that cut a block's weights with those
-    # that cut its taps: the block is copied and lies together, where its rows do not collide in the cache.
-    w = lax.expand_dims(w.astype(dtype), range(len(kernel) + 1, len(kernel) + 3 + problem.ndim))
+    w = beside_x(problem, w.astype(dtype), len(kernel))
     terms = []
     for tap in np.ndindex(*kernel):
         offset = [t * d for t, d in zip(tap, dilation, strict=True)]
         shifted = layout.window_slice(x.astype(dtype), 2 + outer, offset, count, strides)
-        for c in range(problem.C):
-            x_c = shifted[c : c + 1]
-            terms.append((x_c[..., None] if problem.K > 1 else x_c) * w[(*tap, c)])
+        terms += products(problem, shifted, w[tap])
     # One addition waits for the last: many terms are two sums that are added side by side.
     return functools.reduce(jnp.add, [functools.reduce(jnp.add, terms[i::2]) for i in range(min(2, len(terms)))])
 
@@ -195,11 +206,6 @@ def _rolled(problem: ConvSpec, x: jax.Array, w: jax.Array, outer: int) -> jax.Ar
     return lax.fori_loop(0, math.prod(kernel) // step, body, start)
 
 
-def _reach(problem: ConvSpec) -> list[int]:
-    """Elements from the first tap of a window to its last, along every axis."""
-    return [sizes.dilated(k, d) for k, d in zip(problem.kernel, problem.rhs_dilation, strict=True)]
-
-
 def _terms(problem: ConvSpec) -> int:
     return problem.taps * problem.C
 
@@ -218,9 +224,16 @@ def _calls_a_turn(problem: ConvSpec) -> float:
     return _CALLS_A_SINGLE_TURN if problem.C == 1 else _CALLS_A_TURN_OF_CHANNELS
 
 
-def _edges_are_apart(problem: ConvSpec) -> bool:
-    padded = any(lo > 0 or hi > 0 for lo, hi in problem.padding)
-    return padded and _terms(problem) <= _FEW and set(problem.lhs_dilation) <= {1}
+def _is_clipped(problem: ConvSpec) -> bool:
+    return _terms(problem) <= _FEW and is_clipped(problem)
+
+
+def _equal_blocks(problem: ConvSpec) -> int:
+    """Blocks of channels that one expression adds; 1 where it is another, or the channels have no such divisor."""
+    if _blocks(problem) == 1 or _rolled_axes(problem) or _roles_change(problem):
+        return 1
+    least, most = _NARROW
+    return next((b for b in range(1, problem.G + 1) if problem.G % b == 0 and least <= problem.G // b <= most), 1)
 
 
 def _blocks(problem: ConvSpec) -> int:

@@ -5,6 +5,7 @@ and reads each element once, and what is left of the rows in the same way. XLA h
 variadic reductions alone, and vectorises them over channels only where the reduction itself is unrolled.
 """
 
+import dataclasses
 import functools
 import math
 from collections.abc import Sequence
@@ -14,12 +15,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from convjax.problem import ConvSpec
+from convjax import layout
+from convjax.algorithms.conv.sides import Axis, sides, windows
+from convjax.algorithms.edges import slabs
+from convjax.algorithms.numerics import accumulator
+from convjax.problem import ConvSpec, Pads
 
 # Elements of a stretch, and products written out in a whole program: more compile too slowly.
 _LONGEST, _MOST_PRODUCTS = 16, 350
 # Products in a loop that LLVM unrolls, and sums that stay in registers beside what is multiplied.
 _UNROLLED, _MOST_SUMS = 98, 12
+# Bytes of x from which on a padded copy takes longer than sums of a few slabs more.
+_LARGE = 6 * 2**20
 # Rows that are added at a time once stretches are; what is left of them is added by a plain sum.
 _FEW_ROWS = 8
 
@@ -48,6 +55,63 @@ def _written(problem: ConvSpec) -> int:
 
 def _sums_a_pass(length: int) -> int:
     return max(1, min(_MOST_SUMS, _UNROLLED // length))
+
+
+def sums_by_slabs(problem: ConvSpec, x: jax.Array, w: jax.Array) -> jax.Array:
+    """C S G by C S G, x unpadded: positions G, the sum of those of slabs of w, most of which x meets as it is."""
+
+    def part(x: jax.Array, w: jax.Array, padding: Pads, axis: int) -> jax.Array:
+        if axis == problem.ndim:
+            within = layout.channels_last(
+                problem,
+                problem.N,
+                x.shape[1:-1],
+                w.shape[1:-1],
+                problem.C,
+                strides=problem.strides,
+                rhs_dilation=problem.rhs_dilation,
+                padding=padding,
+            )
+            dtype, x = accumulator(problem), layout.pad_spatial(within, x, first=1)
+            return sums_by_stretches(within, sides(within), x.astype(dtype), w.astype(dtype)).reshape(-1, problem.G)
+        sums = []
+        reach, step = (problem.output[axis] - 1) * problem.strides[axis] + 1, problem.rhs_dilation[axis]
+        for slab in slabs(x.shape[1 + axis], padding[axis], reach=reach, step=step):
+            seen = lax.slice_in_dim(x, slab.start, slab.stop, axis=1 + axis)
+            met = lax.slice_in_dim(w, slab.begin, slab.end, axis=1 + axis)
+            beside = (*padding[:axis], slab.padding, *padding[axis + 1 :])
+            sums.append(part(seen, met, beside, axis + 1 if slab.is_clear else problem.ndim))
+        return functools.reduce(jnp.add, sums)
+
+    return part(x, w, problem.padding, 0)
+
+
+def in_slabs(problem: ConvSpec, axes: tuple[Axis, ...]) -> bool:
+    """Whether to sum apart what padding touches: where x is large, and a slab compiles quickly."""
+    if not in_stretches(problem, axes) or math.prod(problem.output) > _MOST_SUMS or max(problem.lhs_dilation) > 1:
+        return False
+    large = accumulator(problem).itemsize * math.prod(problem.lhs_shape) >= _LARGE
+    return large and any(lo > 0 or hi > 0 for lo, hi in problem.padding)
+
+
+def sums_by_stretches(problem: ConvSpec, axes: tuple[Axis, ...], x: jax.Array, w: jax.Array) -> jax.Array:
+    """C S G by C S G: positions G."""
+    length = stretch_length(problem)
+    if not is_looped(problem):
+        return position_sums([*windows(axes, x, "x", 1, problem.kernel).values()], w, length)
+    one_row = (dataclasses.replace(axes[0], starts=(0,)), *axes[1:])
+    reach = (problem.kernel[0] - 1) * problem.rhs_dilation[0] + 1
+
+    def along(o: jax.Array) -> jax.Array:
+        """The positions whose first coordinate is `o`."""
+        part = lax.dynamic_slice_in_dim(x, o * problem.strides[0], reach, axis=1)
+        return position_sums([*windows(one_row, part, "x", 1, problem.kernel).values()], w, length)
+
+    return lax.map(along, jnp.arange(problem.output[0]))
+
+
+def in_stretches(problem: ConvSpec, axes: tuple[Axis, ...]) -> bool:
+    return problem.N * problem.K == 1 and problem.ndim > 0 and all(axis.windowed == "x" for axis in axes)
 
 
 def position_sums(windows: Sequence[jax.Array], w: jax.Array, length: int) -> jax.Array:

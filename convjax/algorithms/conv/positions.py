@@ -20,11 +20,13 @@ from jax import lax
 from convjax import layout
 from convjax.algorithms.bands import Bands
 from convjax.algorithms.conv.position_sums import (
-    is_looped,
+    in_slabs,
+    in_stretches,
     passes_over_operands,
-    position_sums,
     stretch_length,
     sum_together,
+    sums_by_slabs,
+    sums_by_stretches,
 )
 from convjax.algorithms.conv.sides import Axis, Operand, band, pad, positions, sides, windows
 from convjax.algorithms.numerics import accumulator, direct_error
@@ -90,16 +92,16 @@ class Positions:
         shapes = {"x": problem.lhs_shape, "w": problem.rhs_shape}
         grown = {operand for axis in axes for operand in shapes if axis.windowed == operand and any(axis.padding)}
         padded = 2 * size * sum(math.prod(shapes[operand]) for operand in grown)
-        if self.by == "reduce" and _by_stretches(problem, axes):
-            count, partial = (
-                passes_over_operands(problem),
-                size * of_x * problem.G * contracted / stretch_length(problem),
-            )
+        if self.by == "reduce" and in_stretches(problem, axes):
+            count = passes_over_operands(problem)
+            partial = size * of_x * problem.G * contracted / stretch_length(problem)
+            edges = sum(side > 0 for pair in problem.padding for side in pair) if in_slabs(problem, axes) else 0
+            padded = 0 if edges else padded
             return Cost(
                 vector=0.2 * products,
                 bytes=(0.7 + 0.3 * count) * problem.bytes + padded + 2 * partial,  # later passes find much in cache
                 workspace=padded / 2 + partial,
-                calls=2 + 2 * count,
+                calls=2 + 2 * count + 4 * edges,
             )
         if self.by == "reduce":
             passes = -(-of_x * of_w // _MOST_SUMS)
@@ -131,9 +133,14 @@ class Positions:
 
     def __call__(self, problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
         dtype, axes = accumulator(problem), self._axes(problem)
-        x = pad(problem, axes, layout.arrange_lhs(problem, lhs, "CSGN"), "x")
-        w = pad(problem, axes, layout.arrange_rhs(problem, rhs, "CSGK"), "w")
-        y = (_reduce if self.by == "reduce" else _dot)(problem, axes, x, w, dtype)  # S G N K
+        x = layout.arrange_lhs(problem, lhs, "CSGN")
+        w = layout.arrange_rhs(problem, rhs, "CSGK")
+        if self.by == "reduce" and in_slabs(problem, axes):
+            y = sums_by_slabs(problem, x[..., 0], w[..., 0])
+            y = y.reshape(*problem.output, problem.G, problem.N, problem.K)
+        else:
+            x, w = pad(problem, axes, x, "x"), pad(problem, axes, w, "w")
+            y = (_reduce if self.by == "reduce" else _dot)(problem, axes, x, w, dtype)  # S G N K
         return layout.restore_out(problem, y, "SGNK").astype(dtype_of(problem.output_dtype))
 
     def _axes(self, problem: ConvSpec) -> tuple[Axis, ...]:
@@ -203,8 +210,8 @@ def _bands(problem: ConvSpec, axes: tuple[Axis, ...]) -> Bands:
 def _reduce(problem: ConvSpec, axes: tuple[Axis, ...], x: jax.Array, w: jax.Array, dtype: np.dtype) -> jax.Array:
     """Sums of each window's x[.., n] * w over C and S, for every position and n."""
     x, w = x.astype(dtype), w.astype(dtype)
-    if _by_stretches(problem, axes):
-        y = _sums_by_stretches(problem, axes, x[..., 0], w[..., 0])
+    if in_stretches(problem, axes):
+        y = sums_by_stretches(problem, axes, x[..., 0], w[..., 0])
         return y.reshape(*problem.output, problem.G, problem.N, problem.K)
     lengths = [axis.length for axis in axes]
     of_x, of_w = windows(axes, x, "x", 1, lengths), windows(axes, w, "w", 1, lengths)
@@ -220,26 +227,6 @@ def _reduce(problem: ConvSpec, axes: tuple[Axis, ...], x: jax.Array, w: jax.Arra
     for i in range(0, len(products), step):
         sums += _sum_rows(problem, products[i : i + step])
     return jnp.stack(sums).reshape(*problem.output, problem.N, problem.G, problem.K).swapaxes(-2, -3)
-
-
-def _sums_by_stretches(problem: ConvSpec, axes: tuple[Axis, ...], x: jax.Array, w: jax.Array) -> jax.Array:
-    """C S G by C S G: positions G."""
-    length = stretch_length(problem)
-    if not is_looped(problem):
-        return position_sums([*windows(axes, x, "x", 1, problem.kernel).values()], w, length)
-    one_row = (dataclasses.replace(axes[0], starts=(0,)), *axes[1:])
-    reach = (problem.kernel[0] - 1) * problem.rhs_dilation[0] + 1
-
-    def along(o: jax.Array) -> jax.Array:
-        """The positions whose first coordinate is `o`."""
-        part = lax.dynamic_slice_in_dim(x, o * problem.strides[0], reach, axis=1)
-        return position_sums([*windows(one_row, part, "x", 1, problem.kernel).values()], w, length)
-
-    return lax.map(along, jnp.arange(problem.output[0]))
-
-
-def _by_stretches(problem: ConvSpec, axes: tuple[Axis, ...]) -> bool:
-    return problem.N * problem.K == 1 and problem.ndim > 0 and all(axis.windowed == "x" for axis in axes)
 
 
 def _sum_rows(problem: ConvSpec, products: list[jax.Array]) -> list[jax.Array]:
