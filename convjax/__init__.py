@@ -1,5 +1,9 @@
 """Convolution and pooling in JAX: the fastest algorithm for each problem, differentiable any number of times."""
 
+import importlib as _importlib
+from typing import Any as _Any
+
+from convjax import functional as functional
 from convjax.accelerate import accelerate as accelerate
 from convjax.algorithms import algorithms as algorithms
 from convjax.calibrate import calibrate as calibrate
@@ -58,3 +62,10 @@ from convjax.problem import ConvSpec as ConvSpec
 from convjax.problem import WindowSpec as WindowSpec
 from convjax.request import using as using
 from convjax.tune import tune as tune
+
+
+def __getattr__(name: str) -> _Any:
+    """`convjax.nn` when it is first asked for, since it needs Flax."""
+    if name == "nn":
+        return _importlib.import_module("convjax.nn")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

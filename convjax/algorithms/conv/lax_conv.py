@@ -49,8 +49,7 @@ class Lax:
             return Cost(library=narrow * (17 if dilated else 4) * problem.products, bytes=problem.bytes)
         if problem.taps == 1:
             # The library takes a pointwise layer for a convolution; along lines XLA makes it a product.
-            slower = 1.35 if problem.ndim > 1 else 1.15
-            return Cost(gemm=slower * needed, bytes=problem.bytes + _turned(problem))
+            return Cost(gemm=(1.35 if problem.ndim > 1 else 1.15) * needed, bytes=problem.bytes + _turned(problem))
         if problem.taps > outputs:
             # A weight gradient. The zeros of a dilated input are not skipped here, and outputs are few.
             few_rows = min(8, 1 + 9000 / (problem.N * outputs**2)) if problem.ndim == 2 else 2
