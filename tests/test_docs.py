@@ -20,7 +20,11 @@ EXAMPLES = {
     for example in doctest.DocTestFinder(exclude_empty=True).find(module)
     if example.examples
 }
-PUBLIC = {name: value for name, value in vars(convjax).items() if inspect.isfunction(value) or inspect.isclass(value)}
+PUBLIC = {
+    name: value
+    for name, value in vars(convjax).items()
+    if not name.startswith("_") and (inspect.isfunction(value) or inspect.isclass(value))
+}
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

@@ -205,7 +205,8 @@ def test_costs_count_every_product_and_every_byte() -> None:
         assert problem.empty == (math.prod(problem.lhs_shape) == 0)
     for window in sample_window_problems(seed=3, count=91):
         taps = 4 * math.prod(window.windows_shape) if window.operation in ("argmax", "argmin", "take", "put") else 0
-        assert window.bytes == 4 * (math.prod(window.shape) + math.prod(window.windows_shape)) + taps
+        values = math.prod(window.shape) + math.prod(window.windows_shape)
+        assert window.bytes == 4 * values * (2 if window.compares else 1) + taps
 
 
 @pytest.mark.parametrize(

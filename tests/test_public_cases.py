@@ -26,7 +26,8 @@ STATED = [
 ]  # fmt: skip
 PLAIN = ConvSpec.parse("conv float32[1,6,5,2] float32[3,3,2,2] b01f_01io->b01f")
 CONV_ALGORITHMS = [None, *map(str, applicable(PLAIN))]
-POOL_ALGORITHMS = [None, *(str(a) for a in convjax.algorithms("max") if a.name != "doubling")]  # for large windows
+# Doubling is for large windows, and mask for gradients alone.
+POOL_ALGORITHMS = [None, *(str(a) for a in convjax.algorithms("max") if a.name not in ("doubling", "mask"))]
 
 
 def test_every_case_is_tested() -> None:
@@ -267,8 +268,8 @@ def test_jx_04_many_rows_are_right_under_jit(algorithm: str) -> None:
     assert jax.jit(jax.vmap(f))(rows)[-1] == pytest.approx(CASES["JX-04"]["expected"]["last_value"], rel=1e-12)
 
 
-@pytest.mark.parametrize("algorithm", POOL_ALGORITHMS)
-def test_jx_05_max_pool_is_differentiated_in_every_mode(algorithm: str | None) -> None:
+@pytest.mark.parametrize("algorithm", [*POOL_ALGORITHMS, {"dgrad": "mask"}], ids=str)
+def test_jx_05_max_pool_is_differentiated_in_every_mode(algorithm: Any) -> None:
     def pool(x: jax.Array) -> jax.Array:
         return convjax.max_pool(x, 2, layout="NCHW", algorithm=algorithm)
 

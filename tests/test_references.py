@@ -206,6 +206,8 @@ def windows(problem: WindowSpec) -> Iterator[tuple[tuple[int, ...], list[tuple[i
 def test_windows_equal_the_definition(problem: WindowSpec, kind: Kind) -> None:
     operands = random_operands(problem, 0, kind)
     first, taps = operands[0].astype(np.float64), operands[-1]
+    if problem.compares:
+        taps = first_equal(problem, operands[1], operands[2])
     largest = problem.operation in ("max", "argmax")
     want = np.zeros(problem.output_shape)
     winners = np.zeros(problem.windows_shape, np.int32)
@@ -213,9 +215,9 @@ def test_windows_equal_the_definition(problem: WindowSpec, kind: Kind) -> None:
         match problem.operation:
             case "sum":
                 want[where] = sum(first[e] for _, e in met)
-            case "take":
+            case "take" | "take_equal":
                 want[where] = sum(first[e] for tap, e in met if tap == taps[where])
-            case "put":
+            case "put" | "put_equal":
                 for tap, element in met:
                     want[element] += first[where] if tap == taps[where] else 0
             case _:
@@ -229,6 +231,14 @@ def test_windows_equal_the_definition(problem: WindowSpec, kind: Kind) -> None:
         np.testing.assert_array_equal(result, winners)
     else:
         np.testing.assert_allclose(result, want, atol=1e-12)
+
+
+def first_equal(problem: WindowSpec, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The first tap of every window on an element equal to its value, NaN to NaN; -1 where there is none."""
+    taps = np.full(problem.windows_shape, -1)
+    for where, met in windows(problem):
+        taps[where] = next((tap for tap, e in met if np.array_equal(x[e], y[where], equal_nan=True)), -1)
+    return taps
 
 
 def rank(value: float, largest: bool) -> tuple[bool, float]:
