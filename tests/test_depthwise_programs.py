@@ -64,7 +64,8 @@ def test_padding_meets_no_infinity():
         ("conv float32[1,7,8,131] float32[6,5,1,131] b01f_01io->b01f pad=2_3x2_2 feature_groups=131", 1),
     ],
 )
-def test_many_taps_by_blocks_of_channels(text, blocks):
+def test_many_taps_by_blocks_of_channels(text, blocks, monkeypatch):
+    monkeypatch.setattr(multiply_add, "_LARGE", 0)
     problem = parse(text)
     assert multiply_add._equal_blocks(problem) == blocks
     check_algorithm(Shift("multiply"), [problem], eager=False)

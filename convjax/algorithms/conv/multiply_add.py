@@ -34,8 +34,8 @@ _FEW = 25
 # Channels that a block should have at least, where taps are written out and where they are looped over, and the most
 # blocks: each is an expression of its own.
 _BLOCK, _ROLLED_BLOCK, _MOST_BLOCKS = 64, 256, 4
-# Channels of blocks that one expression adds.
-_NARROW = 16, 48
+# Channels of blocks that one expression adds, and bytes of output from which on they are worth putting side by side.
+_NARROW, _LARGE = (16, 48), 2**20
 # A turn of a loop costs as much as this many kernels, whatever it adds: with many taps written out, with a single tap,
 # and with a single tap that has several channels.
 _CALLS_A_TURN = 6
@@ -229,8 +229,9 @@ def _is_clipped(problem: ConvSpec) -> bool:
 
 
 def _equal_blocks(problem: ConvSpec) -> int:
-    """Blocks of channels that one expression adds; 1 where it is another, or the channels have no such divisor."""
-    if _blocks(problem) == 1 or _rolled_axes(problem) or _roles_change(problem):
+    """Blocks of channels that one expression adds; 1 where each has its own, or the channels have no such divisor."""
+    small = accumulator(problem).itemsize * math.prod(problem.output_shape) < _LARGE
+    if small or _blocks(problem) == 1 or _rolled_axes(problem) or _roles_change(problem):
         return 1
     least, most = _NARROW
     return next((b for b in range(1, problem.G + 1) if problem.G % b == 0 and least <= problem.G // b <= most), 1)
