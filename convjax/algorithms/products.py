@@ -29,18 +29,12 @@ def grouping_work(problem: ConvSpec) -> tuple[float, float]:
     return (2.0, 2.0 * problem.bytes) if problem.G > 1 else (1.0, 0.0)
 
 
-def rows_by_columns(problem: ConvSpec, x: jax.Array, w: jax.Array, dtype: np.dtype) -> jax.Array:
-    """G .. C by G C K, contracted over C: G .. K."""
+def rows_by_columns(problem: ConvSpec, x: jax.Array, w: jax.Array, dtype: np.dtype, order: str = "GCK") -> jax.Array:
+    """G .. C by w, whose axes are in `order`, G C K or G K C, contracted over C: G .. K."""
     rows = x.shape[1:-1]
-    y = _contract(problem, x.reshape(x.shape[0], -1, x.shape[-1]), w, dtype, axes=(1, 0))
-    return y.reshape(x.shape[0], *rows, w.shape[-1])
-
-
-def rows_by_rows(problem: ConvSpec, x: jax.Array, w: jax.Array, dtype: np.dtype) -> jax.Array:
-    """G .. C by G K C, contracted over C: G .. K."""
-    rows = x.shape[1:-1]
-    y = _contract(problem, x.reshape(x.shape[0], -1, x.shape[-1]), w, dtype, axes=(1, 1))
-    return y.reshape(x.shape[0], *rows, w.shape[1])
+    axes = (1, order.index("C") - 1)
+    y = _contract(problem, x.reshape(x.shape[0], -1, x.shape[-1]), w, dtype, axes)
+    return y.reshape(x.shape[0], *rows, w.shape[order.index("K")])
 
 
 def columns_by_columns(problem: ConvSpec, x: jax.Array, w: jax.Array, dtype: np.dtype) -> jax.Array:
@@ -58,9 +52,7 @@ def columns_by_columns_in_parts(problem: ConvSpec, x: jax.Array, w: jax.Array, d
     most = max(1, min(_MOST_PARTS, read // max(1, 4 * written)))
     parts = max(n for n in range(1, most + 1) if x.shape[1] % n == 0)
     x, w = (a.reshape(parts, -1, a.shape[-1]) for a in (x, w))
-    dims = (((1,), (1,)), ((0,), (0,)))
-    y = lax.dot_general(x, w, dims, precision=problem.precision, preferred_element_type=dtype)
-    return y.sum(0, dtype=dtype, keepdims=True)
+    return columns_by_columns(problem, x, w, dtype).sum(0, dtype=dtype, keepdims=True)
 
 
 def _contract(problem: ConvSpec, x: jax.Array, w: jax.Array, dtype: np.dtype, axes: tuple[int, int]) -> jax.Array:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from convjax import layout
 from convjax.algorithms.numerics import accumulator, direct_error
-from convjax.algorithms.products import grouping_work, product_work, rows_by_columns, rows_by_rows
+from convjax.algorithms.products import grouping_work, product_work, rows_by_columns
 from convjax.algorithms.protocol import Cost, Reasons, describe
 from convjax.dtypes import dtype_of, itemsize
 from convjax.problem import ConvSpec
@@ -65,13 +65,11 @@ class Im2col:
             for tap in layout.taps(problem)
         ]
         patches = jnp.concatenate(slices, axis=-1)  # G N S (T C)
-        if problem.taps == 1 and layout.channel_order(problem) == "GKC":
-            # A kernel turned around for the product takes as long as the product where positions are few.
-            w = layout.arrange_rhs(problem, rhs, "GSKC").reshape(problem.G, problem.K, problem.C)
-            y = rows_by_rows(problem, patches, w, accumulator(problem))
-        else:
-            w = layout.arrange_rhs(problem, rhs, "GSCK").reshape(problem.G, problem.taps * problem.C, problem.K)
-            y = rows_by_columns(problem, patches, w, accumulator(problem))  # G N S K
+        # A pointwise kernel turned around for the product takes as long as the product where positions are few.
+        order = layout.channel_order(problem) if problem.taps == 1 else "GCK"
+        w = layout.arrange_rhs(problem, rhs, "GS" + order[1:])
+        w = w.reshape(problem.G, math.prod(w.shape[1:-1]), w.shape[-1])
+        y = rows_by_columns(problem, patches, w, accumulator(problem), order)  # G N S K
         return layout.restore_out(problem, y, "GNSK").astype(dtype_of(problem.output_dtype))
 
 

@@ -10,7 +10,6 @@ from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from convjax import layout
 from convjax.algorithms.conv.multiply_add import multiply_add, multiply_add_cost
@@ -87,8 +86,7 @@ def _products_of_all_taps(problem: ConvSpec, x: jax.Array, w: jax.Array) -> jax.
     x = jnp.moveaxis(x.reshape(problem.G, problem.N, problem.taps, problem.C), 2, 0)  # S G N C
     x = x.reshape(problem.taps * problem.G, problem.N, problem.C)
     w = w.reshape(problem.taps * problem.G, *w.shape[-2:])
-    dims = (((2,), (layout.channel_order(problem).index("C"),)), ((0,), (0,)))
-    y = lax.dot_general(x, w, dims, precision=problem.precision, preferred_element_type=accumulator(problem))
+    y = rows_by_columns(problem, x, w, accumulator(problem), layout.channel_order(problem))
     y = y.reshape(problem.taps, problem.G, problem.N, *problem.output, problem.K)
     return y.sum(0, dtype=y.dtype)
 
