@@ -243,11 +243,22 @@ def test_a_jitted_function_is_traced_again_under_a_limit(limit: dict[str, Any]) 
     assert all_ran() == chosen(fn, x, w) == [free]
 
 
+def test_a_small_problem_admits_workspace_out_of_proportion() -> None:
+    # Stock lax makes a dense kernel of 768 x 768 channels and a mask of this: 115 MB each.
+    problem = ConvSpec.parse("conv float32[8,2,2,768] float32[8,2,2,768] f01b_i01o->01bf pad=3_3x3_3 batch_groups=768")
+    (row,) = explain_problem(problem, platform="cpu").rows
+    assert row.algorithm == "positions(by=reduce)"
+    assert 4 * problem.bytes < row.workspace < 2**23
+    (wasteful,) = dict(row.rejected)["vmap"]
+    assert re.fullmatch(r"needs \d+ bytes .* operands and result are 1388544 and 8388608 are too many", wasteful)
+
+
 def test_limits_reject_by_what_algorithms_state() -> None:
-    problem = ConvSpec.parse("conv float32[4,16,16,8] float32[3,3,8,8] b01f_01io->b01f")
+    problem = ConvSpec.parse("conv float32[4,112,112,8] float32[3,3,8,8] b01f_01io->b01f")
+    x = jax.ShapeDtypeStruct((4, 112, 112, 8), jnp.float32)
 
     def rows() -> Any:
-        (row,) = convjax.explain(lambda x, w: convjax.conv(x, w), X, W, platform="cpu").rows
+        (row,) = convjax.explain(lambda x, w: convjax.conv(x, w), x, W, platform="cpu").rows
         assert row.problem == problem
         return row
 

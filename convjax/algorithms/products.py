@@ -6,8 +6,10 @@ reshaped away first.
 
 import functools
 import math
+from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
@@ -17,6 +19,8 @@ from convjax.problem import ConvSpec
 _TILE = 16
 # Products that a long contraction is cut into.
 _MOST_PARTS = 8
+# Multiply-adds for each element of a large matrix, up to which a product takes the time of reading or writing it.
+_FEW_ROWS, _FEW_TERMS, _LARGE = 32, 16, 2**17
 
 
 def product_work(macs: float, *sides: int) -> float:
@@ -59,6 +63,18 @@ def _contract(problem: ConvSpec, x: jax.Array, w: jax.Array, dtype: np.dtype, ax
     """Contracts one axis of each, counted behind the group axis."""
     a, b = axes
     dot = functools.partial(lax.dot_general, precision=problem.precision, preferred_element_type=dtype)
-    if x.shape[0] == 1:
-        return dot(x[0], w[0], (((a,), (b,)), ((), ())))[None]
-    return dot(x, w, (((a + 1,), (b + 1,)), ((0,), (0,))))
+    if x.shape[0] > 1:
+        return dot(x, w, (((a + 1,), (b + 1,)), ((0,), (0,))))
+    x, w = x[0], w[0]
+    if axes == (1, 1) and x.shape[0] <= _FEW_ROWS and w.size >= _LARGE and w.shape[0] % 2 == 0:
+        return _in_halves(dot, w, x, 1).T[None]
+    if axes == (1, 0) and x.shape[1] <= _FEW_TERMS and x.shape[0] * w.shape[1] >= _LARGE and x.shape[0] % 2 == 0:
+        return _in_halves(dot, x, w, 0)[None]
+    return dot(x, w, (((a,), (b,)), ((), ())))[None]
+
+
+def _in_halves(dot: Callable[..., jax.Array], x: jax.Array, w: jax.Array, axis: int) -> jax.Array:
+    """R C by w, contracted over its `axis`: R ... Threads read and write a half each, not all of it packed by one."""
+    halves = x.reshape(2, -1, x.shape[1])
+    y = dot(halves, jnp.broadcast_to(w, (2, *w.shape)), (((2,), (axis + 1,)), ((0,), (0,))))
+    return y.reshape(x.shape[0], -1)

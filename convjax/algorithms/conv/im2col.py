@@ -28,7 +28,7 @@ class Im2col:
     """The classic: memory for one large, regular product."""
 
     name: ClassVar[str] = "im2col"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     exact: ClassVar[bool] = True
     varies_on: ClassVar[tuple[str, ...]] = ()
     __str__ = describe

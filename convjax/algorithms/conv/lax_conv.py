@@ -20,7 +20,7 @@ class Lax:
     """One `convolution` instruction, or a product for groups of one tap; XLA decides how to run it."""
 
     name: ClassVar[str] = "lax"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     exact: ClassVar[bool] = True
     varies_on: ClassVar[tuple[str, ...]] = ("cuda", "rocm")  # gradients may be added up by atomics
     __str__ = describe
@@ -49,7 +49,7 @@ class Lax:
             return Cost(library=narrow * (17 if dilated else 4) * problem.products, bytes=problem.bytes)
         if problem.taps == 1:
             # The library takes a pointwise layer for a convolution; along lines XLA makes it a product.
-            return Cost(gemm=(1.35 if problem.ndim > 1 else 1.15) * needed, bytes=problem.bytes + _turned(problem))
+            return Cost(gemm=(1.35 if problem.ndim > 1 else 1.15) * needed, bytes=problem.bytes + _packed(problem))
         if problem.taps > outputs:
             # A weight gradient. The zeros of a dilated input are not skipped here, and outputs are few.
             few_rows = min(8, 1 + 9000 / (problem.N * outputs**2)) if problem.ndim == 2 else 2
@@ -90,11 +90,12 @@ class Lax:
         )
 
 
-def _turned(problem: ConvSpec) -> float:
-    """What a kernel costs that the library wants with its input channels in front: it is copied, element by element."""
-    if problem.ndim == 1 or layout.channel_order(problem) == "GCK":
+def _packed(problem: ConvSpec) -> float:
+    """Bytes moved to pack a pointwise kernel: element by element if its output channels are in front."""
+    if problem.ndim == 1:
         return 0.0
-    return 5.0 * itemsize(problem.rhs_dtype) * math.prod(problem.rhs_shape)
+    moved = 2.0 if layout.channel_order(problem) == "GCK" else 5.0
+    return moved * itemsize(problem.rhs_dtype) * math.prod(problem.rhs_shape)
 
 
 def _narrow(problem: ConvSpec) -> float:
