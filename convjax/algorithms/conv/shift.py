@@ -56,22 +56,26 @@ class Shift:
         if self.by == "multiply":
             compute, x_order, w_order, y_order = multiply_add, "CNSG", "SCGK", "NSGK"
         else:
-            compute, x_order, w_order, y_order = _dots, "GNSC", "SGCK", "GNSK"
-            if _one_position(problem):
-                compute, w_order = _products_of_all_taps, "S" + layout.channel_order(problem)
+            compute = _products_of_all_taps if _one_position(problem) else _dots
+            x_order, w_order, y_order = "GNSC", "S" + _kernel_order(problem), "GNSK"
         x, w = layout.arrange_lhs(problem, lhs, x_order), layout.arrange_rhs(problem, rhs, w_order)
         return layout.restore_out(problem, compute(problem, x, w), y_order).astype(dtype_of(problem.output_dtype))
 
 
 def _dots(problem: ConvSpec, x: jax.Array, w: jax.Array) -> jax.Array:
-    """G N S C by S G C K: G N S K, one product a tap."""
+    """G N S C by S G C K, or S G K C: G N S K, one product a tap."""
     x = layout.pad_spatial(problem, x, first=2)
     products = []
     for tap in layout.taps(problem):
         offset = [t * d for t, d in zip(tap, problem.rhs_dilation, strict=True)]
         shifted = layout.window_slice(x, 2, offset, problem.output, problem.strides)
-        products.append(rows_by_columns(problem, shifted, w[tap], accumulator(problem)))
+        products.append(rows_by_columns(problem, shifted, w[tap], accumulator(problem), _kernel_order(problem)))
     return functools.reduce(jnp.add, products)
+
+
+def _kernel_order(problem: ConvSpec) -> str:
+    """As it lies where the kernel is large beside what it meets: turning it around takes as long as the products."""
+    return layout.channel_order(problem) if problem.taps == 1 or _one_position(problem) else "GCK"
 
 
 def _one_position(problem: ConvSpec) -> bool:
@@ -86,7 +90,7 @@ def _products_of_all_taps(problem: ConvSpec, x: jax.Array, w: jax.Array) -> jax.
     x = jnp.moveaxis(x.reshape(problem.G, problem.N, problem.taps, problem.C), 2, 0)  # S G N C
     x = x.reshape(problem.taps * problem.G, problem.N, problem.C)
     w = w.reshape(problem.taps * problem.G, *w.shape[-2:])
-    y = rows_by_columns(problem, x, w, accumulator(problem), layout.channel_order(problem))
+    y = rows_by_columns(problem, x, w, accumulator(problem), _kernel_order(problem))
     y = y.reshape(problem.taps, problem.G, problem.N, *problem.output, problem.K)
     return y.sum(0, dtype=y.dtype)
 
