@@ -82,13 +82,23 @@ def timed(call: Callable[[], Any]) -> tuple[Any, float]:
     return result, time.perf_counter() - start
 
 
-def interleave(calls: Mapping[Key, Callable[[], Any]], budgets: Mapping[Key, Budget]) -> dict[Key, list[float]]:
+def interleave(
+    calls: Mapping[Key, Callable[[], Any]],
+    budgets: Mapping[Key, Budget],
+    *,
+    turn_seconds: float = TURN_SECONDS,
+    settled: bool = False,
+) -> dict[Key, list[float]]:
     """Samples every call round-robin until each has spent its budget.
 
     Args:
         calls: what to time; each must have run before (nothing is warmed up here beyond a turn's own
             untimed run) and must wait for its result.
         budgets: one for each call.
+        turn_seconds: how long a turn lasts; a program shorter than this runs several times in it, and once before,
+            untimed.
+        settled: whether longer programs run untimed first as well. What ran before leaves the system's pages to map
+            anew, which a program that runs by itself pays once.
 
     Returns:
         The raw samples of each call in seconds, in the order taken.
@@ -97,19 +107,21 @@ def interleave(calls: Mapping[Key, Callable[[], Any]], budgets: Mapping[Key, Bud
     waiting = list(calls)
     while waiting:
         for key in waiting:
-            _take_turn(calls[key], budgets[key], samples[key])
+            _take_turn(calls[key], budgets[key], samples[key], turn_seconds, settled)
         waiting = [key for key in waiting if not budgets[key].spent(samples[key])]
     return samples
 
 
-def _take_turn(call: Callable[[], Any], budget: Budget, samples: list[float]) -> None:
-    """One turn: a long program runs once, a short one for about `TURN_SECONDS`."""
+def _take_turn(
+    call: Callable[[], Any], budget: Budget, samples: list[float], turn_seconds: float, settled: bool
+) -> None:
+    """One turn: a long program runs once, a short one for about `turn_seconds`."""
     first = timed(call)[1]
-    if first >= TURN_SECONDS:
+    if first >= turn_seconds and not settled:
         samples.append(first)
         return
     turn = 0.0
-    while turn < TURN_SECONDS and not budget.spent(samples):
+    while turn < turn_seconds and not budget.spent(samples):
         seconds = timed(call)[1]
         samples.append(seconds)
         turn += seconds

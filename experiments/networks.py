@@ -27,6 +27,8 @@ from experiments.network_steps import NetworkSteps, State, Training, distance, n
 from experiments.records import NetworkRecord, Records, RecordWriter
 
 STOCK = "stock"
+# How long a variant runs before the next one does.
+_TURN_SECONDS = 0.5
 # What a convolution may be off by at default precision.
 _APART = 2e-5
 TUNED = "tuned"
@@ -137,7 +139,8 @@ class Measurement:
         calls = {v: o.program for v, o in outcomes.items() if o.program}
         s = self.settings
         budget = timing.Budget(s.seconds, s.min_samples, s.max_samples)
-        samples = timing.interleave(calls, dict.fromkeys(calls, budget))
+        # As a training loop runs them: one and the same step again and again.
+        samples = timing.interleave(calls, dict.fromkeys(calls, budget), turn_seconds=_TURN_SECONDS, settled=True)
         losses = {v: self._losses(call) for v, call in calls.items()}
         loss_bound = self._loss_bound(stock.program, losses[STOCK]) if sum(map(bool, losses.values())) > 1 else None
         return [

@@ -33,3 +33,17 @@ def test_turns_alternate_and_budgets_end_them() -> None:
     # The fast one has several calls in each turn, between the slow one's single calls.
     assert order[:3] == ["slow", "fast", "fast"]
     assert "slow" in order[3:9]
+
+
+def test_a_settled_turn_begins_with_an_untimed_run() -> None:
+    order: list[str] = []
+
+    def slow(name: str) -> None:
+        order.append(name)
+        timing.time.sleep(0.002)
+
+    calls = {"a": lambda: slow("a"), "b": lambda: slow("b")}
+    budgets = dict.fromkeys(calls, timing.Budget(0.0, 2, 2))
+    samples = timing.interleave(calls, budgets, turn_seconds=1e-3, settled=True)
+    assert order == ["a", "a", "b", "b"] * 2
+    assert [len(samples[name]) for name in calls] == [2, 2]
