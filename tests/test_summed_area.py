@@ -1,11 +1,14 @@
 """Sums by prefix sums of blocks: the definition at every place in a block, the error stated, when they are taken."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+from transforms import two_devices
 
 import convjax
 from convjax.algorithms.window.summed_area import SummedArea
@@ -67,6 +70,13 @@ def test_the_error_stated_is_kept(dtype: str, window: int) -> None:
     assert error <= SummedArea().error(problem)
     with convjax.using(max_error=SummedArea().error(problem) / 2), pytest.raises(ValueError, match="states an error"):
         convjax.explain(lambda x: convjax.sum_pool(x[:, None], window, strides=1, algorithm="summed_area"), x)
+
+
+def test_batches_divided_over_devices_stay_where_they_are() -> None:
+    x = jax.device_put(jnp.ones((2, 24, 20, 8)), NamedSharding(two_devices(), PartitionSpec("batch")))
+    pool = functools.partial(convjax.sum_pool, window=9, strides=1, algorithm="summed_area")
+    program = jax.jit(jax.value_and_grad(lambda x: pool(x).sum())).lower(x).compile().as_text()
+    assert not re.findall("all-gather|all-to-all|collective-permute", program)
 
 
 def test_only_sums_have_prefix_sums() -> None:
