@@ -79,25 +79,27 @@ def passes(problem: WindowSpec, widths: Widths) -> Iterator[list[Pass]]:
 
 
 def bands_of(problem: WindowSpec, order: list[list[Pass]]) -> list[Band | None]:
-    """For every axis in `order` the bands of another in which it is reduced, or None where the whole is small enough.
+    """For every axis in `order` the bands of another in which it is reduced, or None where it is reduced at once.
 
-    They are of the outermost axis that is long enough, or the longest, never of the first: a batch that is divided
-    over devices would be gathered.
+    Bands are taken where they keep the workspace from being mapped anew: a result is copied into its place.
     """
-    bands: list[Band | None] = []
-    read = _at_first(problem, {along[0].axis for along in order})
-    for along in order:
-        *_, written = (step.shape for step in along)
-        beside = [a for a in range(1, problem.ndim) if a != along[0].axis]
-        most, band = _axis_cost(problem, along, read).workspace, None
-        if most > KEPT_BYTES and beside:
-            longest = max(beside, key=lambda a: read[a])
-            axis = next((a for a in beside if read[a] >= most / _BAND_BYTES), longest)
-            part = Bands.of((read[axis],), read[axis] * _BAND_BYTES / most)
-            band = (axis, part) if part.count > 1 else None
-        bands.append(band)
-        read = written
-    return bands
+    at_once: list[Band | None] = [None] * len(order)
+    if _workspace(problem, order, at_once) <= KEPT_BYTES:
+        return at_once
+    bands = [_band(problem, along, shape) for along, shape in zip(order, _operands(problem, order), strict=True)]
+    return bands if _workspace(problem, order, bands) <= KEPT_BYTES else at_once
+
+
+def _band(problem: WindowSpec, along: list[Pass], shape: Ints) -> Band | None:
+    """Of the outermost axis that is long enough, or the longest; a batch divided over devices would be gathered."""
+    beside = [a for a in range(1, problem.ndim) if a != along[0].axis]
+    most = max(map(sum, _alive(problem, along, shape, made=True)))
+    if most <= _BAND_BYTES or not beside:
+        return None
+    longest = max(beside, key=lambda a: shape[a])
+    axis = next((a for a in beside if shape[a] >= most / _BAND_BYTES), longest)
+    bands = Bands.of((shape[axis],), shape[axis] * _BAND_BYTES / most)
+    return (axis, bands) if bands.count > 1 else None
 
 
 def with_size(shape: Ints, axis: int, size: int) -> Ints:
@@ -111,47 +113,74 @@ def _at_first(problem: WindowSpec, axes: Collection[int]) -> Ints:
     return tuple(n if axis in axes else p for axis, (n, p) in enumerate(sizes))
 
 
+def _operands(problem: WindowSpec, order: list[list[Pass]]) -> list[Ints]:
+    """The shape from which each axis in `order` begins."""
+    first = _at_first(problem, {along[0].axis for along in order})
+    return [first, *(along[-1].shape for along in order)][: len(order)]
+
+
 def passes_cost(problem: WindowSpec, widths: Widths) -> Cost:
     """Every pass reads what the last one wrote; taps stand beside the values."""
     order = list(passes(problem, widths))
-    shape = _at_first(problem, {along[0].axis for along in order})
-    held = _size(problem) * math.prod(shape) if shape != problem.shape else 0  # of the operand, what is workspace
-    vector, moved, workspace, calls = 0.0, 2.0 * held, float(held), 1.0 if held else 0.0
-    for along, band in zip(order, bands_of(problem, order), strict=True):
-        cost, count = _axis_cost(problem, along, shape, held), band[1].count if band else 1
-        shape = along[-1].shape
-        written = _size(problem) * math.prod(shape)
-        result = 0 if along is order[-1] else written
-        alive = held + cost.workspace / count + result if band else cost.workspace - (written - result)
-        vector, workspace = vector + cost.vector, max(workspace, alive)
-        moved += cost.bytes + (_COPY * written if band else 0)
-        calls += cost.calls * count
-        held = written
+    size, work, bands = _size(problem), _WORK[problem.operation], bands_of(problem, order)
+    vector, moved, calls = 0.0, 0.0, 0
+    for along, band, shape in zip(order, bands, _operands(problem, order), strict=True):
+        kernels, begun = 0, size * math.prod(shape)
+        whole = with_size(shape, along[0].axis, padded_shape(problem)[along[0].axis])
+        if whole != shape:
+            moved, kernels, begun = moved + begun + size * math.prod(whole), 1, size * math.prod(whole)
+        read = begun
+        for step in along:
+            written = size * math.prod(step.shape)
+            vector += work * (step.slices + _PASS) * written / size
+            moved += read + written + (begun if step.singles else 0)
+            kernels += 2  # the conditional's predicate and the pass
+            read = written
+        moved += _COPY * read if band else 0
+        calls += kernels * band[1].count if band else kernels
+    if _is_padded_first(problem, order):
+        moved, calls = moved + 2 * size * math.prod(_operands(problem, order)[0]), calls + 1
+    workspace = _workspace(problem, order, bands)
     if workspace > KEPT_BYTES:
         moved += MAPPING * workspace
     return Cost(vector=vector, bytes=moved, workspace=workspace, calls=max(calls, 1))
 
 
-def _axis_cost(problem: WindowSpec, along: list[Pass], shape: Ints, held: float = 0) -> Cost:
-    """Of the passes of one axis over an operand of `shape`, of which `held` bytes are workspace, and their result."""
+def _is_padded_first(problem: WindowSpec, order: list[list[Pass]]) -> bool:
+    """Whether axes without passes are padded, so that the first axis begins from a copy of x."""
+    return _at_first(problem, {along[0].axis for along in order}) != problem.shape
+
+
+def _workspace(problem: WindowSpec, order: list[list[Pass]], bands: list[Band | None]) -> float:
+    """The most bytes alive at once beside x and the result, in whose place what is no larger is made before."""
+    size, made, held = _size(problem), _is_padded_first(problem, order), 0.0
+    result = math.prod(problem.windows_shape) * (
+        4 if problem.operation.startswith("arg") else dtype_of(problem.dtype).itemsize
+    )
+    for along, band, shape in zip(order, bands, _operands(problem, order), strict=True):
+        alive = list(_alive(problem, along, shape, made))
+        if band:
+            in_bands = max(map(sum, _alive(problem, along, shape, made=True))) / band[1].count
+            alive = [(made * size * math.prod(shape), size * math.prod(along[-1].shape), in_bands)]
+        held = max(held, *(sum(sizes) - max((n for n in sizes if n <= result), default=0) for sizes in alive))
+        made = True
+    return held
+
+
+def _alive(problem: WindowSpec, along: list[Pass], shape: Ints, made: bool) -> Iterator[tuple[float, ...]]:
+    """Bytes of the arrays alive at once in each step along an axis, its operand where it was `made` on the way."""
     size, axis = _size(problem), along[0].axis
-    vector, moved, calls = 0.0, 0.0, 0
-    begun = read = size * math.prod(shape)
+    begun = made * size * math.prod(shape)
     whole = with_size(shape, axis, padded_shape(problem)[axis])
     if whole != shape:
+        yield begun, size * math.prod(whole)
         begun = size * math.prod(whole)
-        moved, calls, read = moved + read + begun, calls + 1, begun
-    most = held + begun if whole != shape else held
-    begun_held = last_held = begun if whole != shape else held
+    last = begun
     for number, step in enumerate(along):
         written = size * math.prod(step.shape)
-        kept = begun_held if number and any(later.singles for later in along[number:]) else 0
-        most = max(most, kept + last_held + written)
-        vector += _WORK[problem.operation] * (step.slices + _PASS) * written / size
-        moved += read + written + (begun if step.singles else 0)
-        calls += 2  # the conditional's predicate and the pass
-        read = last_held = written
-    return Cost(vector=vector, bytes=moved, workspace=most, calls=calls)
+        kept = begun if number and any(later.singles for later in along[number:]) else 0
+        yield kept, last, written
+        last = written
 
 
 def _size(problem: WindowSpec) -> int:
