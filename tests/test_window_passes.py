@@ -1,6 +1,7 @@
 """Windows reduced axis by axis: each pass is computed once, work grows as it should, and long windows stay right."""
 
 import functools
+import itertools
 import math
 import re
 
@@ -12,6 +13,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 from transforms import two_devices
 
 import convjax
+from convjax.algorithms.bands import KEPT_BYTES
+from convjax.algorithms.window import passes as window_passes
 from convjax.algorithms.window.doubling import Doubling
 from convjax.algorithms.window.passes import passes
 from convjax.algorithms.window.separable import Separable
@@ -99,9 +102,16 @@ def test_long_sums_keep_the_error_stated(dtype: str) -> None:
     assert np.max(np.abs(got - want)) <= Doubling().error(problem) * np.max(np.abs(want))
 
 
-def test_batches_divided_over_devices_stay_where_they_are() -> None:
-    x = jax.device_put(jnp.ones((2, 24, 24, 8)), NamedSharding(two_devices(), PartitionSpec("batch")))
-    program = jax.jit(lambda x: convjax.max_pool(x, 9, strides=1, algorithm="doubling")).lower(x).compile().as_text()
+@pytest.mark.parametrize("in_bands", [False, True])
+def test_batches_divided_over_devices_stay_where_they_are(in_bands: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if in_bands:
+        monkeypatch.setattr(window_passes, "KEPT_BYTES", 2**16)
+        monkeypatch.setattr(window_passes, "_BAND_BYTES", 2**14)
+    x = jnp.ones((2, 24, 24, 7 if in_bands else 8))  # equal problems lower to one function
+    x = jax.device_put(x, NamedSharding(two_devices(), PartitionSpec("batch")))
+    pool = functools.partial(convjax.max_pool, window=13, strides=1, padding="SAME", algorithm="doubling")
+    program = jax.jit(pool).lower(x).compile().as_text()
+    assert ("while" in program) == in_bands
     assert not re.findall("all-gather|all-to-all|collective-permute", program)
     moved = re.findall(r"= (\S+)\[[\d,]*\]\S* all-reduce\(", program)
     assert set(moved) <= {"pred", "s32", "u32"}, moved
@@ -123,3 +133,42 @@ def test_windows_with_nothing_to_double_are_refused() -> None:
     for operation in ("take", "put"):
         problem = WindowSpec.parse(f"{operation} float32[99] window=9")
         assert all("follows one tap" in a.unsupported(problem, "cpu")[0] for a in (Separable(), Doubling()))
+
+
+BANDED = [
+    WindowSpec.parse(text)
+    for text in (
+        "max float32[2,23,9,5] window=1x13x4x1 stride=1x2x1x1 pad=0_0x6_6x2_1x0_0",
+        "sum float32[2,23,19,3] window=1x11x13x1 pad=0_0x5_5x6_6x0_0",
+        "sum bfloat16[3,40,7] window=1x15x1 pad=0_0x7_0x0_0 window_dilate=1x2x1",
+        "argmin float32[2,9,23,3] window=1x5x17x1 pad=0_0x2_2x8_8x0_0",
+    )
+]
+
+
+@pytest.mark.parametrize("problem", BANDED, ids=str)
+def test_axes_are_reduced_in_bands_where_workspace_is_large(
+    problem: WindowSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Doubling().cost(problem)
+    monkeypatch.setattr(window_passes, "KEPT_BYTES", whole.workspace - 1)
+    monkeypatch.setattr(window_passes, "_BAND_BYTES", whole.workspace / 4)
+    assert Doubling().cost(problem).workspace < whole.workspace
+    check_algorithm(Doubling(), [problem], eager=False)
+
+
+def test_large_problems_have_little_workspace() -> None:
+    """Above 32 MB every page of it costs a fault in every run."""
+    algorithms = (Separable(), Doubling())
+    for operation, window, algorithm in [
+        *itertools.product(("max", "sum"), (63, 127), algorithms[1:]),
+        ("sum", 9, *algorithms[:1]),
+    ]:
+        side = (window - 1) // 2
+        text = f"{operation} float32[4,128,128,32] window=1x{window}x{window}x1 pad=0_0x{side}_{side}x{side}_{side}x0_0"
+        problem = WindowSpec.parse(text)
+        x = jax.ShapeDtypeStruct(problem.shape, problem.dtype)
+        program = jax.jit(functools.partial(algorithm, problem)).lower(x).compile()
+        held = program.memory_analysis().temp_size_in_bytes
+        assert held < KEPT_BYTES, (text, held)
+        assert held == pytest.approx(algorithm.cost(problem).workspace, rel=0.1), text

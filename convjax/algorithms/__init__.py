@@ -25,6 +25,7 @@ from convjax.algorithms.window.mask import Mask as MaskWindow
 from convjax.algorithms.window.reshape import Reshape as ReshapeWindow
 from convjax.algorithms.window.separable import Separable as SeparableWindow
 from convjax.algorithms.window.shift import Shift as ShiftWindow
+from convjax.algorithms.window.summed_area import SummedArea
 from convjax.problem import WindowSpec
 
 _CONV: tuple[Algorithm, ...] = (
@@ -64,11 +65,13 @@ _WINDOW: tuple[Algorithm, ...] = (
     MaskWindow(),
 )
 
+_SUM = (*_WINDOW, SummedArea())
+
 # A platform without measured constants takes the first that applies, and on some lax adds in another order each run.
 _PUT = (*_WINDOW[1:], _WINDOW[0])
 
 REGISTRY: dict[str, tuple[Algorithm, ...]] = {"conv": _CONV} | dict.fromkeys(WindowSpec.OPERATIONS, _WINDOW)
-REGISTRY["put"] = _PUT
+REGISTRY["sum"], REGISTRY["put"] = _SUM, _PUT
 
 for _operation, _registered in REGISTRY.items():
     _names = [describe(a) for a in _registered]
@@ -87,7 +90,7 @@ def algorithms(op: str | None = None) -> tuple[Algorithm, ...]:
         ['lax', 'shift', 'reshape', 'separable', 'doubling', 'mask']
     """
     if op is None:
-        return tuple(dict.fromkeys(a for registered in (_CONV, _WINDOW) for a in registered))
+        return tuple(dict.fromkeys(a for registered in (_CONV, _SUM) for a in registered))
     if op not in REGISTRY:
         raise ValueError(f"op must be one of {', '.join(REGISTRY)}, got {op!r}")
     return REGISTRY[op]

@@ -45,10 +45,10 @@ class Bands:
     def _counts(self) -> tuple[int, ...]:
         return tuple(-(-size // length) for size, length in zip(self.sizes, self.lengths, strict=True))
 
-    def fold(self, step: Callable[[jax.Array, list[jax.Array]], jax.Array], start: jax.Array) -> jax.Array:
+    def fold(self, step: Callable[[Any, list[jax.Array]], Any], start: Any) -> Any:
         """`step(result, offsets)` for the block at each of the offsets in turn, one an axis."""
 
-        def at(index: Any, result: jax.Array) -> jax.Array:
+        def at(index: Any, result: Any) -> Any:
             places = jnp.unravel_index(index, self._counts)
             axes = zip(places, self.sizes, self.lengths, strict=True)
             return step(result, [jnp.minimum(place * length, size - length) for place, size, length in axes])

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from convjax import window_primitive
-from convjax.algorithms.window.geometry import padded, stacked_taps
+from convjax.algorithms.window.geometry import stacked_taps
 from convjax.dtypes import accumulator
 from convjax.ops.arguments import Padding, require_floating
 from convjax.ops.windows import read_windows
@@ -68,6 +68,6 @@ def _logsumexp(problem: WindowSpec, asked: Request, x: jax.Array) -> jax.Array:
     wide = accumulator(x.dtype)
     # The result does not vary with what is subtracted, so that needs no derivative.
     largest = window_primitive.reduce(lax.stop_gradient(x), problem, asked).astype(wide)
-    taps = stacked_taps(problem, padded(problem, x.astype(wide)))  # T *windows
+    taps = stacked_taps(problem, x.astype(wide))  # T *windows
     below = jnp.where(jnp.isinf(largest)[None], 0, taps - largest[None])
     return (largest + jnp.log(jnp.sum(jnp.exp(below), 0))).astype(x.dtype)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from convjax import window_primitive
-from convjax.algorithms.window.geometry import padded, stacked_taps
+from convjax.algorithms.window.geometry import stacked_taps
 from convjax.dtypes import accumulator
 from convjax.ops.arguments import Padding, number, require_floating
 from convjax.ops.windows import read_windows
@@ -79,7 +79,7 @@ def _norm(problem: WindowSpec, p: float, asked: Request, x: jax.Array) -> jax.Ar
     largest = window_primitive.reduce(jnp.abs(lax.stop_gradient(x)), problem, asked).astype(wide)
     still = (largest == 0) | jnp.isinf(largest)
     scale = jnp.where(still, 1, largest)  # the norm does not vary with it, so it needs no derivative
-    taps = stacked_taps(problem, padded(problem, x.astype(wide), 0))  # T *windows
+    taps = stacked_taps(problem, x.astype(wide), 0)  # T *windows
     powers = _power(jnp.where(still[None], 1, taps), scale[None], p)
     y = scale * jnp.sum(powers, 0) ** (1 / p)
     return jnp.where(still, largest, y).astype(x.dtype)

@@ -9,7 +9,7 @@ import numpy as np
 from jax import lax
 
 from convjax import window_primitive
-from convjax.algorithms.window.geometry import padded, real_taps, stacked_taps
+from convjax.algorithms.window.geometry import real_taps, stacked_taps
 from convjax.ops.arguments import Padding, require_ordered
 from convjax.ops.windows import read_windows
 from convjax.problem import WindowSpec
@@ -64,7 +64,7 @@ def median_pool(
 @functools.partial(jax.jit, static_argnums=0)
 def _winner(problem: WindowSpec, x: jax.Array) -> jax.Array:
     """The tap of every window's median, int32: the first NaN, else the first of equals."""
-    taps = stacked_taps(problem, padded(problem, x))  # T *windows, padding above all elements
+    taps = stacked_taps(problem, x)  # T *windows, padding above all elements
     ordered = jnp.sort(taps, 0)
     nan = jnp.isnan(ordered[-1])  # sorted last
     real, counts = _real(problem)

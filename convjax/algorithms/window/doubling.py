@@ -12,7 +12,8 @@ import jax
 
 from convjax.algorithms.protocol import Cost, Reasons, describe
 from convjax.algorithms.window.geometry import sum_error
-from convjax.algorithms.window.passes import in_passes, passes_cost
+from convjax.algorithms.window.pass_by_pass import in_passes
+from convjax.algorithms.window.passes import passes_cost
 from convjax.problem import WindowSpec
 
 # Two doublings a pass: a pass over memory costs as much as a few slices combined.
@@ -24,7 +25,7 @@ class Doubling:
     """Axis by axis, in passes that each widen what an element stands for four times or a little more."""
 
     name: ClassVar[str] = "doubling"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     exact: ClassVar[bool] = True
     varies_on: ClassVar[tuple[str, ...]] = ()
     __str__ = describe

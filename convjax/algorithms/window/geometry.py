@@ -44,12 +44,13 @@ def tap_slices(problem: WindowSpec, x: jax.Array) -> Iterator[jax.Array]:
         yield layout.window_slice(x, 0, offset, problem.windows_shape, problem.strides)
 
 
-def stacked_taps(problem: WindowSpec, x: jax.Array) -> jax.Array:
-    """All `tap_slices` of padded x along a new first axis.
+def stacked_taps(problem: WindowSpec, x: jax.Array, value: object = None) -> jax.Array:
+    """All `tap_slices` of x, padded with `value` or else the identity, along a new first axis.
 
     One axis after another: a window of 31 x 31 taps takes 62 slices, not 961. An axis of more taps is gathered, since
-    that many slices compile too slowly.
+    that many slices compile too slowly. Behind its barrier x shares no padding with other poolings: see `lowering`.
     """
+    x = padded(problem, lax.optimization_barrier(x), value)
     if problem.empty:
         return jnp.zeros((problem.taps, *problem.windows_shape), x.dtype)
     x = x[None]

@@ -1,32 +1,24 @@
-"""Windows reduced one axis after another, each axis in passes that widen what every element stands for.
+"""Windows reduced one axis after another: the passes of each axis, the bands that it is cut into, and what they cost.
 
-A pass combines a few shifted slices of the last pass's result. Axes behind the one reduced are merged with it, so
-that at stride 1 a slice is one long row however small the channels are.
+A pass combines a few shifted slices of the last pass's result, and so widens what every element stands for. Where all
+that is made on the way would be mapped anew in every run, an axis is reduced in bands of another.
 """
 
 import dataclasses
-import functools
 import math
 from collections.abc import Callable, Collection, Iterator
-from typing import Any
 
-import jax
-import jax.numpy as jnp
-from jax import lax
-
-from convjax import layout
-from convjax.algorithms.bands import KEPT_BYTES
-from convjax.algorithms.fusion import apart
+from convjax.algorithms.bands import KEPT_BYTES, Bands
 from convjax.algorithms.protocol import Cost
-from convjax.algorithms.window.geometry import accumulator, better, first_real_tap, padded_shape
+from convjax.algorithms.window.geometry import accumulator, padded_shape
 from convjax.dtypes import dtype_of
 from convjax.problem import Ints, WindowSpec
 
 # The taps that an element stands for after every pass along an axis: rising, the last is the axis's window.
 Widths = Callable[[int], tuple[int, ...]]
 
-# Values, and for argmax and argmin the taps they stand at; None where each value is at tap 0 still.
-State = tuple[jax.Array, jax.Array | None]
+# Bands of another axis in which an axis is reduced.
+Band = tuple[int, Bands]
 
 # Vector operations for each slice and element, as measured.
 _WORK = {"max": 1.2, "min": 1.2, "sum": 1.2, "argmax": 4, "argmin": 4}
@@ -34,8 +26,12 @@ _WORK = {"max": 1.2, "min": 1.2, "sum": 1.2, "argmax": 4, "argmin": 4}
 # What a pass costs beside its slices, in slices.
 _PASS = 0.5
 
+# Bytes of what one band makes, and what a band's result costs to put in its place, in times moved.
+_BAND_BYTES = KEPT_BYTES / 4
+_COPY = 4
+
 # Workspace above `KEPT_BYTES` is mapped anew in every run, which costs as much as moving it so many times.
-_MAPPING = 20
+MAPPING = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,25 +78,33 @@ def passes(problem: WindowSpec, widths: Widths) -> Iterator[list[Pass]]:
         yield along
 
 
-def in_passes(problem: WindowSpec, widths: Widths, x: jax.Array) -> jax.Array:
-    """Each window's maximum, minimum, sum, or winning tap."""
-    order = list(passes(problem, widths))
-    never = set(range(problem.ndim)).difference(along[0].axis for along in order)
-    state: State = (_padded_along(problem, x, *never), None)
-    for along in order:
-        value, taps = state
-        value = _padded_along(problem, value, along[0].axis)
-        taps = taps if taps is None else _padded_along(problem, taps, along[0].axis, value=0)
-        single = state = (value, taps)
-        for step in along:
-            state = apart(functools.partial(_combined, problem, step), state, single if step.singles else None)
-    value, taps = state
-    if not problem.operation.startswith("arg"):
-        return value.astype(dtype_of(problem.dtype))
-    # Nothing beats the identity where the winner may be padding.
-    first = jnp.broadcast_to(first_real_tap(problem), value.shape)
-    taps = jnp.zeros(value.shape, jnp.int32) if taps is None else taps
-    return jnp.where(better(problem, value, jnp.full_like(value, problem.identity)), taps, first)
+def bands_of(problem: WindowSpec, order: list[list[Pass]]) -> list[Band | None]:
+    """For every axis in `order` the bands of another in which it is reduced, or None where it is reduced at once.
+
+    Bands are taken where they keep the workspace from being mapped anew: a result is copied into its place.
+    """
+    at_once: list[Band | None] = [None] * len(order)
+    if _workspace(problem, order, at_once) <= KEPT_BYTES:
+        return at_once
+    bands = [_band(problem, along, shape) for along, shape in zip(order, _operands(problem, order), strict=True)]
+    return bands if _workspace(problem, order, bands) <= KEPT_BYTES else at_once
+
+
+def _band(problem: WindowSpec, along: list[Pass], shape: Ints) -> Band | None:
+    """Of the outermost axis that is long enough, or the longest; a batch divided over devices would be gathered."""
+    beside = [a for a in range(1, problem.ndim) if a != along[0].axis]
+    most = max(map(sum, _alive(problem, along, shape, made=True)))
+    if most <= _BAND_BYTES or not beside:
+        return None
+    longest = max(beside, key=lambda a: shape[a])
+    axis = next((a for a in beside if shape[a] >= most / _BAND_BYTES), longest)
+    bands = Bands.of((shape[axis],), shape[axis] * _BAND_BYTES / most)
+    return (axis, bands) if bands.count > 1 else None
+
+
+def with_size(shape: Ints, axis: int, size: int) -> Ints:
+    """`shape` with `size` at `axis`."""
+    return (*shape[:axis], size, *shape[axis + 1 :])
 
 
 def _at_first(problem: WindowSpec, axes: Collection[int]) -> Ints:
@@ -109,46 +113,80 @@ def _at_first(problem: WindowSpec, axes: Collection[int]) -> Ints:
     return tuple(n if axis in axes else p for axis, (n, p) in enumerate(sizes))
 
 
-def _padded_along(problem: WindowSpec, x: jax.Array, *axes: int, value: Any = None) -> jax.Array:
-    """x with the dilation and padding of `axes`: where padding is large, the axes before have been reduced by then."""
-    padding = [p if axis in axes else (0, 0) for axis, p in enumerate(problem.padding)]
-    gaps = [d - 1 if axis in axes else 0 for axis, d in enumerate(problem.base_dilation)]
-    return layout.pad(x, padding, gaps, problem.identity if value is None else value)
+def _operands(problem: WindowSpec, order: list[list[Pass]]) -> list[Ints]:
+    """The shape from which each axis in `order` begins."""
+    first = _at_first(problem, {along[0].axis for along in order})
+    return [first, *(along[-1].shape for along in order)][: len(order)]
 
 
 def passes_cost(problem: WindowSpec, widths: Widths) -> Cost:
     """Every pass reads what the last one wrote; taps stand beside the values."""
-    size = (accumulator(problem) if problem.operation == "sum" else dtype_of(problem.dtype)).itemsize
-    size += 4 if problem.operation.startswith("arg") else 0
-    work = _WORK[problem.operation]
     order = list(passes(problem, widths))
-    left = sum(map(len, order))
-
-    whole = padded_shape(problem)
-    shape = _at_first(problem, {along[0].axis for along in order})
-    read = size * math.prod(shape)
-    held = read if shape != problem.shape else 0  # of what is read, the bytes that are workspace
-    vector, moved, workspace, calls = 0.0, 2 * held, held, 1 if held else 0
-    for along in order:
-        axis = along[0].axis
-        if whole[axis] != shape[axis]:
-            written = size * math.prod((*shape[:axis], whole[axis], *shape[axis + 1 :]))
-            workspace, moved, calls = max(workspace, held + written), moved + read + written, calls + 1
-            read = held = written
-        begun, begun_held = read, held
+    size, work, bands = _size(problem), _WORK[problem.operation], bands_of(problem, order)
+    vector, moved, calls = 0.0, 0.0, 0
+    for along, band, shape in zip(order, bands, _operands(problem, order), strict=True):
+        kernels, begun = 0, size * math.prod(shape)
+        whole = with_size(shape, along[0].axis, padded_shape(problem)[along[0].axis])
+        if whole != shape:
+            moved, kernels, begun = moved + begun + size * math.prod(whole), 1, size * math.prod(whole)
+        read = begun
         for step in along:
-            left -= 1
             written = size * math.prod(step.shape)
-            new = written if left else 0
-            workspace = max(workspace, held + new + (begun_held if step.singles else 0))
             vector += work * (step.slices + _PASS) * written / size
             moved += read + written + (begun if step.singles else 0)
-            calls += 2  # the conditional's predicate and the pass
-            read, held = written, new
-        shape = along[-1].shape
+            kernels += 2  # the conditional's predicate and the pass
+            read = written
+        moved += _COPY * read if band else 0
+        calls += kernels * band[1].count if band else kernels
+    if _is_padded_first(problem, order):
+        moved, calls = moved + 2 * size * math.prod(_operands(problem, order)[0]), calls + 1
+    workspace = _workspace(problem, order, bands)
     if workspace > KEPT_BYTES:
-        moved += _MAPPING * workspace
+        moved += MAPPING * workspace
     return Cost(vector=vector, bytes=moved, workspace=workspace, calls=max(calls, 1))
+
+
+def _is_padded_first(problem: WindowSpec, order: list[list[Pass]]) -> bool:
+    """Whether axes without passes are padded, so that the first axis begins from a copy of x."""
+    return _at_first(problem, {along[0].axis for along in order}) != problem.shape
+
+
+def _workspace(problem: WindowSpec, order: list[list[Pass]], bands: list[Band | None]) -> float:
+    """The most bytes alive at once beside x and the result, in whose place what is no larger is made before."""
+    size, made, held = _size(problem), _is_padded_first(problem, order), 0.0
+    result = math.prod(problem.windows_shape) * (
+        4 if problem.operation.startswith("arg") else dtype_of(problem.dtype).itemsize
+    )
+    for along, band, shape in zip(order, bands, _operands(problem, order), strict=True):
+        alive = list(_alive(problem, along, shape, made))
+        if band:
+            in_bands = max(map(sum, _alive(problem, along, shape, made=True))) / band[1].count
+            alive = [(made * size * math.prod(shape), size * math.prod(along[-1].shape), in_bands)]
+        held = max(held, *(sum(sizes) - max((n for n in sizes if n <= result), default=0) for sizes in alive))
+        made = True
+    return held
+
+
+def _alive(problem: WindowSpec, along: list[Pass], shape: Ints, made: bool) -> Iterator[tuple[float, ...]]:
+    """Bytes of the arrays alive at once in each step along an axis, its operand where it was `made` on the way."""
+    size, axis = _size(problem), along[0].axis
+    begun = made * size * math.prod(shape)
+    whole = with_size(shape, axis, padded_shape(problem)[axis])
+    if whole != shape:
+        yield begun, size * math.prod(whole)
+        begun = size * math.prod(whole)
+    last = begun
+    for number, step in enumerate(along):
+        written = size * math.prod(step.shape)
+        kept = begun if number and any(later.singles for later in along[number:]) else 0
+        yield kept, last, written
+        last = written
+
+
+def _size(problem: WindowSpec) -> int:
+    """Bytes of an element on the way, with its tap."""
+    dtype = accumulator(problem) if problem.operation == "sum" else dtype_of(problem.dtype)
+    return dtype.itemsize + (4 if problem.operation.startswith("arg") else 0)
 
 
 def _parts(covered: int, width: int, overlapping: bool) -> tuple[Ints, Ints]:
@@ -160,41 +198,3 @@ def _parts(covered: int, width: int, overlapping: bool) -> tuple[Ints, Ints]:
         return tuple(min(begin, width - covered) for begin in range(0, width, covered)), ()
     whole = width - width % covered
     return tuple(range(0, whole, covered)), tuple(range(whole, width))
-
-
-def _combined(problem: WindowSpec, step: Pass, state: State, single: State | None) -> State:
-    sources = [(state, begin) for begin in step.blocks] + [(single, tap) for tap in step.singles if single is not None]
-    taken = [_shifted(problem, step, source, tap) for source, tap in sources]
-    value, taps = functools.reduce(functools.partial(_better_of, problem), taken)
-    return value.reshape(step.shape), None if taps is None else taps.reshape(step.shape)
-
-
-def _better_of(problem: WindowSpec, a: State, b: State) -> State:
-    """The two combined; the first of equal values, which never stands at a later tap, keeps its tap."""
-    if a[1] is None or b[1] is None:
-        return {"max": lax.max, "min": lax.min, "sum": lax.add}[problem.operation](a[0], b[0]), None
-    wins = better(problem, b[0], a[0])
-    return lax.select(wins, b[0], a[0]), lax.select(wins, b[1], a[1])
-
-
-def _shifted(problem: WindowSpec, step: Pass, source: State, tap: int) -> State:
-    """The slice of `source` that begins at `tap`, with its taps counted from the beginning of the window."""
-    value, taps = source
-    start = tap * problem.window_dilation[step.axis]
-    moved = _span(value, step, start)
-    if problem.operation == "sum":
-        moved = moved.astype(accumulator(problem))
-    if not problem.operation.startswith("arg"):
-        return moved, None
-    number = jnp.int32(tap * math.prod(problem.window[step.axis + 1 :]))
-    return moved, jnp.full(moved.shape, number) if taps is None else _span(taps, step, start) + number
-
-
-def _span(x: jax.Array, step: Pass, start: int) -> jax.Array:
-    """As many elements as the result has there: (before, axis, behind), or at stride 1 (before, axis x behind)."""
-    size, count, behind = x.shape[step.axis], step.shape[step.axis], math.prod(x.shape[step.axis + 1 :])
-    if step.stride == 1:
-        rows = x.reshape(math.prod(x.shape[: step.axis]), size * behind)
-        return lax.slice_in_dim(rows, start * behind, (start + count) * behind, axis=1)
-    rows = x.reshape(math.prod(x.shape[: step.axis]), size, behind)
-    return lax.slice_in_dim(rows, start, start + (count - 1) * step.stride + 1, step.stride, axis=1)

@@ -10,7 +10,8 @@ import jax
 
 from convjax.algorithms.protocol import Cost, Reasons, describe
 from convjax.algorithms.window.geometry import sum_error
-from convjax.algorithms.window.passes import in_passes, passes_cost
+from convjax.algorithms.window.pass_by_pass import in_passes
+from convjax.algorithms.window.passes import passes_cost
 from convjax.problem import WindowSpec
 
 _MOST_TAPS = 128
@@ -21,7 +22,7 @@ class Separable:
     """One pass an axis, each a fused loop over that axis's taps."""
 
     name: ClassVar[str] = "separable"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     exact: ClassVar[bool] = True
     varies_on: ClassVar[tuple[str, ...]] = ()
     __str__ = describe
