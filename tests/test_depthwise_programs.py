@@ -57,6 +57,33 @@ def test_padding_meets_no_infinity():
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "conv float32[1,6,7,192] float32[7,6,1,192] b01f_01io->b01f pad=3_3x2_3 feature_groups=192",
+        "conv bfloat16[2,5,6,200] bfloat16[4,4,2,100] b01f_01io->b01f pad=-1_2x3_-1 feature_groups=100",
+        "conv float32[1,3,4,3,104] float32[3,3,3,1,104] b012f_012io->b012f pad=1_1x1_1x0_0 feature_groups=104",
+    ],
+)
+def test_outputs_in_pairs(text, monkeypatch):
+    """An even and an odd number of them, and one; by blocks of channels, and several channels a group."""
+    monkeypatch.setattr(multiply_add, "_LARGE", 0)
+    problem = parse(text)
+    assert multiply_add._is_paired(problem)
+    check_algorithm(Shift("multiply"), [problem], eager=False)
+
+
+def test_an_infinity_reaches_no_output_beside_those_of_its_pair_that_meet_it(monkeypatch):
+    monkeypatch.setattr(multiply_add, "_LARGE", 0)
+    problem = parse("conv float32[1,1,12,100] float32[4,7,1,100] b01f_01io->b01f pad=3_0x0_0 feature_groups=100")
+    assert multiply_add._is_paired(problem)
+    x = jnp.zeros((1, 1, 12, 100)).at[0, 0, 9, 1].set(jnp.inf)
+    y = jax.jit(functools.partial(Shift("multiply"), problem))(x, jnp.ones((4, 7, 1, 100)))
+    reached = np.zeros((1, 1, 6, 100), bool)
+    reached[..., 3:, 1] = True
+    np.testing.assert_array_equal(~np.isfinite(y), reached)
+
+
+@pytest.mark.parametrize(
     ("text", "blocks"),
     [
         ("conv float32[2,9,8,128] float32[6,5,1,128] b01f_01io->b01f pad=2_3x2_2 feature_groups=128", 4),

@@ -4,6 +4,7 @@ What such a loop costs beside its arithmetic decides how it is cut:
 
 - a padded copy of x takes as long as the loop itself where taps are few, so those are clipped (`clipped.py`);
 - the rows of many taps push each other out of the first cache, so channels are then taken in blocks;
+- where each product reads x and w anew, two outputs a turn share what they read (`output_pairs.py`);
 - an expression of hundreds of terms compiles for ever, so the outer taps of such a kernel are looped over;
 - a kernel larger than its input mostly meets padding, so the two change roles: convolution is commutative.
 """
@@ -22,6 +23,7 @@ from jax import lax
 
 from convjax import layout, sizes
 from convjax.algorithms.conv.clipped import beside_x, is_clipped, products, sum_of_clipped_taps
+from convjax.algorithms.conv.output_pairs import is_paired, padding_of_pairs, sum_in_pairs
 from convjax.algorithms.fusion import apart
 from convjax.algorithms.numerics import accumulator
 from convjax.algorithms.protocol import Cost
@@ -51,7 +53,7 @@ def multiply_add(problem: ConvSpec, x: jax.Array, w: jax.Array) -> jax.Array:
         return _by_elements(problem, x, w)
     # A trailing axis of 1 makes XLA's loop slower, so K is left out where it is.
     w = w if problem.K > 1 else w[..., 0]
-    y = _sum_by_blocks(problem, x, w) if _equal_blocks(problem) > 1 else _sum(problem, x, w)
+    y = _sum_by_blocks(problem, x, w) if _equal_blocks(problem) > 1 or _is_paired(problem) else _sum(problem, x, w)
     return y.reshape(problem.N, *problem.output, problem.G, problem.K)
 
 
@@ -72,9 +74,10 @@ def multiply_add_cost(problem: ConvSpec) -> Cost:
     else:
         lhs = problem.N * problem.G * problem.C * math.prod(layout.padded_size(problem))
         padded = 2 * size * lhs if layout.padded_size(problem) != problem.input else 0
-        equal = _equal_blocks(problem) > 1
-        joined = out if equal or _blocks(problem) > 1 else 0
+        equal, paired = _equal_blocks(problem) > 1, _is_paired(problem)
+        joined = out if equal or paired or _blocks(problem) > 1 else 0
         calls = 6.0 if equal else _blocks(problem) * (2 + turns * _calls_a_turn(problem))
+        work, calls = (0.75 * work, 4.0) if paired else (work, calls)
     return Cost(
         vector=work * problem.products,
         bytes=problem.bytes + padded + joined + out * (turns - 1) * (0.5 if out <= 2 * _CACHED else 1.0),
@@ -154,9 +157,14 @@ def _sum_by_blocks(problem: ConvSpec, x: jax.Array, w: jax.Array) -> jax.Array:
     def side_by_side(y: jax.Array) -> jax.Array:
         return lax.collapse(jnp.moveaxis(y, 0, 2 + n), 2 + n, 4 + n)
 
-    x = layout.pad_spatial(problem, x, first=2)
-    y = jax.vmap(functools.partial(_sum_of_taps, problem))(front(x, 2 + n), front(w, 1 + n))
-    return apart(side_by_side, y)
+    paired = _is_paired(problem)
+    x = layout.pad_spatial(problem, x, first=2, padding=padding_of_pairs(problem) if paired else None)
+    sums = functools.partial(sum_in_pairs if paired else _sum_of_taps, problem)
+    if blocks == 1:
+        return sums(x, w)
+    y = jax.vmap(sums)(front(x, 2 + n), front(w, 1 + n))
+    # Reductions of several results are never fused into what reads them.
+    return side_by_side(y) if paired else apart(side_by_side, y)
 
 
 def _sum_of_taps(problem: ConvSpec, x: jax.Array, w: jax.Array, outer: int = 0) -> jax.Array:
@@ -228,10 +236,17 @@ def _is_clipped(problem: ConvSpec) -> bool:
     return _terms(problem) <= _FEW and is_clipped(problem)
 
 
+def _is_paired(problem: ConvSpec) -> bool:
+    return is_paired(problem) and not _is_small(problem)
+
+
+def _is_small(problem: ConvSpec) -> bool:
+    return accumulator(problem).itemsize * math.prod(problem.output_shape) < _LARGE
+
+
 def _equal_blocks(problem: ConvSpec) -> int:
     """Blocks of channels that one expression adds; 1 where each has its own, or the channels have no such divisor."""
-    small = accumulator(problem).itemsize * math.prod(problem.output_shape) < _LARGE
-    if small or _blocks(problem) == 1 or _rolled_axes(problem) or _roles_change(problem):
+    if _is_small(problem) or _blocks(problem) == 1 or _rolled_axes(problem) or _roles_change(problem):
         return 1
     least, most = _NARROW
     return next((b for b in range(1, problem.G + 1) if problem.G % b == 0 and least <= problem.G // b <= most), 1)
