@@ -18,8 +18,8 @@ from convjax.algorithms.conv.position_sums import sum_together
 from convjax.algorithms.numerics import accumulator
 from convjax.problem import ConvSpec, Pads
 
-# Terms of one output: of fewer, padding x costs what the loop saves; of more, LLVM does not unroll the reduction.
-_FEWEST, _MOST = 26, 49
+# Terms of one output: of fewer, padding x costs what the loop saves; of more, it compiles in a second and longer.
+_FEWEST, _MOST = 26, 48
 # Channels below which windows and weights stay in the first cache, and reading them twice costs little.
 _FEWEST_CHANNELS = 100
 
