@@ -1,4 +1,6 @@
-"""Depthwise programs where small samples do not reach: clipped taps, loops over taps and positions, changed roles."""
+"""Depthwise and grouped programs where small samples do not reach: clipped taps, loops over taps, channels and
+positions, changed roles, joined groups.
+"""
 
 import functools
 
@@ -7,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from convjax.algorithms.conv import multiply_add, position_sums
+from convjax.algorithms.conv import multiply_add, narrow_groups, position_sums
 from convjax.algorithms.conv.positions import Positions
 from convjax.algorithms.conv.shift import Shift
 from convjax.problem import parse
@@ -60,7 +62,7 @@ def test_padding_meets_no_infinity():
     ("text", "blocks"),
     [
         ("conv float32[2,9,8,128] float32[6,5,1,128] b01f_01io->b01f pad=2_3x2_2 feature_groups=128", 4),
-        ("conv float32[1,7,8,128] float32[4,4,2,128] b01f_01io->b01f stride=2x1 lhs_dilate=1x2 feature_groups=64", 2),
+        ("conv float32[1,7,8,128] float32[4,4,2,64] b01f_01io->b01f stride=2x1 lhs_dilate=1x2 feature_groups=64", 2),
         ("conv float32[1,7,8,131] float32[6,5,1,131] b01f_01io->b01f pad=2_3x2_2 feature_groups=131", 1),
     ],
 )
@@ -115,3 +117,25 @@ def test_sums_of_slabs(text, monkeypatch):
     problem = parse(text)
     assert position_sums.in_slabs(problem, Positions("reduce")._axes(problem))
     check_algorithm(Positions("reduce"), [problem], eager=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "joined"),
+    [
+        ("conv float32[2,7,8,32] float32[2,7,8,64] f01b_i01o->01bf pad=1_1x1_1 batch_groups=8", 2),
+        (
+            "conv float32[3,9,8,12] float32[3,4,5,8] f01b_i01o->01bf stride=2x1 rhs_dilate=2x1 pad=0_1x-1_2"
+            " batch_groups=4",
+            4,
+        ),
+        ("conv bfloat16[3,9,6] bfloat16[3,6,10] f0b_i0o->0bf lhs_dilate=2 rhs_dilate=3 pad=1_0 batch_groups=2", 2),
+        ("conv float32[1,3,4,6,40] float32[3,2,5,2,60] b012f_012io->b012f pad=1_1x0_0x0_0 feature_groups=20", 5),
+        ("conv int8[2,7,32] int8[2,5,32] f0b_i0o->0bf batch_groups=16 out=int32", 8),
+    ],
+)
+def test_products_of_narrow_groups_in_turn(text, joined):
+    problem = parse(text)
+    algorithm = Positions("dot")
+    assert narrow_groups.are_narrow(problem, algorithm._axes(problem))
+    assert narrow_groups.joined_groups(problem) == joined
+    check_algorithm(algorithm, [problem], eager=False)
