@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from convjax.algorithms.conv import multiply_add, narrow_groups, position_sums
+from convjax.algorithms.conv import many_groups, multiply_add, narrow_groups, position_sums
 from convjax.algorithms.conv.positions import Positions
 from convjax.algorithms.conv.shift import Shift
 from convjax.problem import parse
@@ -117,6 +117,22 @@ def test_sums_of_slabs(text, monkeypatch):
     problem = parse(text)
     assert position_sums.in_slabs(problem, Positions("reduce")._axes(problem))
     check_algorithm(Positions("reduce"), [problem], eager=False)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "conv float32[2,6,7,64] float32[3,3,4,32] b01f_01io->b01f pad=1_1x-1_2 feature_groups=16",
+        "conv float32[2,6,7,80] float32[3,3,5,48] b01f_01io->b01f stride=2x1 rhs_dilate=1x2 pad=1_1x0_2"
+        " feature_groups=16",
+        "conv bfloat16[2,9,34] bfloat16[20,2,51] b0f_0io->b0f lhs_dilate=2 pad=3_2 feature_groups=17",
+        "conv float32[6,5,6,32] float32[6,3,2,32] f01b_i01o->01bf pad=1_0x0_1 batch_groups=16",
+    ],
+)
+def test_groups_that_fill_vectors(text):
+    problem = parse(text)
+    assert many_groups.fill_vectors(problem)
+    check_algorithm(Shift("multiply"), [problem], eager=False)
 
 
 @pytest.mark.parametrize(
