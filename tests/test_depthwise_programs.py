@@ -1,4 +1,6 @@
-"""Depthwise programs where small samples do not reach: clipped taps, loops over taps and positions, changed roles."""
+"""Depthwise and grouped programs where small samples do not reach: clipped taps, loops over taps, channels and
+positions, changed roles, joined groups.
+"""
 
 import functools
 
@@ -7,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from convjax.algorithms.conv import multiply_add, position_sums
+from convjax.algorithms.conv import many_groups, multiply_add, narrow_groups, position_sums
 from convjax.algorithms.conv.positions import Positions
 from convjax.algorithms.conv.shift import Shift
 from convjax.problem import parse
@@ -87,7 +89,7 @@ def test_an_infinity_reaches_no_output_beside_those_of_its_pair_that_meet_it(mon
     ("text", "blocks"),
     [
         ("conv float32[2,9,8,128] float32[6,5,1,128] b01f_01io->b01f pad=2_3x2_2 feature_groups=128", 4),
-        ("conv float32[1,7,8,128] float32[4,4,2,128] b01f_01io->b01f stride=2x1 lhs_dilate=1x2 feature_groups=64", 2),
+        ("conv float32[1,7,8,128] float32[4,4,2,64] b01f_01io->b01f stride=2x1 lhs_dilate=1x2 feature_groups=64", 2),
         ("conv float32[1,7,8,131] float32[6,5,1,131] b01f_01io->b01f pad=2_3x2_2 feature_groups=131", 1),
     ],
 )
@@ -142,3 +144,41 @@ def test_sums_of_slabs(text, monkeypatch):
     problem = parse(text)
     assert position_sums.in_slabs(problem, Positions("reduce")._axes(problem))
     check_algorithm(Positions("reduce"), [problem], eager=False)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "conv float32[2,6,7,64] float32[3,3,4,32] b01f_01io->b01f pad=1_1x-1_2 feature_groups=16",
+        "conv float32[2,6,7,80] float32[3,3,5,48] b01f_01io->b01f stride=2x1 rhs_dilate=1x2 pad=1_1x0_2"
+        " feature_groups=16",
+        "conv bfloat16[2,9,34] bfloat16[20,2,51] b0f_0io->b0f lhs_dilate=2 pad=3_2 feature_groups=17",
+        "conv float32[6,5,6,32] float32[6,3,2,32] f01b_i01o->01bf pad=1_0x0_1 batch_groups=16",
+    ],
+)
+def test_groups_that_fill_vectors(text):
+    problem = parse(text)
+    assert many_groups.fill_vectors(problem)
+    check_algorithm(Shift("multiply"), [problem], eager=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "joined"),
+    [
+        ("conv float32[2,7,8,32] float32[2,7,8,64] f01b_i01o->01bf pad=1_1x1_1 batch_groups=8", 2),
+        (
+            "conv float32[3,9,8,12] float32[3,4,5,8] f01b_i01o->01bf stride=2x1 rhs_dilate=2x1 pad=0_1x-1_2"
+            " batch_groups=4",
+            4,
+        ),
+        ("conv bfloat16[3,9,6] bfloat16[3,6,10] f0b_i0o->0bf lhs_dilate=2 rhs_dilate=3 pad=1_0 batch_groups=2", 2),
+        ("conv float32[1,3,4,6,40] float32[3,2,5,2,60] b012f_012io->b012f pad=1_1x0_0x0_0 feature_groups=20", 5),
+        ("conv int8[2,7,32] int8[2,5,32] f0b_i0o->0bf batch_groups=16 out=int32", 8),
+    ],
+)
+def test_products_of_narrow_groups_in_turn(text, joined):
+    problem = parse(text)
+    algorithm = Positions("dot")
+    assert narrow_groups.are_narrow(problem, algorithm._axes(problem))
+    assert narrow_groups.joined_groups(problem) == joined
+    check_algorithm(algorithm, [problem], eager=False)

@@ -19,6 +19,13 @@ from jax import lax
 
 from convjax import layout
 from convjax.algorithms.bands import Bands
+from convjax.algorithms.conv.narrow_groups import (
+    WIDE_GROUP,
+    are_narrow,
+    joined_groups,
+    products_in_turn,
+    products_in_turn_cost,
+)
 from convjax.algorithms.conv.position_sums import (
     in_slabs,
     in_stretches,
@@ -42,11 +49,9 @@ _MOST_SUMS = 64
 # A band's patches are to stay in cache, but the sums are read and written for every band, so it has this many rows.
 _BAND_BYTES = 2**20
 _BAND_ROWS = 256
-# Channels, of one group and of one of many, from which on fewer windows of both operands are copied faster than windows
-# of one.
-_WIDE, _WIDE_GROUP = 64, 32
-# Columns of a product over joined groups: narrower ones are hardly faster.
-_JOINED_COLUMNS = 16
+# Channels of a single group from which on fewer windows of both operands are copied faster than windows of one; of
+# one of many it is `WIDE_GROUP`.
+_WIDE = 64
 # Sums that are worth making row by row, and the length of such a row.
 _MOST_ROW_SUMS = 16
 _LONG_ROW = 32
@@ -67,7 +72,7 @@ class Positions:
     by: Literal["reduce", "dot"] = "dot"
 
     name: ClassVar[str] = "positions"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     exact: ClassVar[bool] = True
     varies_on: ClassVar[tuple[str, ...]] = ()
     __str__ = describe
@@ -113,16 +118,20 @@ class Positions:
                 workspace=padded / 2,
                 calls=1 + passes + 0.01 * problem.G * of_x * of_w,  # every sum is begun and ended
             )
-        bands, joined = _bands(problem, axes).count, _joined(problem)
+        if are_narrow(problem, axes):
+            return products_in_turn_cost(problem)
+        bands, joined = _bands(problem, axes).count, joined_groups(problem)
         slower, grouping = grouping_work(problem)
         # Windows are copied in runs of N or K, far from the speed of a plain copy; each band reads and writes the sums.
         elements = of_x * max(1.0, 6 / (joined * problem.N)) * (positions(axes, "x") > 1)
         elements += of_w * max(1.0, 6 / (joined * problem.K)) * (positions(axes, "w") > 1)
-        copied = 7 * size * problem.G * contracted * elements
+        # Wide groups are copied in longer runs, and windows of both operands make products that are nearer to squares.
+        wide_groups = problem.G > 1 and min(problem.N, problem.K) >= WIDE_GROUP
+        copied = (4 if wide_groups else 7) * size * problem.G * contracted * elements
         sums = size * problem.G * joined * of_x * of_w
         multiplied = joined * product_work(products, joined * of_x, joined * of_w)
         return Cost(
-            gemm=1.25 * slower * multiplied,  # rows are contracted, which a product must transpose on its way
+            gemm=(0.8 if wide_groups else 1.25) * slower * multiplied,  # a product transposes its rows on its way
             bytes=problem.bytes + grouping + padded + copied + 2 * bands * sums,
             workspace=padded / 2 + size * problem.G * contracted * (of_x + of_w) / bands,
             calls=4 * bands,
@@ -133,6 +142,9 @@ class Positions:
 
     def __call__(self, problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
         dtype, axes = accumulator(problem), self._axes(problem)
+        if self.by == "dot" and are_narrow(problem, axes):
+            y = products_in_turn(problem, lhs, rhs)
+            return layout.restore_out(problem, y, "SGKN").astype(dtype_of(problem.output_dtype))
         x = layout.arrange_lhs(problem, lhs, "CSGN")
         w = layout.arrange_rhs(problem, rhs, "CSGK")
         if self.by == "reduce" and in_slabs(problem, axes):
@@ -144,13 +156,13 @@ class Positions:
         return layout.restore_out(problem, y, "SGNK").astype(dtype_of(problem.output_dtype))
 
     def _axes(self, problem: ConvSpec) -> tuple[Axis, ...]:
-        wide = min(problem.N, problem.K) >= (_WIDE if problem.G == 1 else _WIDE_GROUP)
+        wide = min(problem.N, problem.K) >= (_WIDE if problem.G == 1 else WIDE_GROUP)
         return sides(problem, shared=self.by == "dot" and wide)
 
 
 def _dot(problem: ConvSpec, axes: tuple[Axis, ...], x: jax.Array, w: jax.Array, dtype: np.dtype) -> jax.Array:
     """The sum over bands of S of one product each, of all windows of x and all of w, side by side."""
-    bands, joined = _bands(problem, axes), _joined(problem)
+    bands, joined = _bands(problem, axes), joined_groups(problem)
     x, w = (a.reshape(*a.shape[:-2], problem.G // joined, -1) for a in (x, w))
     x, w = (jnp.moveaxis(a, -2, 0) for a in (x, w))  # G C S (joined N), G C S (joined K)
     one_group = problem.G == 1 and not _copies(axes)
@@ -185,12 +197,6 @@ def _dot(problem: ConvSpec, axes: tuple[Axis, ...], x: jax.Array, w: jax.Array, 
 def _copies(axes: tuple[Axis, ...]) -> bool:
     """Whether windows are copied side by side; where all are one, operands are multiplied as they are."""
     return positions(axes, "x") * positions(axes, "w") > 1
-
-
-def _joined(problem: ConvSpec) -> int:
-    """How many groups enter one product, which takes as long for fewer."""
-    most = max(1, _JOINED_COLUMNS // max(problem.N, problem.K, 1))
-    return max(j for j in range(1, most + 1) if problem.G % j == 0)
 
 
 def _bands(problem: ConvSpec, axes: tuple[Axis, ...]) -> Bands:

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from convjax import layout
+from convjax.algorithms.conv.many_groups import fill_vectors, sum_over_channels, sum_over_channels_cost
 from convjax.algorithms.conv.multiply_add import multiply_add, multiply_add_cost
 from convjax.algorithms.numerics import accumulator, direct_error
 from convjax.algorithms.products import grouping_work, product_work, rows_by_columns
@@ -47,13 +48,17 @@ class Shift:
         return ()
 
     def cost(self, problem: ConvSpec) -> Cost:
-        return multiply_add_cost(problem) if self.by == "multiply" else _dots_cost(problem)
+        if self.by == "dot":
+            return _dots_cost(problem)
+        return sum_over_channels_cost(problem) if fill_vectors(problem) else multiply_add_cost(problem)
 
     def error(self, problem: ConvSpec) -> float:
         return direct_error(problem)
 
     def __call__(self, problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
-        if self.by == "multiply":
+        if self.by == "multiply" and fill_vectors(problem):
+            compute, x_order, w_order, y_order = sum_over_channels, "NCSG", "SCKG", "NKSG"
+        elif self.by == "multiply":
             compute, x_order, w_order, y_order = multiply_add, "CNSG", "SCGK", "NSGK"
         else:
             compute = _products_of_all_taps if _one_position(problem) else _dots
