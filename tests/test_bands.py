@@ -56,6 +56,7 @@ WINOGRAD = [
 def test_winograd_by_bands(text, tile, monkeypatch):
     monkeypatch.setattr(winograd, "_BAND_TILES", 1)
     monkeypatch.setattr(winograd, "_BAND_BYTES", 1)
+    monkeypatch.setattr(winograd, "_CACHE", 0)
     problem, algorithm = parse(text), winograd.Winograd(tile)
     assert algorithm._bands(problem).count > 1
     check_algorithm(algorithm, [problem], eager=False)

@@ -6,6 +6,7 @@ To add one, write its file and name it here; the conformance suite then tests it
 from convjax.algorithms.conv.fft import FFT
 from convjax.algorithms.conv.fold_depth import FoldDepth
 from convjax.algorithms.conv.im2col import Im2col
+from convjax.algorithms.conv.kn2row import Kn2row
 from convjax.algorithms.conv.lax_conv import Lax
 from convjax.algorithms.conv.overlap_save import OverlapSave
 from convjax.algorithms.conv.polyphase import Polyphase
@@ -33,6 +34,7 @@ _CONV: tuple[Algorithm, ...] = (
     Shift("multiply"),
     Shift("dot"),
     Im2col(),
+    Kn2row(),
     Winograd(2),
     Winograd(4),
     FFT(),
@@ -46,9 +48,12 @@ _CONV: tuple[Algorithm, ...] = (
     Polyphase(WinogradTaps(4)),
     SubPixel(Lax()),
     SubPixel(Shift("dot")),
+    SubPixel(Winograd(2)),
     SubPixel(Winograd(4)),
+    SubPixel(WinogradTaps(4)),
     SpaceToDepth(Lax()),
     SpaceToDepth(Shift("dot")),
+    SpaceToDepth(Winograd(2)),
     SpaceToDepth(Winograd(4)),
     SpaceToBatch(Winograd(4)),
     Split(Winograd(4)),

@@ -38,7 +38,7 @@ class Polyphase(Holding):
     """
 
     name: ClassVar[str] = "polyphase"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     def unsupported(self, problem: ConvSpec, platform: str) -> Reasons:
         if set(problem.lhs_dilation) <= {1}:
@@ -52,19 +52,20 @@ class Polyphase(Holding):
         return tuple(dict.fromkeys(itertools.chain.from_iterable(reasons)))
 
     def cost(self, problem: ConvSpec) -> Cost:
-        """That of all phases, which run side by side and of which only the first reads x from memory, and of
-        interleaving them.
+        """That of all phases, which run side by side and of which only the first reads x from memory, unless all are
+        products, and of interleaving them.
         """
         out = math.prod(problem.output_shape) * itemsize(problem.output_dtype)
         lhs = math.prod(problem.lhs_shape) * itemsize(problem.lhs_dtype)
         costs = [self._of(phase).cost(phase.problem) for phase in _phases(problem)]
         total = {f.name: sum(getattr(cost, f.name) for cost in costs) for f in dataclasses.fields(Cost)}
+        found_in_cache = 0 if all(phase.problem.taps == 1 for phase in _phases(problem)) else max(len(costs) - 1, 0)
         many = problem.G == 1 and min(problem.C, problem.K) >= _MANY
         return Cost(
             **total
             | {
                 "library": total["library"] * (_SIDE_BY_SIDE if many else 1),
-                "bytes": total["bytes"] - max(len(costs) - 1, 0) * lhs + out,
+                "bytes": total["bytes"] - found_in_cache * lhs + out,
                 "workspace": out + max((cost.workspace for cost in costs), default=0.0),
                 "calls": total["calls"] + 1,
             }

@@ -72,7 +72,7 @@ class Positions:
     by: Literal["reduce", "dot"] = "dot"
 
     name: ClassVar[str] = "positions"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     exact: ClassVar[bool] = True
     varies_on: ClassVar[tuple[str, ...]] = ()
     __str__ = describe
@@ -120,14 +120,18 @@ class Positions:
             )
         if are_narrow(problem, axes):
             return products_in_turn_cost(problem)
+        if _is_short(problem, axes):
+            moved = padded + 2 * size * contracted * positions(axes, "w") * (problem.N + problem.K)
+            gemm = product_work(products, problem.N, problem.K)
+            return Cost(gemm=gemm, bytes=problem.bytes + moved, workspace=moved / 2, calls=4)
         bands, joined = _bands(problem, axes).count, joined_groups(problem)
         slower, grouping = grouping_work(problem)
         # Windows are copied in runs of N or K, far from the speed of a plain copy; each band reads and writes the sums.
         elements = of_x * max(1.0, 6 / (joined * problem.N)) * (positions(axes, "x") > 1)
         elements += of_w * max(1.0, 6 / (joined * problem.K)) * (positions(axes, "w") > 1)
-        # Wide groups are copied in longer runs, and windows of both operands make products that are nearer to squares.
+        # Wide groups and windows of w alone are copied in longer runs; windows of both operands make squarer products.
         wide_groups = problem.G > 1 and min(problem.N, problem.K) >= WIDE_GROUP
-        copied = (4 if wide_groups else 7) * size * problem.G * contracted * elements
+        copied = (4 if wide_groups or of_x == problem.N else 7) * size * problem.G * contracted * elements
         sums = size * problem.G * joined * of_x * of_w
         multiplied = joined * product_work(products, joined * of_x, joined * of_w)
         return Cost(
@@ -162,6 +166,8 @@ class Positions:
 
 def _dot(problem: ConvSpec, axes: tuple[Axis, ...], x: jax.Array, w: jax.Array, dtype: np.dtype) -> jax.Array:
     """The sum over bands of S of one product each, of all windows of x and all of w, side by side."""
+    if _is_short(problem, axes):
+        return _short(problem, axes, x, w, dtype)
     bands, joined = _bands(problem, axes), joined_groups(problem)
     x, w = (a.reshape(*a.shape[:-2], problem.G // joined, -1) for a in (x, w))
     x, w = (jnp.moveaxis(a, -2, 0) for a in (x, w))  # G C S (joined N), G C S (joined K)
@@ -192,6 +198,20 @@ def _dot(problem: ConvSpec, axes: tuple[Axis, ...], x: jax.Array, w: jax.Array, 
     y = lax.transpose(y, [*interleaved, 0, 1 + n, 3 + 2 * n, 2 + n, 4 + 2 * n])  # S.. G joined joined N K
     y = jnp.stack([y[..., i, i, :, :] for i in range(joined)], axis=-3)  # what crosses groups is not asked for
     return y.reshape(*problem.output, problem.G, problem.N, problem.K)
+
+
+def _is_short(problem: ConvSpec, axes: tuple[Axis, ...]) -> bool:
+    """Whether a copy of x for every window of w is smaller than the result, which need not be turned then."""
+    contracted = problem.C * math.prod(axis.length for axis in axes)
+    return problem.G == 1 and positions(axes, "x") == 1 < positions(axes, "w") and contracted < problem.K
+
+
+def _short(problem: ConvSpec, axes: tuple[Axis, ...], x: jax.Array, w: jax.Array, dtype: np.dtype) -> jax.Array:
+    """One product batched over positions, whose results lie as they are asked for."""
+    lengths = [axis.length for axis in axes]
+    seen = jnp.stack([*windows(axes, w, "w", 1, lengths).values()])  # positions C S 1 K
+    x = jnp.broadcast_to(x, (seen.shape[0], *x.shape))
+    return columns_by_columns(problem, x, seen, dtype).reshape(*problem.output, 1, problem.N, problem.K)
 
 
 def _copies(axes: tuple[Axis, ...]) -> bool:

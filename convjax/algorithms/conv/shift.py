@@ -10,8 +10,9 @@ from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
-from convjax import layout
+from convjax import layout, sizes
 from convjax.algorithms.conv.many_groups import fill_vectors, sum_over_channels, sum_over_channels_cost
 from convjax.algorithms.conv.multiply_add import multiply_add, multiply_add_cost
 from convjax.algorithms.numerics import accumulator, direct_error
@@ -35,7 +36,7 @@ class Shift:
     by: Literal["multiply", "dot"] = "dot"
 
     name: ClassVar[str] = "shift"
-    version: ClassVar[int] = 8
+    version: ClassVar[int] = 9
     exact: ClassVar[bool] = True
     varies_on: ClassVar[tuple[str, ...]] = ()
     __str__ = describe
@@ -61,7 +62,7 @@ class Shift:
         elif self.by == "multiply":
             compute, x_order, w_order, y_order = multiply_add, "CNSG", "SCGK", "NSGK"
         else:
-            compute = _products_of_all_taps if _one_position(problem) else _dots
+            compute = _products_of_all_taps if _is_batched(problem) else _dots
             x_order, w_order, y_order = "GNSC", "S" + _kernel_order(problem), "GNSK"
         x, w = layout.arrange_lhs(problem, lhs, x_order), layout.arrange_rhs(problem, rhs, w_order)
         return layout.restore_out(problem, compute(problem, x, w), y_order).astype(dtype_of(problem.output_dtype))
@@ -80,31 +81,66 @@ def _dots(problem: ConvSpec, x: jax.Array, w: jax.Array) -> jax.Array:
 
 def _kernel_order(problem: ConvSpec) -> str:
     """As it lies where the kernel is large beside what it meets: turning it around takes as long as the products."""
-    return layout.channel_order(problem) if problem.taps == 1 or _one_position(problem) else "GCK"
+    return layout.channel_order(problem) if problem.taps == 1 or _is_batched(problem) else "GCK"
 
 
-def _one_position(problem: ConvSpec) -> bool:
-    """Whether every tap meets one position, as in a fully connected layer."""
-    return math.prod(problem.output) == 1 < problem.taps
+def _is_batched(problem: ConvSpec) -> bool:
+    """Whether one product batched over taps, which reads w as it lies, moves less beside w than w is large."""
+    if problem.taps == 1 or problem.empty:
+        return False
+    rows = 1 if _one_element(problem) else math.prod(problem.output)
+    few = 3 * problem.N * rows * (problem.C + problem.K) < 2 * problem.C * problem.K
+    # Where a product of each tap would read w as it lies as well, partial sums are worth only few rows.
+    return rows == 1 or (few and layout.channel_order(problem) == "GKC")
+
+
+def _one_element(problem: ConvSpec) -> bool:
+    """Whether x has a single position, so that every output meets one tap at most."""
+    return math.prod(problem.input) == 1 < math.prod(problem.output)
 
 
 def _products_of_all_taps(problem: ConvSpec, x: jax.Array, w: jax.Array) -> jax.Array:
-    """G N S C by S G C K, or S G K C: G N 1 K, one batched product that reads w, by far the largest, as it lies."""
-    x = layout.pad_spatial(problem, x, first=2)
-    x = layout.window_slice(x, 2, [0] * problem.ndim, problem.kernel, problem.rhs_dilation)
-    x = jnp.moveaxis(x.reshape(problem.G, problem.N, problem.taps, problem.C), 2, 0)  # S G N C
-    x = x.reshape(problem.taps * problem.G, problem.N, problem.C)
+    """G N S C by S G C K, or S G K C: G N S K, one batched product that reads w, by far the largest, as it lies."""
+    if _one_element(problem):
+        seen = jnp.broadcast_to(x, (problem.taps, *x.shape))
+    else:
+        x = layout.pad_spatial(problem, x, first=2)
+        if math.prod(problem.output) == 1:
+            x = layout.window_slice(x, 2, [0] * problem.ndim, problem.kernel, problem.rhs_dilation)
+            seen = jnp.moveaxis(x.reshape(problem.G, problem.N, problem.taps, problem.C), 2, 0)
+        else:
+            offsets = [[t * d for t, d in zip(tap, problem.rhs_dilation, strict=True)] for tap in layout.taps(problem)]
+            seen = jnp.stack([layout.window_slice(x, 2, o, problem.output, problem.strides) for o in offsets])
+    seen = seen.reshape(problem.taps * problem.G, -1, problem.C)
     w = w.reshape(problem.taps * problem.G, *w.shape[-2:])
-    y = rows_by_columns(problem, x, w, accumulator(problem), _kernel_order(problem))
+    y = rows_by_columns(problem, seen, w, accumulator(problem), _kernel_order(problem))
+    if _one_element(problem):
+        return _placed(problem, y.reshape(*problem.kernel, problem.G, problem.N, problem.K))
     y = y.reshape(problem.taps, problem.G, problem.N, *problem.output, problem.K)
     return y.sum(0, dtype=y.dtype)
 
 
+def _placed(problem: ConvSpec, products: jax.Array) -> jax.Array:
+    """S G N K, of all taps, to G N S K: output o is the product of the tap t for which o s + t d = lo, or zero."""
+    n = problem.ndim
+    y = lax.rev(jnp.moveaxis(products, (n, n + 1), (0, 1)), range(2, 2 + n))
+    around = [
+        (lo - (sizes.dilated(k, d) - 1), (o - 1) * s - lo)
+        for k, d, o, s, (lo, _) in zip(
+            problem.kernel, problem.rhs_dilation, problem.output, problem.strides, problem.padding, strict=True
+        )
+    ]
+    y = layout.pad(y, [(0, 0), (0, 0), *around, (0, 0)], [0, 0, *(d - 1 for d in problem.rhs_dilation), 0])
+    return layout.window_slice(y, 2, [0] * n, problem.output, problem.strides)
+
+
 def _dots_cost(problem: ConvSpec) -> Cost:
     size = accumulator(problem).itemsize
-    if _one_position(problem):
-        partial = size * problem.taps * math.prod(problem.output_shape)
-        return Cost(gemm=problem.products, bytes=problem.bytes + 2 * partial, workspace=partial, calls=3)
+    if _is_batched(problem):
+        rows = problem.N * problem.G * (1 if _one_element(problem) else math.prod(problem.output))
+        made = size * problem.taps * rows * (problem.C + problem.K)
+        gemm = product_work(problem.taps * rows * problem.C * problem.K, problem.C, problem.K)
+        return Cost(gemm=gemm, bytes=problem.bytes + 2 * made, workspace=made, calls=3)
     out = size * problem.N * math.prod(problem.output) * problem.G
     slower, moved = grouping_work(problem)
     grown = layout.padded_size(problem) != problem.input

@@ -30,7 +30,7 @@ class SpaceToDepth(Rewritten):
     """
 
     name: ClassVar[str] = "space_to_depth"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     def rewritten(self, problem: ConvSpec) -> ConvSpec:
         return _unstrided(problem)
@@ -45,7 +45,10 @@ class SpaceToDepth(Rewritten):
     def cost(self, problem: ConvSpec) -> Cost:
         moved = _moved(problem)
         padded = any(map(any, problem.padding))  # a copy before the one that rearranges
-        return self.cost_with(problem, (4 if padded else 2) * moved, moved, calls=3)
+        # A kernel that has its output channels in front is turned, element by element.
+        turned = 4 * itemsize(problem.rhs_dtype) * math.prod(problem.rhs_shape)
+        turned = turned if layout.channel_order(problem) == "GKC" else 0
+        return self.cost_with(problem, (4 if padded else 2) * moved + turned, moved, calls=3)
 
     def __call__(self, problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
         unstrided, n, strides = _unstrided(problem), problem.ndim, problem.strides

@@ -30,6 +30,7 @@ class SubPixel(Rewritten):
     """
 
     name: ClassVar[str] = "sub_pixel"
+    version: ClassVar[int] = 2
 
     def rewritten(self, problem: ConvSpec) -> ConvSpec:
         return _undilated(problem)
@@ -46,7 +47,8 @@ class SubPixel(Rewritten):
 
     def cost(self, problem: ConvSpec) -> Cost:
         moved = math.prod(_undilated(problem).output_shape) * itemsize(problem.output_dtype)
-        return self.cost_with(problem, 4 * moved * max(1.0, 8 / problem.K), moved, calls=2)
+        cropped = _interleaved_size(problem) != problem.output  # a copy after the one that interleaves
+        return self.cost_with(problem, (4 if cropped else 2) * moved * max(1.0, 8 / problem.K), moved, calls=2)
 
     def __call__(self, problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
         undilated, n, phases = _undilated(problem), problem.ndim, problem.lhs_dilation
@@ -61,8 +63,7 @@ class SubPixel(Rewritten):
         y = y.reshape(problem.N, *undilated.output, problem.G, *phases, problem.K)
         pairs = [axis for a in range(n) for axis in (1 + a, 2 + n + a)]
         y = lax.transpose(y, [0, *pairs, 1 + n, 2 + 2 * n])  # N Q b .. G K
-        whole = [q * b for q, b in zip(undilated.output, phases, strict=True)]
-        y = y.reshape(problem.N, *whole, problem.G, problem.K)
+        y = y.reshape(problem.N, *_interleaved_size(problem), problem.G, problem.K)
         return layout.restore_out(problem, layout.window_slice(y, 1, _early(problem), problem.output, (1,) * n), "NSGK")
 
 
@@ -86,6 +87,11 @@ def _undilated(problem: ConvSpec) -> ConvSpec:
         rhs_dilation=problem.rhs_dilation,
         rhs_shape=(*taps, problem.C, problem.G * phases * problem.K),
     )
+
+
+def _interleaved_size(problem: ConvSpec) -> Ints:
+    """Outputs made, some of them before the first or behind the last that is asked for."""
+    return tuple(q * b for q, b in zip(_undilated(problem).output, problem.lhs_dilation, strict=True))
 
 
 def _early(problem: ConvSpec) -> Ints:

@@ -32,8 +32,10 @@ _ERROR = {(2, 1): (6.0, 0.6, 0.5), (2, 2): (8.0, 0.7, 0.5), (4, 1): (24.0, 1.2, 
 # A band's transforms are to stay in cache, but the filters are read again for every band, so it has this many tiles.
 _BAND_BYTES = 2**21
 _BAND_TILES = 96
-# What is made of fewer bytes than this, in one band or in many, is found in the caches again.
-_CACHE = 2**23
+# What is made of fewer bytes than this is found in the last cache again, and needs no bands, unless that is many times
+# what the operands and the result are.
+_CACHE = 2**24
+_MOST_GROWN = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Winograd:
     tile: int = 4
 
     name: ClassVar[str] = "winograd"
-    version: ClassVar[int] = 6
+    version: ClassVar[int] = 7
     exact: ClassVar[bool] = False
     varies_on: ClassVar[tuple[str, ...]] = ()
     __str__ = describe
@@ -73,8 +75,11 @@ class Winograd:
         size, bands = accumulator(problem).itemsize, max(1, self._bands(problem).count)
         passes = len(m)
         summed = 2 * rest * entering + 3 * (rest - 1) * leaving if rest > 1 else 0.0  # slices copied, products added
-        # Only what is too large for a cache costs memory; what a band makes stays there.
-        stored = 2 * passes * moved + summed if size * (entering + leaving) / bands > _CACHE else 0.0
+        # Only what is too large for a cache costs memory; what a band makes stays there. Slices of tiles of 2, twice as
+        # much for an output, were as slow in bands.
+        made = size * (entering + leaving) / bands
+        stored = 2 * passes * moved if made > _CACHE else 0.0
+        stored += summed if made > _CACHE / 2 or self.tile == 2 else 0.0
         slower, grouping = grouping_work(problem)
         taps = math.prod(problem.kernel[a] for a in m)
         return Cost(
@@ -196,7 +201,10 @@ class Winograd:
         tiles = [-(-o // m.get(a, 1)) for a, o in enumerate(problem.output)]
         row = problem.N * math.prod(t for a, t in enumerate(tiles) if a != first)  # tiles of one row of tiles
         values = (self.tile + 2) ** len(m) * problem.G * (problem.C + problem.K)
-        wanted = max(_BAND_TILES, _BAND_BYTES / max(1, values * accumulator(problem).itemsize)) / max(1, row)
+        tile = max(1, values * accumulator(problem).itemsize)
+        if row * tiles[first] * tile <= min(_CACHE, _MOST_GROWN * problem.bytes):
+            return Bands((problem.output[first],), (problem.output[first],))
+        wanted = max(_BAND_TILES, _BAND_BYTES / tile) / max(1, row)
         (rows,) = Bands.of(tiles[first : first + 1], wanted).lengths
         size = problem.output[first]
         return Bands((size,), (max(1, min(rows * m[first], size)),))

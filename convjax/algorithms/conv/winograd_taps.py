@@ -37,6 +37,8 @@ _ERROR = {(2, 1): 20.0, (2, 2): 40.0, (4, 1): 60.0, (4, 2): 160.0}
 # A band's transforms are to stay in cache, but the sums are read and written for every band, so it has this many rows.
 _BAND_BYTES = 2**21
 _BAND_ROWS = 112
+# What a band makes beyond this is written and read back.
+_CACHE = 4.5e6
 # Bytes of a band's transforms as a multiple of the operands and the result.
 _MOST_GROWN = 2
 
@@ -53,7 +55,7 @@ class WinogradTaps:
     tile: int = 4
 
     name: ClassVar[str] = "winograd_taps"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     exact: ClassVar[bool] = False
     varies_on: ClassVar[tuple[str, ...]] = ()
     __str__ = describe
@@ -84,12 +86,13 @@ class WinogradTaps:
         # Products of groups read rows of x as they lie, which transforms are slower to make.
         slower, turned = (1.5, 3) if problem.G > 1 else (1.25, 6)
         copied = 2 * size * math.prod(problem.lhs_shape)  # to pad it
+        stored = 2 * size * entering if size * entering / bands > _CACHE else 0.0
         # The faults of fresh pages cost five times as much as writing them.
-        passed = 2 * bands + 2 + (10 if size * sums > KEPT_BYTES else 0)
+        passed = 2 * bands + (2 if bands > 1 else 0) + (10 if size * sums > KEPT_BYTES else 0)
         return Cost(
             gemm=slower * product_work(rows * products * problem.N * problem.K, problem.N, problem.K),
             vector=2 * passes * entering + turned * rows * products * problem.N,  # a product transposes its rows of x
-            bytes=problem.bytes + grouping + copied + size * passed * sums,
+            bytes=problem.bytes + grouping + copied + stored + size * passed * sums,
             workspace=size * (entering / bands + sums) + copied / 2,
             calls=((tiles + 1) * passes + products + 3) * bands + 2,
         )

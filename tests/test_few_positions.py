@@ -1,0 +1,48 @@
+"""Forms that algorithms take for few positions, few channels and many taps: they compute what the others do."""
+
+import jax
+import pytest
+
+from convjax.algorithms.conv import kn2row, positions, shift
+from convjax.problem import parse
+from convjax.testing import check_algorithm, random_operands
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "conv float32[2,9,8,6] float32[5,7,6,2] b01f_01io->b01f pad=-1_6x3_-2 rhs_dilate=2x1",
+        "conv float32[1,6,7,4] float32[6,3,2,2] b01f_01oi->b01f pad=9_8x4_4 feature_groups=2",
+        "conv bfloat16[1,30,4] bfloat16[17,4,1] b0f_0io->b0f pad=3_20",
+    ],
+)
+def test_taps_of_large_kernels_are_added_by_rows(text):
+    problem = parse(text)
+    assert kn2row._turns(problem) == problem.kernel[0]
+    check_algorithm(kn2row.Kn2row(), [problem], eager=False)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "conv float32[2,1,1,6] float32[3,4,6,5] b01f_01io->b01f stride=2x1 pad=5_6x3_7 rhs_dilate=1x3",
+        "conv float32[2,1,1,6] float32[4,4,5,6] b01f_01oi->b01f pad=2_4x3_3",
+        "conv float32[3,1,6] float32[4,3,8] b0f_0io->b0f pad=9_3 feature_groups=2",
+        "conv float32[1,11,40] float32[4,64,40] b0f_0oi->b0f stride=3 pad=1_1",
+        "conv float32[2,3,3,30] float32[2,2,30,30] b01f_01oi->b01f pad=-1_0x-1_1",
+    ],
+)
+def test_products_of_all_taps_are_one(text):
+    problem = parse(text)
+    assert shift._is_batched(problem)
+    check_algorithm(shift.Shift("dot"), [problem], eager=False)
+    x, w = random_operands(problem, 0)
+    lowered = jax.jit(lambda x, w: shift.Shift("dot")(problem, x, w)).lower(x, w).as_text()
+    assert lowered.count("stablehlo.dot_general") == 1
+
+
+def test_short_contractions_lie_as_they_are_asked_for():
+    problem = parse("conv float32[2,5,6] float32[2,20,16] f0b_i0o->0bf pad=5_5 lhs_dilate=4")
+    algorithm = positions.Positions("dot")
+    assert positions._is_short(problem, algorithm._axes(problem))
+    check_algorithm(algorithm, [problem], eager=False)
