@@ -20,7 +20,7 @@ class Lax:
     """One `convolution` instruction, or a product for groups of one tap; XLA decides how to run it."""
 
     name: ClassVar[str] = "lax"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     exact: ClassVar[bool] = True
     varies_on: ClassVar[tuple[str, ...]] = ("cuda", "rocm")  # gradients may be added up by atomics
     __str__ = describe
@@ -51,12 +51,19 @@ class Lax:
             # The library takes a pointwise layer for a convolution; along lines XLA makes it a product.
             return Cost(gemm=(1.35 if problem.ndim > 1 else 1.15) * needed, bytes=problem.bytes + _packed(problem))
         if problem.taps > outputs:
-            # A weight gradient. The zeros of a dilated input are not skipped here, and outputs are few.
+            # A weight gradient. The zeros of a dilated input are not skipped here, and outputs are few, which an input
+            # that is not padded makes up for.
             few_rows = min(8, 1 + 9000 / (problem.N * outputs**2)) if problem.ndim == 2 else 2
+            plain = not any(map(any, problem.padding)) and max(problem.rhs_dilation) == 1
+            if problem.ndim == 2 and outputs >= 9 and plain:
+                few_rows = 1.3
             zeros = 4 if dilated and problem.ndim == 2 else 1
             # Of a strided and padded layer it is slower still.
             padded = 2.5 if max(problem.rhs_dilation) > 1 and any(map(any, problem.padding)) else 1
             return Cost(library=few_rows * zeros * padded * problem.products, bytes=problem.bytes)
+        if problem.strides == problem.kernel and not any(map(any, problem.padding)):
+            # Patches that do not overlap are rows of a product as they lie.
+            return Cost(gemm=1.4 * needed, bytes=problem.bytes + _packed(problem))
         # The library's threads are woken by every call.
         return Cost(library=(0.8 + 16 / problem.K) * needed if dilated else needed, bytes=problem.bytes, calls=8)
 
@@ -91,7 +98,7 @@ class Lax:
 
 
 def _packed(problem: ConvSpec) -> float:
-    """Bytes moved to pack a pointwise kernel: element by element if its output channels are in front."""
+    """Bytes moved to pack the kernel of a product: element by element if its output channels are in front."""
     if problem.ndim == 1:
         return 0.0
     moved = 2.0 if layout.channel_order(problem) == "GCK" else 5.0
@@ -101,7 +108,8 @@ def _packed(problem: ConvSpec) -> float:
 def _narrow(problem: ConvSpec) -> float:
     """How much slower a multiply-add is where few output channels, or few inputs in a row, fill a vector."""
     row = problem.C * (problem.kernel[-1] if problem.ndim else 1)
-    return max(1.0, 8 / max(1, problem.K)) * max(1.0, 8 / max(1, row)) ** 2
+    few_outputs = 1.0 if problem.K > 1 and problem.taps <= 9 else max(1.0, 8 / max(1, problem.K))
+    return few_outputs * max(1.0, 8 / max(1, row)) ** 2
 
 
 def _product_of_groups(problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
