@@ -21,7 +21,7 @@ from convjax.request import Request
 _ADMITTED = {None: 2e-5, "default": 2e-5, "high": 4e-6}
 
 # Workspace admitted: in multiples of the operands and the result, or so many bytes of problems that are small.
-_MOST_WORKSPACE, _SMALL_WORKSPACE = 4, 2**23
+_MOST_WORKSPACE, _SMALL_WORKSPACE = 4, 2**22
 
 _NOT_WISHED = ("another was asked for",)
 

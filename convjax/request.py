@@ -153,7 +153,7 @@ def using(
         deterministic: whether to reject algorithms that may give other bits on another run. Not together with
             on_miss="tune", whose choices may differ between processes.
         max_workspace_bytes: candidates needing more bytes of intermediate arrays are rejected. Without a limit those
-            are that need more than four times the operands and the result, and more than 8 MiB.
+            are that need more than four times the operands and the result, and more than 4 MiB.
         max_error: candidates whose stated error, as a fraction of the largest output, is larger are rejected.
         device: the rates that times are predicted by, such as `convjax.calibrate` measures.
 

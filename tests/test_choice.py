@@ -14,9 +14,13 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from transforms import applicable, assert_close, two_devices
 
 import convjax
+from convjax.algorithms.conv.positions import Positions
+from convjax.algorithms.conv.vmapped import Vmap
 from convjax.algorithms.conv.winograd import Winograd
+from convjax.choose import candidates
 from convjax.explain import explain_problem
 from convjax.problem import ConvSpec
+from convjax.request import Request
 
 X, W = jnp.ones((4, 16, 16, 8)), jnp.ones((3, 3, 8, 8))
 
@@ -246,11 +250,12 @@ def test_a_jitted_function_is_traced_again_under_a_limit(limit: dict[str, Any]) 
 def test_a_small_problem_admits_workspace_out_of_proportion() -> None:
     # Stock lax makes a dense kernel of 768 x 768 channels and a mask of this: 115 MB each.
     problem = ConvSpec.parse("conv float32[8,2,2,768] float32[8,2,2,768] f01b_i01o->01bf pad=3_3x3_3 batch_groups=768")
-    (row,) = explain_problem(problem, platform="cpu").rows
-    assert row.algorithm == "positions(by=reduce)"
-    assert 4 * problem.bytes < row.workspace < 2**23
-    (wasteful,) = dict(row.rejected)["vmap"]
-    assert re.fullmatch(r"needs \d+ bytes .* operands and result are 1388544 and 8388608 are too many", wasteful)
+    allowed, rejected = candidates(problem, Request(), "cpu")
+    assert 4 * problem.bytes < Positions("reduce").cost(problem).workspace < 2**22
+    assert Positions("reduce") in allowed
+    assert explain_problem(problem, platform="cpu").rows[0].algorithm != "lax"
+    (wasteful,) = rejected[Vmap()]
+    assert re.fullmatch(r"needs \d+ bytes .* operands and result are 1388544 and 4194304 are too many", wasteful)
 
 
 def test_limits_reject_by_what_algorithms_state() -> None:

@@ -51,6 +51,12 @@ def test_wide_windows(problem: WindowSpec) -> None:
     assert check_algorithm(Doubling(), [problem], eager=False) == 1
 
 
+def test_windows_of_one_tap_may_be_padded() -> None:
+    problem = WindowSpec.parse("sum float32[2,3,2] window=1x1x1 pad=0_0x0_2x1_0 base_dilate=1x3x1")
+    assert check_algorithm(Separable(), [problem], eager=False) == 1
+    assert Separable().cost(problem).workspace >= 0
+
+
 def combined(problem: WindowSpec, widths: tuple[int, ...]) -> int:
     """Elements combined by all passes of a window that is widened so."""
     return sum((p.slices - 1) * math.prod(p.shape) for along in passes(problem, lambda _: widths) for p in along)

@@ -48,7 +48,9 @@ class SubPixel(Rewritten):
     def cost(self, problem: ConvSpec) -> Cost:
         moved = math.prod(_undilated(problem).output_shape) * itemsize(problem.output_dtype)
         cropped = _interleaved_size(problem) != problem.output  # a copy after the one that interleaves
-        return self.cost_with(problem, (4 if cropped else 2) * moved * max(1.0, 8 / problem.K), moved, calls=2)
+        turned = 2 * math.prod(problem.rhs_shape) * itemsize(problem.rhs_dtype)
+        interleaved = (4 if cropped else 2) * moved * max(1.0, 8 / problem.K)
+        return self.cost_with(problem, interleaved + turned, moved, calls=2)
 
     def __call__(self, problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
         undilated, n, phases = _undilated(problem), problem.ndim, problem.lhs_dilation

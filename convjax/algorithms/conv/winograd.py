@@ -202,7 +202,8 @@ class Winograd:
         row = problem.N * math.prod(t for a, t in enumerate(tiles) if a != first)  # tiles of one row of tiles
         values = (self.tile + 2) ** len(m) * problem.G * (problem.C + problem.K)
         tile = max(1, values * accumulator(problem).itemsize)
-        if row * tiles[first] * tile <= min(_CACHE, _MOST_GROWN * problem.bytes):
+        whole = all(a in m for a, k in enumerate(problem.kernel) if k > 1)  # else slices are made of all tiles besides
+        if whole and row * tiles[first] * tile <= min(_CACHE, _MOST_GROWN * problem.bytes):
             return Bands((problem.output[first],), (problem.output[first],))
         wanted = max(_BAND_TILES, _BAND_BYTES / tile) / max(1, row)
         (rows,) = Bands.of(tiles[first : first + 1], wanted).lengths

@@ -115,8 +115,11 @@ def _at_first(problem: WindowSpec, axes: Collection[int]) -> Ints:
 
 def _operands(problem: WindowSpec, order: list[list[Pass]]) -> list[Ints]:
     """The shape from which each axis in `order` begins."""
-    first = _at_first(problem, {along[0].axis for along in order})
-    return [first, *(along[-1].shape for along in order)][: len(order)]
+    return [_first_shape(problem, order), *(along[-1].shape for along in order)][: len(order)]
+
+
+def _first_shape(problem: WindowSpec, order: list[list[Pass]]) -> Ints:
+    return _at_first(problem, {along[0].axis for along in order})
 
 
 def passes_cost(problem: WindowSpec, widths: Widths) -> Cost:
@@ -139,7 +142,7 @@ def passes_cost(problem: WindowSpec, widths: Widths) -> Cost:
         moved += _COPY * read if band else 0
         calls += kernels * band[1].count if band else kernels
     if _is_padded_first(problem, order):
-        moved, calls = moved + 2 * size * math.prod(_operands(problem, order)[0]), calls + 1
+        moved, calls = moved + 2 * size * math.prod(_first_shape(problem, order)), calls + 1
     workspace = _workspace(problem, order, bands)
     if workspace > KEPT_BYTES:
         moved += MAPPING * workspace
@@ -148,7 +151,7 @@ def passes_cost(problem: WindowSpec, widths: Widths) -> Cost:
 
 def _is_padded_first(problem: WindowSpec, order: list[list[Pass]]) -> bool:
     """Whether axes without passes are padded, so that the first axis begins from a copy of x."""
-    return _at_first(problem, {along[0].axis for along in order}) != problem.shape
+    return _first_shape(problem, order) != problem.shape
 
 
 def _workspace(problem: WindowSpec, order: list[list[Pass]], bands: list[Band | None]) -> float:
