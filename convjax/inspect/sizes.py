@@ -314,8 +314,10 @@ def conv_arguments_for(
             break
         extent = sizes.dilated(k, d)
         strides = _strides(n, m, extent, padding, largest if kernel else extent)
-        for s in (stride,) if stride else _simplest_first(strides, n, m, extent):
-            if settled(k + d + _cost(s, n, m, extent), d, k, s):
+        lo, hi = _known_padding(n, extent, padding)
+        padded = n + lo + hi
+        for s in (stride,) if stride else _simplest_first(strides, padded, m, extent):
+            if settled(k + d + abs(lo) + abs(hi) + _cost(s, padded, m, extent), d, k, s):
                 break
             for pair in _pads(n, m, extent, s, padding, 2 * limit):
                 if sizes.windows(n + sum(pair), extent, s) == m:
@@ -340,12 +342,20 @@ def _strides(n: int, m: int, extent: int, padding: AxisPadding | None, longest: 
         return sizes.strides(n, m, 1, 0, 0, longest)  # ceil(n / s) windows, whatever the kernel
     if padding is None:
         return sizes.strides(n, m, extent, 0, 2 * extent - 2, longest)
+    known = sum(_known_padding(n, extent, padding))
+    return sizes.strides(n, m, extent, known, known, longest)
+
+
+def _known_padding(n: int, extent: int, padding: AxisPadding | None) -> tuple[int, int]:
+    """What `padding` is whatever the stride; nothing where it is searched or follows the stride."""
+    if padding is None or padding in ("SAME", "SAME_LOWER"):
+        return 0, 0
     (pair,) = padding_pairs(_of_one_axis(padding), (n,), (extent,), (1,))
-    return sizes.strides(n, m, extent, sum(pair), sum(pair), longest)
+    return pair
 
 
 def _cost(stride: int, n: int, m: int, extent: int) -> int:
-    """The stride and the padding that it needs at least, or the remainder that it leaves."""
+    """The stride and the padding that n elements need at least beside, or the remainder that they leave."""
     return stride + abs(sizes.transposed(m, extent, stride, n, 0))
 
 
