@@ -54,13 +54,12 @@ class Lax:
             # A weight gradient. The zeros of a dilated input are not skipped here, and outputs are few, which an input
             # that is not padded makes up for.
             few_rows = min(8, 1 + 9000 / (problem.N * outputs**2)) if problem.ndim == 2 else 2
-            plain = not any(map(any, problem.padding)) and max(problem.rhs_dilation) == 1
-            if problem.ndim == 2 and outputs >= 9 and plain:
+            padded, strided = any(map(any, problem.padding)), max(problem.rhs_dilation) > 1
+            if problem.ndim == 2 and outputs >= 9 and not (padded or strided):
                 few_rows = 1.3
             zeros = 4 if dilated and problem.ndim == 2 else 1
-            # Of a strided and padded layer it is slower still.
-            padded = 2.5 if max(problem.rhs_dilation) > 1 and any(map(any, problem.padding)) else 1
-            return Cost(library=few_rows * zeros * padded * problem.products, bytes=problem.bytes)
+            slower = 2.5 if strided and padded else 1  # of such a layer slower still
+            return Cost(library=few_rows * zeros * slower * problem.products, bytes=problem.bytes)
         if problem.strides == problem.kernel and not any(map(any, problem.padding)):
             # Patches that do not overlap are rows of a product as they lie.
             return Cost(gemm=1.4 * needed, bytes=problem.bytes + _packed(problem))

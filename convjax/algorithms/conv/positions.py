@@ -130,7 +130,7 @@ class Positions:
         elements = of_x * max(1.0, 6 / (joined * problem.N)) * (positions(axes, "x") > 1)
         elements += of_w * max(1.0, 6 / (joined * problem.K)) * (positions(axes, "w") > 1)
         # Wide groups and windows of w alone are copied in longer runs; windows of both operands make squarer products.
-        wide_groups = problem.G > 1 and min(problem.N, problem.K) >= WIDE_GROUP
+        wide_groups = problem.G > 1 and _is_wide(problem)
         copied = (4 if wide_groups or of_x == problem.N else 7) * size * problem.G * contracted * elements
         sums = size * problem.G * joined * of_x * of_w
         multiplied = joined * product_work(products, joined * of_x, joined * of_w)
@@ -160,8 +160,11 @@ class Positions:
         return layout.restore_out(problem, y, "SGNK").astype(dtype_of(problem.output_dtype))
 
     def _axes(self, problem: ConvSpec) -> tuple[Axis, ...]:
-        wide = min(problem.N, problem.K) >= (_WIDE if problem.G == 1 else WIDE_GROUP)
-        return sides(problem, shared=self.by == "dot" and wide)
+        return sides(problem, shared=self.by == "dot" and _is_wide(problem))
+
+
+def _is_wide(problem: ConvSpec) -> bool:
+    return min(problem.N, problem.K) >= (_WIDE if problem.G == 1 else WIDE_GROUP)
 
 
 def _dot(problem: ConvSpec, axes: tuple[Axis, ...], x: jax.Array, w: jax.Array, dtype: np.dtype) -> jax.Array:
