@@ -27,7 +27,7 @@ from experiments.results import Cell, NetworkRow, family, geometric_mean
 # grey wherever it stands.
 _COLOURS = ("#CC79A7", "#E69F00", "#009E73", "#56B4E9", "#0072B2", "#F0E442", "#D55E00", "#332288")
 _GREY = "#8A8A8A"
-_MARKERS = "osv^DPX<>phd8*"
+_MARKERS = "osv^DPX<>d*1234+x"
 _BAR: Any = {"facecolor": "#C9D7E3", "edgecolor": "#333333", "linewidth": 0.8}
 _PEER: Any = {"marker": "|", "color": "#222222", "markersize": 11, "markeredgewidth": 1.6, "linestyle": ""}
 # Inches: of the longest name of an algorithm beside its mark, and of a line.
