@@ -53,7 +53,7 @@ class Lax:
         if problem.taps > outputs:
             # A weight gradient. The zeros of a dilated input are not skipped here, and outputs are few, which an input
             # that is not padded makes up for.
-            few_rows = min(8, 1 + 9000 / (problem.N * outputs**2)) if problem.ndim == 2 else 2
+            few_rows = min(8.0, 1 + 9000 / (problem.N * outputs**2)) if problem.ndim == 2 else 2.0
             padded, strided = any(map(any, problem.padding)), max(problem.rhs_dilation) > 1
             if problem.ndim == 2 and outputs >= 9 and not (padded or strided):
                 few_rows = 1.3
