@@ -40,7 +40,7 @@ class Lax:
         if problem.batch_groups > 1:
             return Cost(scalar=8 * problem.products, bytes=problem.bytes)
         if problem.groups > 1:
-            slower = 5 if dilated else 1
+            slower = 5.0 if dilated else 1.0
             # Every output of a group is a call of its own.
             scalar = slower * problem.N * problem.G * outputs * max(6, problem.taps / (problem.C * problem.K))
             library = slower * (2 + 4 / problem.C) * problem.products
@@ -58,7 +58,7 @@ class Lax:
             if problem.ndim == 2 and outputs >= 9 and not (padded or strided):
                 few_rows = 1.3
             zeros = 4 if dilated and problem.ndim == 2 else 1
-            slower = 2.5 if strided and padded else 1  # of such a layer slower still
+            slower = 2.5 if strided and padded else 1.0  # of such a layer slower still
             return Cost(library=few_rows * zeros * slower * problem.products, bytes=problem.bytes)
         if problem.strides == problem.kernel and not any(map(any, problem.padding)):
             # Patches that do not overlap are rows of a product as they lie.
