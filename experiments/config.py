@@ -49,6 +49,8 @@ class Sweep(Section):
     # or called once. Nothing within the process can interrupt either, so one call may overrun; it is not repeated.
     # stock lax and convjax's own choice are exempt: without them there is nothing to compare.
     predicted_limit_seconds: PositiveFloat = 5.0
+    # The same, as so many times what is predicted of the choice: what could be faster is measured in less time.
+    predicted_limit_times: PositiveFloat | None = None
     compile_limit_seconds: PositiveFloat = 10.0
     limit_seconds: PositiveFloat = 1.0
     # Compilations at a time; with more than one, `compile_seconds` are those of a busy machine.

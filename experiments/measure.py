@@ -72,9 +72,14 @@ class Measurement:
         reasons = algorithm.unsupported(self.task.problem, jax.default_backend())
         if reasons:
             return Outcome("unsupported", tuple(reasons))
-        predicted, limit = self._predicted(algorithm), self.settings.predicted_limit_seconds
+        predicted, chosen = self._predicted(algorithm), self._predicted(self.task.chosen)
+        limit, times = self.settings.predicted_limit_seconds, self.settings.predicted_limit_times
         if predicted > limit:
             return Outcome("timeout", (f"not run: predicted {predicted:.3g} s, above {limit:g} s",))
+        if times and predicted > times * chosen:
+            return Outcome(
+                "timeout", (f"not run: predicted {predicted / chosen:.3g} times the choice's, above {times:g}",)
+            )
         return None
 
     def _compile(self, names: Sequence[str]) -> dict[str, timing.Program | Outcome]:

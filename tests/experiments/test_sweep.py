@@ -64,6 +64,18 @@ def test_double_precision_is_measured_as_such(config_path: Path, tmp_path: Path)
         assert (record.error or 0) < 1e-14
 
 
+def test_what_is_predicted_so_many_times_as_slow_as_the_choice_is_not_run(config_path: Path, tmp_path: Path) -> None:
+    settings = ["sweep.passes=['fprop']", "sweep.algorithms=['lax', 'vmap']", "sweep.predicted_limit_times=2.5"]
+    layers = "sweep.layers={ depthwise = 'depthwise2d 1x16x16x64 k3 p1' }"
+    config, folder = configs.load(config_path, [layers, *settings]), RunFolder(tmp_path / "run")
+    sweep.run(config, folder, Selection())
+    told = {r.algorithm: (r.status, *r.reasons) for r in folder.records().sweep}
+    assert told[AUTO] == told[STOCK] == ("ok",)
+    status, reason = told["vmap"]
+    assert status == "timeout"
+    assert re.fullmatch(r"not run: predicted \S+ times the choice's, above 2.5", reason)
+
+
 def test_killed_sweep_resumes_without_redoing_a_case(config_path: Path, config: Config, tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     command = [
