@@ -46,3 +46,19 @@ def test_short_contractions_lie_as_they_are_asked_for():
     algorithm = positions.Positions("dot")
     assert positions._is_short(problem, algorithm._axes(problem))
     check_algorithm(algorithm, [problem], eager=False)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "conv float32[2,21,16] float32[2,17,18] f0b_i0o->0bf stride=4",
+        "conv float32[2,19,20] float32[2,20,16] f0b_i0o->0bf stride=2 pad=6_-1",
+        "conv bfloat16[1,16,17] bfloat16[1,13,16] f0b_i0o->0bf stride=3",
+    ],
+)
+def test_windows_of_a_line_are_multiplied_one_by_one(text):
+    problem, algorithm = parse(text), positions.Positions("dot")
+    assert positions._is_by_windows(problem, algorithm._axes(problem))
+    check_algorithm(algorithm, [problem], eager=False)
+    lowered = jax.jit(lambda x, w: algorithm(problem, x, w)).lower(*random_operands(problem, 0)).as_text()
+    assert lowered.count("stablehlo.dot_general") == problem.output[0]

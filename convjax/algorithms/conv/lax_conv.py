@@ -14,13 +14,16 @@ from convjax.algorithms.protocol import Cost, Reasons, describe
 from convjax.dtypes import dtype_of, itemsize
 from convjax.problem import ConvSpec
 
+# Channels from which on the library is nearly as fast along lines as a matrix product.
+_WIDE = 64
+
 
 @dataclasses.dataclass(frozen=True)
 class Lax:
     """One `convolution` instruction, or a product for groups of one tap; XLA decides how to run it."""
 
     name: ClassVar[str] = "lax"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     exact: ClassVar[bool] = True
     varies_on: ClassVar[tuple[str, ...]] = ("cuda", "rocm")  # gradients may be added up by atomics
     __str__ = describe
@@ -63,6 +66,8 @@ class Lax:
         if problem.strides == problem.kernel and not any(map(any, problem.padding)):
             # Patches that do not overlap are rows of a product as they lie.
             return Cost(gemm=1.4 * needed, bytes=problem.bytes + _packed(problem))
+        if problem.ndim == 1 and not dilated and min(problem.C, problem.K) >= _WIDE:
+            return Cost(library=0.75 * needed, bytes=problem.bytes, calls=8)
         # The library's threads are woken by every call.
         return Cost(library=(0.8 + 16 / problem.K) * needed if dilated else needed, bytes=problem.bytes, calls=8)
 

@@ -55,6 +55,9 @@ _WIDE = 64
 # Sums that are worth making row by row, and the length of such a row.
 _MOST_ROW_SUMS = 16
 _LONG_ROW = 32
+# Windows of a line that are multiplied one by one, and the columns that fill such products.
+_MOST_WINDOWS = 3
+_MANY_COLUMNS = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +75,7 @@ class Positions:
     by: Literal["reduce", "dot"] = "dot"
 
     name: ClassVar[str] = "positions"
-    version: ClassVar[int] = 6
+    version: ClassVar[int] = 7
     exact: ClassVar[bool] = True
     varies_on: ClassVar[tuple[str, ...]] = ()
     __str__ = describe
@@ -124,6 +127,10 @@ class Positions:
             moved = padded + 2 * size * contracted * positions(axes, "w") * (problem.N + problem.K)
             gemm = product_work(products, problem.N, problem.K)
             return Cost(gemm=gemm, bytes=problem.bytes + moved, workspace=moved / 2, calls=4)
+        if _is_by_windows(problem, axes):
+            moved = 2 * size * contracted * of_x  # windows are padded as they are copied
+            gemm = 1.25 * product_work(products, problem.N, problem.K)
+            return Cost(gemm=gemm, bytes=problem.bytes + moved, workspace=moved / 2, calls=3 * problem.output[0])
         bands, joined = _bands(problem, axes).count, joined_groups(problem)
         slower, grouping = grouping_work(problem)
         # Windows are copied in runs of N or K, far from the speed of a plain copy; each band reads and writes the sums.
@@ -171,6 +178,8 @@ def _dot(problem: ConvSpec, axes: tuple[Axis, ...], x: jax.Array, w: jax.Array, 
     """The sum over bands of S of one product each, of all windows of x and all of w, side by side."""
     if _is_short(problem, axes):
         return _short(problem, axes, x, w, dtype)
+    if _is_by_windows(problem, axes):
+        return _by_windows(problem, axes, x, w, dtype)
     bands, joined = _bands(problem, axes), joined_groups(problem)
     x, w = (a.reshape(*a.shape[:-2], problem.G // joined, -1) for a in (x, w))
     x, w = (jnp.moveaxis(a, -2, 0) for a in (x, w))  # G C S (joined N), G C S (joined K)
@@ -215,6 +224,20 @@ def _short(problem: ConvSpec, axes: tuple[Axis, ...], x: jax.Array, w: jax.Array
     seen = jnp.stack([*windows(axes, w, "w", 1, lengths).values()])  # positions C S 1 K
     x = jnp.broadcast_to(x, (seen.shape[0], *x.shape))
     return columns_by_columns(problem, x, seen, dtype).reshape(*problem.output, 1, problem.N, problem.K)
+
+
+def _is_by_windows(problem: ConvSpec, axes: tuple[Axis, ...]) -> bool:
+    """Whether windows of x are stretches of a line, which are multiplied as they lie, and wide enough for it."""
+    if problem.ndim != 1 or problem.G > 1 or min(problem.N, problem.K) < _MANY_COLUMNS:
+        return False
+    return axes[0].step == 1 < positions(axes, "x") <= _MOST_WINDOWS
+
+
+def _by_windows(problem: ConvSpec, axes: tuple[Axis, ...], x: jax.Array, w: jax.Array, dtype: np.dtype) -> jax.Array:
+    """One product for each window of x: S G N K."""
+    seen = windows(axes, x, "x", 1, [axis.length for axis in axes]).values()
+    w = w.reshape(1, -1, problem.K)
+    return jnp.stack([columns_by_columns(problem, a.reshape(1, -1, problem.N), w, dtype) for a in seen])
 
 
 def _copies(axes: tuple[Axis, ...]) -> bool:
