@@ -1,5 +1,5 @@
 """Depthwise and grouped programs where small samples do not reach: clipped taps, loops over taps, channels and
-positions, changed roles, joined groups.
+positions, changed roles, joined groups, Winograd's products as a loop.
 """
 
 import functools
@@ -12,6 +12,7 @@ import pytest
 from convjax.algorithms.conv import many_groups, multiply_add, narrow_groups, position_sums
 from convjax.algorithms.conv.positions import Positions
 from convjax.algorithms.conv.shift import Shift
+from convjax.algorithms.conv.winograd import Winograd
 from convjax.problem import parse
 from convjax.testing import check_algorithm
 
@@ -181,4 +182,20 @@ def test_products_of_narrow_groups_in_turn(text, joined):
     algorithm = Positions("dot")
     assert narrow_groups.are_narrow(problem, algorithm._axes(problem))
     assert narrow_groups.joined_groups(problem) == joined
+    check_algorithm(algorithm, [problem], eager=False)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "conv float32[2,9,11,18] float32[3,3,9,20] b01f_01io->b01f pad=1_1x-1_2 feature_groups=2",
+        "conv float32[3,7,10,6] float32[24,2,2,2] b01f_o01i->b01f pad=0_3x2_2 lhs_dilate=1x2 feature_groups=3",
+        "conv float32[2,6,8,9,4] float32[1,3,2,2,16] b012f_012io->b012f pad=1_0x1_1x0_1 feature_groups=2",
+        "conv bfloat16[4,23,3] bfloat16[3,3,16] b0f_0io->b0f pad=1_0 batch_groups=2",
+    ],
+)
+@pytest.mark.parametrize("tile", [2, 4])
+def test_winograd_of_narrow_groups(text, tile):
+    problem, algorithm = parse(text), Winograd(tile)
+    assert algorithm._are_fused(problem)
     check_algorithm(algorithm, [problem], eager=False)

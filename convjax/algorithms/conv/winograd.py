@@ -18,6 +18,7 @@ from jax import lax
 from convjax import layout
 from convjax.algorithms.bands import Bands
 from convjax.algorithms.conv.toom_cook import at_points, combine, every, inputs_at_points, powers, scales
+from convjax.algorithms.fusion import apart
 from convjax.algorithms.numerics import accumulator, rounding_error
 from convjax.algorithms.products import grouping_work, product_work
 from convjax.algorithms.protocol import Cost, Reasons, describe
@@ -36,6 +37,10 @@ _BAND_TILES = 96
 # what the operands and the result are.
 _CACHE = 2**24
 _MOST_GROWN = 2
+# Channels of a group whose products are a fused loop, since a matrix product of so few is mostly packing, and those of
+# one that fill a vector; and bytes at the points up to which that loop, which has no bands, is the faster one.
+_NARROW, _VECTOR = 16, 8
+_LOOPED_BYTES = 20e6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +55,7 @@ class Winograd:
     tile: int = 4
 
     name: ClassVar[str] = "winograd"
-    version: ClassVar[int] = 7
+    version: ClassVar[int] = 8
     exact: ClassVar[bool] = False
     varies_on: ClassVar[tuple[str, ...]] = ()
     __str__ = describe
@@ -81,10 +86,13 @@ class Winograd:
         stored = 2 * passes * moved if made > _CACHE else 0.0
         stored += summed if made > _CACHE / 2 or self.tile == 2 else 0.0
         slower, grouping = grouping_work(problem)
-        taps = math.prod(problem.kernel[a] for a in m)
+        taps, products = math.prod(problem.kernel[a] for a in m), rows * rest * problem.G * problem.C * problem.K
+        gemm, vector = slower * product_work(products, problem.C, problem.K), 2 * passes * moved
+        if self._are_fused(problem):  # transforms run along all groups' channels, which stay where they are
+            gemm, vector, grouping, stored = 0.0, passes * (entering + leaving) + 0.05 * products, 0.0, 0.0
         return Cost(
-            gemm=slower * product_work(rows * rest * problem.G * problem.C * problem.K, problem.C, problem.K),
-            vector=2 * passes * moved + min(6.0, 0.7 * taps) * filters,
+            gemm=gemm,
+            vector=vector + min(6.0, 0.7 * taps) * filters,
             bytes=problem.bytes + grouping + size * stored,
             workspace=size * ((entering + leaving) / bands + filters),
             calls=(2 * passes + 2) * bands + 1,
@@ -113,35 +121,43 @@ class Winograd:
         padding = tuple(
             (lo, hi + (m[a] * tiles[a] - outputs[a] if a in axes else 0)) for a, (lo, hi) in enumerate(problem.padding)
         )
-        x = layout.arrange_lhs(problem, lhs, "GNSC").astype(dtype)
-        x = layout.pad_spatial(problem, x, first=2, padding=padding)  # G N S C
+        fused = self._are_fused(problem)
+        before, order = (1, "NSG") if fused else (2, "GNS")
+        x = layout.arrange_lhs(problem, lhs, order + "C").astype(dtype)
+        x = lax.collapse(x, x.ndim - 2) if fused else x  # G N S C, or N S (G C)
+        x = layout.pad_spatial(problem, x, first=before, padding=padding)
         u = self._filters(problem, rhs, dtype, axes)
         entering = m[first] * tiles[first] + problem.kernel[first] - 1
 
         def band(y: jax.Array, offsets: list[jax.Array]) -> jax.Array:
             (row,) = offsets
-            d = lax.dynamic_slice_in_dim(x, row, entering, axis=2 + first)
-            product = self._products(problem, self._points(d, m, tiles), u, axes)  # P.. G N S K
-            return lax.dynamic_update_slice_in_dim(y, self._outputs(product, m, outputs), row, axis=2 + first)
+            d = lax.dynamic_slice_in_dim(x, row, entering, axis=before + first)
+            v = self._points(d, m, tiles, before)
+            # P.. G N S K, or P.. N S (G K)
+            product = self._fused_products(problem, v, u) if fused else self._products(problem, v, u, axes)
+            return lax.dynamic_update_slice_in_dim(y, self._outputs(product, m, outputs, before), row, before + first)
 
-        y = bands.fold(band, jnp.zeros((problem.G, problem.N, *problem.output, problem.K), dtype))
-        return layout.restore_out(problem, y, "GNSK").astype(dtype_of(problem.output_dtype))
+        sizes = {"G": (problem.G,), "N": (problem.N,), "S": problem.output}
+        shape = [n for letter in order for n in sizes[letter]] + [problem.K]
+        y = jnp.zeros([*shape[:-2], shape[-2] * shape[-1]] if fused else shape, dtype)
+        y = bands.fold(band, y).reshape(shape)
+        return layout.restore_out(problem, y, order + "K").astype(dtype_of(problem.output_dtype))
 
-    def _points(self, x: jax.Array, m: dict[int, int], tiles: dict[int, int]) -> jax.Array:
-        """B^T d of every tile: P.. G N S C, from G N S C."""
+    def _points(self, x: jax.Array, m: dict[int, int], tiles: dict[int, int], before: int) -> jax.Array:
+        """B^T d of every tile: points in front of x, whose spatial axes start at `before`."""
         for i, a in enumerate(reversed(tiles)):
-            axis = 2 + i + a  # i point axes stand in front by now
+            axis = before + i + a  # i point axes stand in front by now
             x = at_points(inputs_at_points(self.tile), x, axis, 0, m[a], tiles[a])
         return x
 
-    def _outputs(self, y: jax.Array, m: dict[int, int], outputs: dict[int, int]) -> jax.Array:
-        """A^T of every tile's products: G N S K, from P.. G N S K."""
+    def _outputs(self, y: jax.Array, m: dict[int, int], outputs: dict[int, int], before: int) -> jax.Array:
+        """A^T of every tile's products: y without the points in front; its spatial axes then start at `before`."""
         for i, a in reversed([*enumerate(outputs)]):  # the first axis first, LLVM takes six times as long
             points = [lax.index_in_dim(y, p, axis=i, keepdims=False) for p in range(self.tile + 2)]
-            rows = [combine(row, points) for row in powers(self.tile, m[a]).T]  # m of P.. G N S K
-            y = jnp.stack(rows, axis=i + 3 + a)  # behind the tiles of its axis
+            rows = [combine(row, points) for row in powers(self.tile, m[a]).T]
+            y = jnp.stack(rows, axis=i + before + 1 + a)  # behind the tiles of its axis
         for a, size in outputs.items():  # tiles and rows interleave only now: in between, XLA would compute rows twice
-            y = lax.slice_in_dim(lax.collapse(y, 2 + a, 4 + a), 0, size, axis=2 + a)
+            y = lax.slice_in_dim(lax.collapse(y, before + a, before + 2 + a), 0, size, axis=before + a)
         return y
 
     def _filters(self, problem: ConvSpec, rhs: jax.Array, dtype: np.dtype, axes: tuple[int, ...]) -> list[jax.Array]:
@@ -182,6 +198,36 @@ class Winograd:
             terms.append(term.reshape(*shifted.shape[:-1], problem.K))  # P.. G N S K
         return functools.reduce(jnp.add, terms)
 
+    def _are_fused(self, problem: ConvSpec) -> bool:
+        """Whether the products are a loop: of groups of few channels, all of whose taps are transformed."""
+        m = self._steps(problem)
+        others = ((k, s) for a, (k, s) in enumerate(zip(problem.kernel, problem.strides, strict=True)) if a not in m)
+        narrow = problem.G > 1 and 1 < problem.C <= _NARROW and _VECTOR <= problem.K <= _NARROW
+        if not narrow or problem.empty or any((k, s) != (1, 1) for k, s in others):
+            return False
+        tiles = math.prod(-(-o // m.get(a, 1)) for a, o in enumerate(problem.output))
+        values = problem.N * tiles * (self.tile + 2) ** len(m) * problem.G * (problem.C + problem.K)
+        return accumulator(problem).itemsize * values <= _LOOPED_BYTES
+
+    def _fused_products(self, problem: ConvSpec, v: jax.Array, u: list[jax.Array]) -> jax.Array:
+        """P.. N S (G K), from P.. N S (G C), each output the sum of a group's products."""
+        (filters,) = u
+        filters = filters.reshape(-1, problem.G, *filters.shape[1:])
+        if layout.channel_order(problem) == "GKC":
+            filters = filters.swapaxes(2, 3)  # P G C K, so that a vector of K lies together
+
+        def total(filters: jax.Array, v: jax.Array) -> jax.Array:
+            rows = v.reshape(*filters.shape[:1], math.prod(places), problem.G, problem.C)
+            products = [rows[..., c, None] * filters[:, None, :, c] for c in range(problem.C)]
+            # One addition waits for the last: many terms are two sums that are added side by side.
+            y = functools.reduce(jnp.add, [functools.reduce(jnp.add, products[i::2]) for i in range(2)])
+            return y.reshape(*lead, problem.G * problem.K)  # here, so that the loop is one over all channels
+
+        *lead, _ = v.shape
+        places = lead[len(self._axes(problem)) :]  # N S
+        # Transforms fused into the loop, or the loop into those that follow, would be computed for every use.
+        return apart(total, filters, v)
+
     def _axes(self, problem: ConvSpec) -> tuple[int, ...]:
         """The axes to transform: the last two, at most, with as few undilated taps at stride 1."""
         steps = zip(problem.kernel, problem.strides, problem.rhs_dilation, strict=True)
@@ -203,7 +249,8 @@ class Winograd:
         values = (self.tile + 2) ** len(m) * problem.G * (problem.C + problem.K)
         tile = max(1, values * accumulator(problem).itemsize)
         whole = all(a in m for a, k in enumerate(problem.kernel) if k > 1)  # else slices are made of all tiles besides
-        if whole and row * tiles[first] * tile <= min(_CACHE, _MOST_GROWN * problem.bytes):
+        grown = min(_CACHE, _MOST_GROWN * problem.bytes)
+        if self._are_fused(problem) or (whole and row * tiles[first] * tile <= grown):
             return Bands((problem.output[first],), (problem.output[first],))
         wanted = max(_BAND_TILES, _BAND_BYTES / tile) / max(1, row)
         (rows,) = Bands.of(tiles[first : first + 1], wanted).lengths
