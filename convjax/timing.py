@@ -6,7 +6,7 @@ neighbour falls on all of them alike and their ratios stay fair.
 
 import dataclasses
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from typing import Any, TypeVar
 
 import jax
@@ -87,7 +87,7 @@ def interleave(
     budgets: Mapping[Key, Budget],
     *,
     turn_seconds: float = TURN_SECONDS,
-    settled: bool = False,
+    settled: Collection[Key] = (),
 ) -> dict[Key, list[float]]:
     """Samples every call round-robin until each has spent its budget.
 
@@ -97,8 +97,8 @@ def interleave(
         budgets: one for each call.
         turn_seconds: how long a turn lasts; a program shorter than this runs several times in it, and once before,
             untimed.
-        settled: whether longer programs run untimed first as well. What ran before leaves the system's pages to map
-            anew, which a program that runs by itself pays once.
+        settled: longer programs that run untimed first as well. What ran before leaves its data in the caches and the
+            system's pages to map anew, which a program that runs by itself pays once.
 
     Returns:
         The raw samples of each call in seconds, in the order taken.
@@ -107,7 +107,7 @@ def interleave(
     waiting = list(calls)
     while waiting:
         for key in waiting:
-            _take_turn(calls[key], budgets[key], samples[key], turn_seconds, settled)
+            _take_turn(calls[key], budgets[key], samples[key], turn_seconds, key in settled)
         waiting = [key for key in waiting if not budgets[key].spent(samples[key])]
     return samples
 

@@ -140,7 +140,7 @@ class Measurement:
         s = self.settings
         budget = timing.Budget(s.seconds, s.min_samples, s.max_samples)
         # As a training loop runs them: one and the same step again and again.
-        samples = timing.interleave(calls, dict.fromkeys(calls, budget), turn_seconds=_TURN_SECONDS, settled=True)
+        samples = timing.interleave(calls, dict.fromkeys(calls, budget), turn_seconds=_TURN_SECONDS, settled=calls)
         losses = {v: self._losses(call) for v, call in calls.items()}
         loss_bound = self._loss_bound(stock.program, losses[STOCK]) if sum(map(bool, losses.values())) > 1 else None
         return [
