@@ -54,11 +54,10 @@ class Measurement:
         compiled: dict[str, Any] = self._compile([name for name in runnable if name not in self.group.peers])
         compiled |= {name: self._peer(name) for name in runnable if name in self.group.peers}
         outcomes = refused | {name: self._check(name, result) for name, result in compiled.items()}
-        timed = {name: (o.program, self._budget(name, o)) for name, o in outcomes.items() if o.program}
-        calls = {name: program for name, (program, _) in timed.items()}
-        budgets = {name: budget for name, (_, budget) in timed.items()}
+        calls = {name: outcome.program for name, outcome in outcomes.items() if outcome.program}
+        budgets = {name: self._budget(name, outcomes[name]) for name in calls}
         # Not what is slow: it would take twice as long for a few thousandths of its time.
-        settled = {name for name in timed if outcomes[name].call_seconds <= self.settings.slow_seconds}
+        settled = {name for name in calls if outcomes[name].call_seconds <= self.settings.slow_seconds}
         samples = timing.interleave(calls, budgets, settled=settled)
         baseline = statistics.median(samples[STOCK]) if STOCK in samples else None
         asked = [name for name in present if name in names]

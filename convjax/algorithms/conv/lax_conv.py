@@ -66,10 +66,10 @@ class Lax:
         if problem.strides == problem.kernel and not any(map(any, problem.padding)):
             # Patches that do not overlap are rows of a product as they lie.
             return Cost(gemm=1.4 * needed, bytes=problem.bytes + _packed(problem))
-        if problem.ndim == 1 and not dilated and min(problem.C, problem.K) >= _WIDE:
-            return Cost(library=0.75 * needed, bytes=problem.bytes, calls=8)
+        wide_line = problem.ndim == 1 and min(problem.C, problem.K) >= _WIDE
+        slower = 0.8 + 16 / problem.K if dilated else 0.75 if wide_line else 1.0
         # The library's threads are woken by every call.
-        return Cost(library=(0.8 + 16 / problem.K) * needed if dilated else needed, bytes=problem.bytes, calls=8)
+        return Cost(library=slower * needed, bytes=problem.bytes, calls=8)
 
     def error(self, problem: ConvSpec) -> float:
         return direct_error(problem)

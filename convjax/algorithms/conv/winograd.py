@@ -71,8 +71,7 @@ class Winograd:
 
     def cost(self, problem: ConvSpec) -> Cost:
         m, points = self._steps(problem), self.tile + 2
-        tiles = [-(-o // m.get(a, 1)) for a, o in enumerate(problem.output)]
-        rows = problem.N * math.prod(tiles) * points ** len(m)
+        rows = problem.N * math.prod(self._tiles(problem)) * points ** len(m)
         rest = math.prod(k for a, k in enumerate(problem.kernel) if a not in m)
         entering, leaving = rows * problem.G * problem.C, rows * problem.G * problem.K
         moved = product_work(entering, problem.C) + product_work(leaving, problem.K)  # in runs of a group's channels
@@ -205,9 +204,7 @@ class Winograd:
         narrow = problem.G > 1 and 1 < problem.C <= _NARROW and _VECTOR <= problem.K <= _NARROW
         if not narrow or problem.empty or any((k, s) != (1, 1) for k, s in others):
             return False
-        tiles = math.prod(-(-o // m.get(a, 1)) for a, o in enumerate(problem.output))
-        values = problem.N * tiles * (self.tile + 2) ** len(m) * problem.G * (problem.C + problem.K)
-        return accumulator(problem).itemsize * values <= _LOOPED_BYTES
+        return problem.N * math.prod(self._tiles(problem)) * self._tile_bytes(problem) <= _LOOPED_BYTES
 
     def _fused_products(self, problem: ConvSpec, v: jax.Array, u: list[jax.Array]) -> jax.Array:
         """P.. N S (G K), from P.. N S (G C), each output the sum of a group's products."""
@@ -237,6 +234,16 @@ class Winograd:
         """m, the outputs of a tile, along every axis to transform."""
         return {a: self.tile + 3 - problem.kernel[a] for a in self._axes(problem)}
 
+    def _tiles(self, problem: ConvSpec) -> list[int]:
+        """Tiles along every axis, of one output where it is not transformed."""
+        m = self._steps(problem)
+        return [-(-o // m.get(a, 1)) for a, o in enumerate(problem.output)]
+
+    def _tile_bytes(self, problem: ConvSpec) -> int:
+        """Bytes of a tile and of its outputs at the points."""
+        values = (self.tile + 2) ** len(self._axes(problem)) * problem.G * (problem.C + problem.K)
+        return max(1, values * accumulator(problem).itemsize)
+
     def _bands(self, problem: ConvSpec) -> Bands:
         """Outputs along the first transformed axis to do at a time.
 
@@ -244,10 +251,8 @@ class Winograd:
         """
         m = self._steps(problem)
         first, *_ = m
-        tiles = [-(-o // m.get(a, 1)) for a, o in enumerate(problem.output)]
+        tiles, tile = self._tiles(problem), self._tile_bytes(problem)
         row = problem.N * math.prod(t for a, t in enumerate(tiles) if a != first)  # tiles of one row of tiles
-        values = (self.tile + 2) ** len(m) * problem.G * (problem.C + problem.K)
-        tile = max(1, values * accumulator(problem).itemsize)
         whole = all(a in m for a, k in enumerate(problem.kernel) if k > 1)  # else slices are made of all tiles besides
         grown = min(_CACHE, _MOST_GROWN * problem.bytes)
         if self._are_fused(problem) or (whole and row * tiles[first] * tile <= grown):
