@@ -26,6 +26,7 @@ from convjax.algorithms.conv.narrow_groups import (
     products_in_turn,
     products_in_turn_cost,
 )
+from convjax.algorithms.conv.planes import are_planes, planes_cost, product_of_planes
 from convjax.algorithms.conv.position_sums import (
     in_slabs,
     in_stretches,
@@ -75,7 +76,7 @@ class Positions:
     by: Literal["reduce", "dot"] = "dot"
 
     name: ClassVar[str] = "positions"
-    version: ClassVar[int] = 7
+    version: ClassVar[int] = 8
     exact: ClassVar[bool] = True
     varies_on: ClassVar[tuple[str, ...]] = ()
     __str__ = describe
@@ -123,6 +124,8 @@ class Positions:
             )
         if are_narrow(problem, axes):
             return products_in_turn_cost(problem)
+        if are_planes(problem):
+            return planes_cost(problem)
         if _is_short(problem, axes):
             moved = padded + 2 * size * contracted * positions(axes, "w") * (problem.N + problem.K)
             gemm = product_work(products, problem.N, problem.K)
@@ -156,6 +159,9 @@ class Positions:
         if self.by == "dot" and are_narrow(problem, axes):
             y = products_in_turn(problem, lhs, rhs)
             return layout.restore_out(problem, y, "SGKN").astype(dtype_of(problem.output_dtype))
+        if self.by == "dot" and are_planes(problem):
+            y = product_of_planes(problem, lhs, rhs)
+            return layout.restore_out(problem, y, "SGNK").astype(dtype_of(problem.output_dtype))
         x = layout.arrange_lhs(problem, lhs, "CSGN")
         w = layout.arrange_rhs(problem, rhs, "CSGK")
         if self.by == "reduce" and in_slabs(problem, axes):
