@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable
 
 from convjax.algorithms import algorithms, named
+from convjax.algorithms.bands import MOST_WORKSPACE, SMALL_WORKSPACE
 from convjax.algorithms.numerics import direct_error, epsilon
 from convjax.algorithms.protocol import Algorithm, Reasons, describe
 from convjax.device import device_of
@@ -19,9 +20,6 @@ from convjax.request import Request
 
 # Stated error admitted by each precision, as a fraction of the largest output in float32; scaled to other dtypes.
 _ADMITTED = {None: 2e-5, "default": 2e-5, "high": 4e-6}
-
-# Workspace admitted: in multiples of the operands and the result, or so many bytes of problems that are small.
-_MOST_WORKSPACE, _SMALL_WORKSPACE = 4, 2**22
 
 _NOT_WISHED = ("another was asked for",)
 
@@ -170,11 +168,11 @@ def _inexact(algorithm: Algorithm, problem: Problem, request: Request) -> Reason
 
 def _wasteful(algorithm: Algorithm, problem: Problem, request: Request) -> Reasons:
     """Why its workspace is out of proportion, unless the caller has set a limit of his own."""
-    needed, most = algorithm.cost(problem).workspace, _MOST_WORKSPACE * problem.bytes
-    if request.policy.max_workspace_bytes is not None or needed <= max(most, _SMALL_WORKSPACE):
+    needed, most = algorithm.cost(problem).workspace, MOST_WORKSPACE * problem.bytes
+    if request.policy.max_workspace_bytes is not None or needed <= max(most, SMALL_WORKSPACE):
         return ()
-    small = f" and {_SMALL_WORKSPACE} are too many" if most < _SMALL_WORKSPACE else ""
-    return (f"needs {needed:.0f} bytes of workspace, {_MOST_WORKSPACE} times operands and result are {most}{small}",)
+    small = f" and {SMALL_WORKSPACE} are too many" if most < SMALL_WORKSPACE else ""
+    return (f"needs {needed:.0f} bytes of workspace, {MOST_WORKSPACE} times operands and result are {most}{small}",)
 
 
 def _wished(problem: Problem, request: Request, platform: str) -> list[Algorithm]:

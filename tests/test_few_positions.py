@@ -3,7 +3,8 @@
 import jax
 import pytest
 
-from convjax.algorithms.conv import kn2row, positions, shift
+from convjax.algorithms.bands import MOST_WORKSPACE, SMALL_WORKSPACE
+from convjax.algorithms.conv import kn2row, planes, positions, shift, winograd_taps
 from convjax.problem import parse
 from convjax.testing import check_algorithm, random_operands
 
@@ -62,3 +63,33 @@ def test_windows_of_a_line_are_multiplied_one_by_one(text):
     check_algorithm(algorithm, [problem], eager=False)
     lowered = jax.jit(lambda x, w: algorithm(problem, x, w)).lower(*random_operands(problem, 0)).as_text()
     assert lowered.count("stablehlo.dot_general") == problem.output[0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "conv float32[3,27,25,2] float32[3,11,12,16] f01b_i01o->01bf stride=1x2 pad=3_2x-1_4 rhs_dilate=2x1",
+        "conv float32[5,21,36,1] float32[5,7,9,20] f01b_i01o->01bf pad=1_0x0_2 rhs_dilate=3x4",
+        "conv float32[2,9,8,11,2] float32[2,7,3,5,17] f012b_i012o->012bf rhs_dilate=1x2x2",
+        "conv bfloat16[3,41,8] bfloat16[3,13,16] f0b_i0o->0bf stride=5 pad=2_2 rhs_dilate=3",
+    ],
+)
+@pytest.mark.parametrize("band_bytes", [2**8, 2**22])
+def test_windows_of_planes_are_copied_axis_by_axis(text, band_bytes, monkeypatch):
+    monkeypatch.setattr(planes, "_BAND_BYTES", band_bytes)
+    problem = parse(text)
+    assert planes.are_planes(problem)
+    assert (planes._bands(problem).count > 1) == (band_bytes < 2**22)
+    check_algorithm(positions.Positions("dot"), [problem], eager=False)
+    lowered = jax.jit(lambda x, w: positions.Positions("dot")(problem, x, w)).lower(*random_operands(problem, 0))
+    assert lowered.as_text().count("stablehlo.dot_general") == 1
+
+
+def test_bands_leave_room_for_the_sums_at_the_points():
+    problem, algorithm = (
+        parse("conv float32[1,30,30,64] float32[1,22,22,64] f01b_i01o->01bf"),
+        winograd_taps.WinogradTaps(4),
+    )
+    assert algorithm._bands(problem).count > 1
+    assert algorithm.cost(problem).workspace <= max(MOST_WORKSPACE * problem.bytes, SMALL_WORKSPACE)
+    check_algorithm(algorithm, [problem], eager=False)

@@ -17,6 +17,9 @@ from jax import lax
 
 # Bytes of an array above which the allocator asks the system for fresh pages at every call.
 KEPT_BYTES = 2**25
+# Workspace of an algorithm that is taken unasked: in multiples of the operands and the result, or so many bytes of
+# problems that are small.
+MOST_WORKSPACE, SMALL_WORKSPACE = 4, 2**22
 
 
 @dataclasses.dataclass(frozen=True)

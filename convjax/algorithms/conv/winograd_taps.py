@@ -19,7 +19,7 @@ import numpy as np
 from jax import lax
 
 from convjax import layout
-from convjax.algorithms.bands import KEPT_BYTES, Bands
+from convjax.algorithms.bands import KEPT_BYTES, MOST_WORKSPACE, SMALL_WORKSPACE, Bands
 from convjax.algorithms.conv.toom_cook import at_points, inputs_at_points, powers, scales
 from convjax.algorithms.numerics import accumulator, rounding_error
 from convjax.algorithms.products import grouping_work, product_work
@@ -55,7 +55,7 @@ class WinogradTaps:
     tile: int = 4
 
     name: ClassVar[str] = "winograd_taps"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     exact: ClassVar[bool] = False
     varies_on: ClassVar[tuple[str, ...]] = ()
     __str__ = describe
@@ -80,20 +80,20 @@ class WinogradTaps:
         tiles = math.prod(cut.tiles for cut in cuts.values())
         rows = points * problem.G * problem.C * math.prod(self._blocks(problem))
         entering = rows * (problem.N * tiles + problem.K)
-        sums = points * problem.G * products * problem.N * problem.K
+        sums = self._sums(problem)
         bands = max(1, self._bands(problem).count)
         _, grouping = grouping_work(problem)
         # Products of groups read rows of x as they lie, which transforms are slower to make.
         slower, turned = (1.5, 3) if problem.G > 1 else (1.25, 6)
-        copied = 2 * size * math.prod(problem.lhs_shape)  # to pad it
+        copied = self._copied(problem)
         stored = 2 * size * entering if size * entering / bands > _CACHE else 0.0
         # The faults of fresh pages cost five times as much as writing them.
         passed = 2 * bands + (2 if bands > 1 else 0) + (10 if size * sums > KEPT_BYTES else 0)
         return Cost(
             gemm=slower * product_work(rows * products * problem.N * problem.K, problem.N, problem.K),
             vector=2 * passes * entering + turned * rows * products * problem.N,  # a product transposes its rows of x
-            bytes=problem.bytes + grouping + copied + stored + size * passed * sums,
-            workspace=size * (entering / bands + sums) + copied / 2,
+            bytes=problem.bytes + grouping + 2 * copied + stored + size * passed * sums,
+            workspace=size * (entering / bands + sums) + copied,
             calls=((tiles + 1) * passes + products + 3) * bands + 2,
         )
 
@@ -204,14 +204,34 @@ class WinogradTaps:
         Input channels, the batch of a weight gradient, stay together: where they are divided among devices, a loop
         over them would gather them.
         """
-        cuts = self._cuts(problem)
+        cuts, size = self._cuts(problem), accumulator(problem).itemsize
         first = next(iter(cuts))
         rows = problem.C * math.prod(b for a, b in enumerate(self._blocks(problem)) if a != first)
         columns = problem.N * math.prod(cut.tiles for cut in cuts.values()) + problem.K
-        values = (self.tile + 2) ** len(cuts) * problem.G * columns * rows
-        block = max(1, values * accumulator(problem).itemsize)
+        block = max(1, size * (self.tile + 2) ** len(cuts) * problem.G * columns * rows)
         wanted = max(_BAND_ROWS / max(1, rows), _BAND_BYTES / block)
-        return Bands.of((cuts[first].blocks,), min(wanted, _MOST_GROWN * problem.bytes / block))
+        bands = Bands.of((cuts[first].blocks,), min(wanted, _MOST_GROWN * problem.bytes / block))
+        besides = size * self._sums(problem) + self._copied(problem)
+        most = max(1, int((max(MOST_WORKSPACE * problem.bytes, SMALL_WORKSPACE) - besides) / block))
+        if bands.lengths[0] <= most:
+            return bands
+        even = max(n for n in range(1, most + 1) if bands.sizes[0] % n == 0)
+        return dataclasses.replace(bands, lengths=(even if 2 * even > most else most,))
+
+    def _copied(self, problem: ConvSpec) -> int:
+        """Bytes of x once it is padded; 0 where it is not."""
+        cuts = self._cuts(problem)
+        whole = all(
+            (cut.taps * cut.blocks, cut.outputs * cut.tiles) == (problem.kernel[a], problem.output[a])
+            for a, cut in cuts.items()
+        )
+        plain = whole and all(pair == (0, 0) for pair in problem.padding) and max(problem.lhs_dilation) == 1
+        return 0 if plain else accumulator(problem).itemsize * math.prod(problem.lhs_shape)
+
+    def _sums(self, problem: ConvSpec) -> int:
+        """Values of all tiles of outputs at the points."""
+        points = (self.tile + 2) ** len(self._cuts(problem))
+        return points * problem.G * self._products(problem) * problem.N * problem.K
 
 
 def _order(problem: ConvSpec) -> tuple[int, str]:
