@@ -4,7 +4,7 @@ import jax
 import pytest
 
 from convjax.algorithms.bands import MOST_WORKSPACE, SMALL_WORKSPACE
-from convjax.algorithms.conv import kn2row, planes, positions, shift, winograd_taps
+from convjax.algorithms.conv import group_loops, kn2row, planes, positions, shift, winograd_taps
 from convjax.problem import parse
 from convjax.testing import check_algorithm, random_operands
 
@@ -93,3 +93,28 @@ def test_bands_leave_room_for_the_sums_at_the_points():
     assert algorithm._bands(problem).count > 1
     assert algorithm.cost(problem).workspace <= max(MOST_WORKSPACE * problem.bytes, SMALL_WORKSPACE)
     check_algorithm(algorithm, [problem], eager=False)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "conv float32[2,17,15,12] float32[2,17,15,20] f01b_i01o->01bf pad=1_1x1_1 batch_groups=2",
+        "conv float32[3,11,13,24] float32[3,9,13,12] f01b_i01o->01bf pad=2_-1x2_3 batch_groups=3",
+        "conv bfloat16[1,29,8] bfloat16[1,25,16] f0b_i0o->0bf batch_groups=2",
+        "conv float32[2,7,9,8,8] float32[2,5,8,8,16] f012b_i012o->012bf pad=0_0x1_0x1_1 batch_groups=2",
+    ],
+)
+@pytest.mark.parametrize("tile", [2, 4])
+def test_products_of_narrow_groups_are_loops(text, tile):
+    problem, algorithm = parse(text), winograd_taps.WinogradTaps(tile)
+    assert algorithm._are_fused(problem)
+    check_algorithm(algorithm, [problem], eager=False)
+    lowered = jax.jit(lambda x, w: algorithm(problem, x, w)).lower(*random_operands(problem, 0)).as_text()
+    assert lowered.count("stablehlo.dot_general") == algorithm._products(problem)  # of the transform back alone
+
+
+def test_places_that_do_not_divide_are_not_looped_over():
+    problem = parse("conv float32[1,169,8] float32[1,167,8] f0b_i0o->0bf batch_groups=2")
+    assert not group_loops.can_sum_places(61)
+    assert group_loops.can_sum_places(5)
+    check_algorithm(winograd_taps.WinogradTaps(4), [problem], eager=False)

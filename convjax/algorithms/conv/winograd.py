@@ -17,8 +17,8 @@ from jax import lax
 
 from convjax import layout
 from convjax.algorithms.bands import Bands
+from convjax.algorithms.conv.group_loops import VECTOR, channel_sums
 from convjax.algorithms.conv.toom_cook import at_points, combine, every, inputs_at_points, powers, scales
-from convjax.algorithms.fusion import apart
 from convjax.algorithms.numerics import accumulator, rounding_error
 from convjax.algorithms.products import grouping_work, product_work
 from convjax.algorithms.protocol import Cost, Reasons, describe
@@ -37,10 +37,8 @@ _BAND_TILES = 96
 # what the operands and the result are.
 _CACHE = 2**24
 _MOST_GROWN = 2
-# Channels of a group whose products are a fused loop, since a matrix product of so few is mostly packing, and those of
-# one that fill a vector; and bytes at the points up to which that loop, which has no bands, is the faster one.
-_NARROW, _VECTOR = 16, 8
-_LOOPED_BYTES = 20e6
+# Channels of a group whose products are a loop, which has no bands, and bytes at the points up to which it is faster.
+_NARROW, _LOOPED_BYTES = 16, 20e6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,7 +199,7 @@ class Winograd:
         """Whether the products are a loop: of groups of few channels, all of whose taps are transformed."""
         m = self._steps(problem)
         others = ((k, s) for a, (k, s) in enumerate(zip(problem.kernel, problem.strides, strict=True)) if a not in m)
-        narrow = problem.G > 1 and 1 < problem.C <= _NARROW and _VECTOR <= problem.K <= _NARROW
+        narrow = problem.G > 1 and 1 < problem.C <= _NARROW and VECTOR <= problem.K <= _NARROW
         if not narrow or problem.empty or any((k, s) != (1, 1) for k, s in others):
             return False
         return problem.N * math.prod(self._tiles(problem)) * self._tile_bytes(problem) <= _LOOPED_BYTES
@@ -213,14 +211,8 @@ class Winograd:
         if layout.channel_order(problem) == "GKC":
             filters = filters.swapaxes(2, 3)  # P G C K, so that a vector of K lies together
         *lead, _ = v.shape
-        places = math.prod(lead[len(self._axes(problem)) :])  # N S
-
-        def total(filters: jax.Array, v: jax.Array) -> jax.Array:
-            rows = v.reshape(-1, places, problem.G, problem.C)
-            return jnp.sum(rows[..., None] * filters[:, None], axis=-2)
-
-        # Transforms fused into the loop, or the loop into those that follow, would be computed for every use.
-        return apart(total, filters, v).reshape(*lead, problem.G * problem.K)
+        y = channel_sums(v.reshape(len(filters), -1, v.shape[-1]), filters)
+        return y.reshape(*lead, problem.G * problem.K)
 
     def _axes(self, problem: ConvSpec) -> tuple[int, ...]:
         """The axes to transform: the last two, at most, with as few undilated taps at stride 1."""

@@ -20,6 +20,7 @@ from jax import lax
 
 from convjax import layout
 from convjax.algorithms.bands import KEPT_BYTES, MOST_WORKSPACE, SMALL_WORKSPACE, Bands
+from convjax.algorithms.conv.group_loops import can_sum_places, place_sums, terms_of_turn
 from convjax.algorithms.conv.toom_cook import at_points, inputs_at_points, powers, scales
 from convjax.algorithms.numerics import accumulator, rounding_error
 from convjax.algorithms.products import grouping_work, product_work
@@ -39,6 +40,9 @@ _BAND_BYTES = 2**21
 _BAND_ROWS = 112
 # What a band makes beyond this is written and read back.
 _CACHE = 4.5e6
+# Channels of a group whose products are a loop, as few and as many, and the bytes of a band's transforms then: as many
+# as take no fresh pages.
+_LEAST_CHANNELS, _MOST_CHANNELS, _LOOPED_BYTES = 4, 16, 2**23
 # Bytes of a band's transforms as a multiple of the operands and the result.
 _MOST_GROWN = 2
 
@@ -55,7 +59,7 @@ class WinogradTaps:
     tile: int = 4
 
     name: ClassVar[str] = "winograd_taps"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     exact: ClassVar[bool] = False
     varies_on: ClassVar[tuple[str, ...]] = ()
     __str__ = describe
@@ -89,9 +93,15 @@ class WinogradTaps:
         stored = 2 * size * entering if size * entering / bands > _CACHE else 0.0
         # The faults of fresh pages cost five times as much as writing them.
         passed = 2 * bands + (2 if bands > 1 else 0) + (10 if size * sums > KEPT_BYTES else 0)
+        multiplied = rows * products * problem.N * problem.K
+        gemm = slower * product_work(multiplied, problem.N, problem.K)
+        vector = 2 * passes * entering + turned * rows * products * problem.N  # a product transposes its rows of x
+        if self._are_fused(problem):  # nothing is transposed, and groups stay where they are
+            gemm, vector, grouping = 0.0, passes * entering + 0.2 * multiplied, 0.0
+            stored = 2 * size * multiplied / terms_of_turn(self._looped_places(problem))
         return Cost(
-            gemm=slower * product_work(rows * products * problem.N * problem.K, problem.N, problem.K),
-            vector=2 * passes * entering + turned * rows * products * problem.N,  # a product transposes its rows of x
+            gemm=gemm,
+            vector=vector,
             bytes=problem.bytes + grouping + 2 * copied + stored + size * passed * sums,
             workspace=size * (entering / bands + sums) + copied,
             calls=((tiles + 1) * passes + products + 3) * bands + 2,
@@ -109,15 +119,19 @@ class WinogradTaps:
 
         # Whole blocks and tiles: zeros behind the last taps, and what they and the outputs beyond the last meet of x.
         over = [cuts[a].taps * cuts[a].blocks - k if a in cuts else 0 for a, k in enumerate(problem.kernel)]
-        w = layout.arrange_rhs(problem, rhs, "GCSK")
-        w = layout.pad(w, [(0, 0), (0, 0), *((0, n) for n in over), (0, 0)], [0] * w.ndim)
+        fused, (before, order) = self._are_fused(problem), self._order(problem)
+        w = layout.arrange_rhs(problem, rhs, "CSGK" if fused else "GCSK")
+        w = lax.collapse(w, w.ndim - 2) if fused else w  # G C S K, or C S (G K)
+        ahead = w.ndim - 1 - problem.ndim
+        w = layout.pad(w, [*[(0, 0)] * ahead, *((0, n) for n in over), (0, 0)], [0] * w.ndim)
         over = [
             n + (cuts[a].outputs * cuts[a].tiles - problem.output[a] if a in cuts else 0) for a, n in enumerate(over)
         ]
         cropped = [n if hi < 0 else 0 for (_, hi), n in zip(problem.padding, over, strict=True)]
         padding = tuple((lo, hi + n - c) for (lo, hi), n, c in zip(problem.padding, over, cropped, strict=True))
-        before, order = _order(problem)
-        x = layout.pad_spatial(problem, layout.arrange_lhs(problem, lhs, order), first=before, padding=padding)
+        x = layout.arrange_lhs(problem, lhs, order)
+        x = lax.collapse(x, x.ndim - 2) if fused else x
+        x = layout.pad_spatial(problem, x, first=before, padding=padding)
         behind = [(0, 0)] * (x.ndim - before - problem.ndim)
         x = layout.pad(x, [*[(0, 0)] * before, *((0, n) for n in cropped), *behind], [0] * x.ndim)
 
@@ -125,10 +139,10 @@ class WinogradTaps:
             (block,) = offsets
             entering = step * length + m * cuts[first].tiles - 1
             x_band = lax.dynamic_slice_in_dim(x, block * step, entering, axis=before + first).astype(dtype)
-            w_band = lax.dynamic_slice_in_dim(w, block * step, length * step, axis=2 + first).astype(dtype)
+            w_band = lax.dynamic_slice_in_dim(w, block * step, length * step, axis=ahead + first).astype(dtype)
             new = bands.first_seen(offsets)
             if new is not None:
-                new = jnp.repeat(new, step).reshape([-1 if a == first else 1 for a in range(-2, problem.ndim + 1)])
+                new = jnp.repeat(new, step).reshape([-1 if a == first else 1 for a in range(-ahead, problem.ndim + 1)])
                 w_band = jnp.where(new, w_band, 0)
             return sums + self._band(problem, x_band, w_band, length)
 
@@ -142,14 +156,14 @@ class WinogradTaps:
         Tiles along transformed axes come in the order of the passes, the last axis first, then other outputs.
         """
         cuts = self._cuts(problem)
-        first, (before, order) = next(iter(cuts)), _order(problem)
+        first, (before, order), ahead = next(iter(cuts)), self._order(problem), w.ndim - 1 - problem.ndim
         windows = [x]
         for i, a in enumerate(reversed(cuts)):
-            cut, axis = cuts[a], 2 + i + a  # i point axes stand in front by now
+            cut, axis = cuts[a], i + a  # i point axes stand in front by now
             blocks = length if a == first else cut.blocks
-            w = at_points(powers(self.tile, cut.taps), w, axis, 0, cut.taps, blocks)
+            w = at_points(powers(self.tile, cut.taps), w, ahead + axis, 0, cut.taps, blocks)
             windows = [
-                at_points(inputs_at_points(self.tile), x, axis + before - 2, tile * cut.outputs, cut.taps, blocks)
+                at_points(inputs_at_points(self.tile), x, before + axis, tile * cut.outputs, cut.taps, blocks)
                 for x in windows
                 for tile in range(cut.tiles)
             ]
@@ -160,7 +174,11 @@ class WinogradTaps:
         terms = []
         for x, position in itertools.product(windows, itertools.product(*map(range, others))):
             start = [o * s for o, s in zip(position, problem.strides, strict=True)]
-            seen = layout.window_slice(x, n + before, start, w.shape[n + 2 : -1], dilation)
+            seen = layout.window_slice(x, n + before, start, w.shape[n + ahead : -1], dilation)
+            if self._are_fused(problem):
+                v, u = (a.reshape(batch // problem.G, problem.C, -1, a.shape[-1]) for a in (seen, w))
+                terms.append(place_sums(v, u, problem.G).reshape(batch, problem.N, problem.K))
+                continue
             rows = seen.reshape(batch, problem.N, -1) if order[-1] == "S" else seen.reshape(batch, -1, problem.N)
             columns = w.reshape(batch, -1, problem.K)
             terms.append(lax.dot_general(rows, columns, contracted, precision=problem.precision))
@@ -181,6 +199,33 @@ class WinogradTaps:
         whole = [cuts[a].tiles * cuts[a].outputs if a in cuts else o for a, o in enumerate(problem.output)]
         y = y.reshape(*whole, problem.G, problem.N, problem.K)
         return layout.window_slice(y, 0, [0] * problem.ndim, problem.output, [1] * problem.ndim)
+
+    def _are_fused(self, problem: ConvSpec) -> bool:
+        """Whether products are a loop over all groups' channels, each of them few, that is added up in two turns."""
+        channels = problem.N, problem.K
+        if problem.G == 1 or problem.empty or min(channels) < _LEAST_CHANNELS or max(channels) > _MOST_CHANNELS:
+            return False
+        return can_sum_places(self._looped_places(problem))
+
+    def _looped_places(self, problem: ConvSpec) -> int:
+        """Blocks that a loop over groups' channels adds up: those of a band."""
+        first, *_ = self._cuts(problem)
+        others = [b for a, b in enumerate(self._blocks(problem)) if a != first]
+        return math.prod(others) * self._loop_bands(problem).lengths[0]
+
+    def _loop_bands(self, problem: ConvSpec) -> Bands:
+        blocks, (first, *_) = self._blocks(problem), self._cuts(problem)
+        row = problem.C * self._place_bytes(problem) * math.prod(b for a, b in enumerate(blocks) if a != first)
+        return Bands.of((blocks[first],), _LOOPED_BYTES / row)
+
+    def _order(self, problem: ConvSpec) -> tuple[int, str]:
+        """How many axes of x stand before S, and the order of all.
+
+        A product of few rows takes up to six times as long where what it contracts is not last.
+        """
+        if self._are_fused(problem):
+            return 1, "CSGN"
+        return (3, "GNCS") if problem.G > 1 else (2, "GCSN")
 
     def _cuts(self, problem: ConvSpec) -> "dict[int, _Cut]":
         """Along every axis to transform: the last two, at most, with few outputs at stride 1 and undilated taps."""
@@ -206,9 +251,10 @@ class WinogradTaps:
         """
         cuts, size = self._cuts(problem), accumulator(problem).itemsize
         first = next(iter(cuts))
+        if self._are_fused(problem):
+            return self._loop_bands(problem)
         rows = problem.C * math.prod(b for a, b in enumerate(self._blocks(problem)) if a != first)
-        columns = problem.N * math.prod(cut.tiles for cut in cuts.values()) + problem.K
-        block = max(1, size * (self.tile + 2) ** len(cuts) * problem.G * columns * rows)
+        block = max(1, rows * self._place_bytes(problem))
         wanted = max(_BAND_ROWS / max(1, rows), _BAND_BYTES / block)
         bands = Bands.of((cuts[first].blocks,), min(wanted, _MOST_GROWN * problem.bytes / block))
         besides = size * self._sums(problem) + self._copied(problem)
@@ -217,6 +263,12 @@ class WinogradTaps:
             return bands
         even = max(n for n in range(1, most + 1) if bands.sizes[0] % n == 0)
         return dataclasses.replace(bands, lengths=(even if 2 * even > most else most,))
+
+    def _place_bytes(self, problem: ConvSpec) -> int:
+        """Bytes of a block of all operands' channels, at the points of every tile."""
+        cuts = self._cuts(problem)
+        columns = problem.N * math.prod(cut.tiles for cut in cuts.values()) + problem.K
+        return accumulator(problem).itemsize * (self.tile + 2) ** len(cuts) * problem.G * columns
 
     def _copied(self, problem: ConvSpec) -> int:
         """Bytes of x once it is padded; 0 where it is not."""
@@ -232,14 +284,6 @@ class WinogradTaps:
         """Values of all tiles of outputs at the points."""
         points = (self.tile + 2) ** len(self._cuts(problem))
         return points * problem.G * self._products(problem) * problem.N * problem.K
-
-
-def _order(problem: ConvSpec) -> tuple[int, str]:
-    """How many axes of x stand before S, and the order of all.
-
-    A product of few rows takes up to six times as long where what it contracts is not last.
-    """
-    return (3, "GNCS") if problem.G > 1 else (2, "GCSN")
 
 
 @dataclasses.dataclass(frozen=True)
