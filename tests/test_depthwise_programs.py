@@ -14,7 +14,7 @@ from convjax.algorithms.conv.positions import Positions
 from convjax.algorithms.conv.shift import Shift
 from convjax.algorithms.conv.winograd import Winograd
 from convjax.problem import parse
-from convjax.testing import check_algorithm
+from convjax.testing import check_algorithm, random_operands
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_groups_that_fill_vectors(text):
 @pytest.mark.parametrize(
     ("text", "joined"),
     [
-        ("conv float32[2,7,8,32] float32[2,7,8,64] f01b_i01o->01bf pad=1_1x1_1 batch_groups=8", 2),
+        ("conv float32[2,23,16] float32[2,23,24] f0b_i0o->0bf pad=1_1 batch_groups=4", 2),
         (
             "conv float32[3,9,8,12] float32[3,4,5,8] f01b_i01o->01bf stride=2x1 rhs_dilate=2x1 pad=0_1x-1_2"
             " batch_groups=4",
@@ -181,8 +181,30 @@ def test_products_of_narrow_groups_in_turn(text, joined):
     problem = parse(text)
     algorithm = Positions("dot")
     assert narrow_groups.are_narrow(problem, algorithm._axes(problem))
+    assert not narrow_groups._are_sums(problem)
     assert narrow_groups.joined_groups(problem) == joined
     check_algorithm(algorithm, [problem], eager=False)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "conv float32[2,7,8,32] float32[2,7,8,64] f01b_i01o->01bf pad=1_1x1_1 batch_groups=8",
+        "conv float32[3,9,12,20] float32[3,4,5,16] f01b_i01o->01bf stride=2x1 rhs_dilate=2x1 pad=0_1x-1_2"
+        " batch_groups=4",
+        "conv bfloat16[3,9,8] bfloat16[3,6,10] f0b_i0o->0bf lhs_dilate=2 rhs_dilate=3 pad=1_0 batch_groups=2",
+        "conv float32[1,3,4,6,80] float32[3,2,5,4,80] b012f_012io->b012f pad=1_1x0_0x0_0 feature_groups=20",
+        "conv int8[2,9,16] int8[2,8,32] f0b_i0o->0bf batch_groups=4 out=int32",
+    ],
+)
+def test_sums_of_narrow_groups_in_turn(text):
+    problem = parse(text)
+    algorithm = Positions("dot")
+    assert narrow_groups.are_narrow(problem, algorithm._axes(problem))
+    assert narrow_groups._are_sums(problem)
+    check_algorithm(algorithm, [problem], eager=False)
+    lowered = jax.jit(lambda x, w: algorithm(problem, x, w)).lower(*random_operands(problem, 0)).as_text()
+    assert "stablehlo.dot_general" not in lowered
 
 
 @pytest.mark.parametrize(

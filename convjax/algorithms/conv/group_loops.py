@@ -1,4 +1,4 @@
-"""Products of groups of few channels at the points of a transform, as loops over the channels of all groups.
+"""Products of groups of few channels as loops over the channels of all groups.
 
 A matrix product of so few channels is mostly packing. A loop that XLA fuses reads the groups as they lie, and LLVM
 vectorises it over a group's output channels where all that it adds up is written out.
@@ -11,8 +11,8 @@ import jax.numpy as jnp
 
 from convjax.algorithms.fusion import apart
 
-# Output channels of a group that fill a vector.
-VECTOR = 8
+# Output channels of a group that fill a vector, and channels of either kind with which sums over places are fast.
+VECTOR, LEAST_CHANNELS = 8, 4
 # Products that are written out; more compile slowly, and fewer leave most of the adding to a second loop.
 _MOST_TERMS, _LEAST_TERMS = 16, 7
 

@@ -1,7 +1,9 @@
-"""Contractions of many groups of few channels: one batched product after another for the positions of an output.
+"""Contractions of many groups of few channels: the positions of an output one after another.
 
-A product of few rows is several times as fast where what it contracts lies along its rows, so w is turned around, once
-for all positions. Groups that are narrower than a vector are joined, and what crosses them is dropped.
+A loop over the channels of all groups is fastest where the elements contracted divide into its turns. Where not, it is
+a batched product, and a product of few rows is several times as fast where what it contracts lies along its rows, so w
+is turned around, once for all positions. Groups that are narrower than a vector are joined, and what crosses them is
+dropped.
 """
 
 import math
@@ -15,6 +17,7 @@ from jax import lax
 
 from convjax import layout
 from convjax.algorithms.bands import KEPT_BYTES
+from convjax.algorithms.conv.group_loops import LEAST_CHANNELS, can_sum_places, place_sums, terms_of_turn
 from convjax.algorithms.conv.sides import Axis
 from convjax.algorithms.numerics import accumulator
 from convjax.algorithms.products import product_work, rows_by_columns
@@ -42,20 +45,70 @@ def are_narrow(problem: ConvSpec, axes: Sequence[Axis]) -> bool:
     return all(axis.windowed == "x" for axis in axes) and math.prod(problem.output[1:]) <= _MOST_IN_TURN
 
 
-def products_in_turn(problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
-    """The result, S G K N in the accumulator's dtype."""
-    n, dtype, joined = problem.ndim, accumulator(problem), joined_groups(problem)
+def positions_in_turn(problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
+    """The result, S G N K in the accumulator's dtype."""
+    return (_sums_in_turn if _are_sums(problem) else _products_in_turn)(problem, lhs, rhs)
+
+
+def positions_in_turn_cost(problem: ConvSpec) -> Cost:
+    return (_sums_cost if _are_sums(problem) else _products_cost)(problem)
+
+
+def _are_sums(problem: ConvSpec) -> bool:
+    return min(problem.N, problem.K) >= LEAST_CHANNELS and can_sum_places(problem.taps)
+
+
+def _sums_in_turn(problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
+    dtype, n = accumulator(problem), problem.ndim
+    x, w = layout.arrange_lhs(problem, lhs, "CSGN"), layout.arrange_rhs(problem, rhs, "CSGK")
+    x = layout.pad_spatial(problem, lax.collapse(x, 1 + n).astype(dtype), first=1)
+    w = w.reshape(1, problem.C, problem.taps, -1).astype(dtype)
+
+    def position(index: jax.Array) -> jax.Array:
+        """G N K."""
+        seen = _window(problem, x, jnp.unravel_index(index, problem.output), first=1)
+        return place_sums(seen.reshape(1, problem.C, problem.taps, -1), w, problem.G)[0]
+
+    # In a loop: turns written out are computed at the same time, and push each other out of the cache.
+    y = lax.map(position, jnp.arange(math.prod(problem.output)))
+    return y.reshape(*problem.output, problem.G, problem.N, problem.K)
+
+
+def _sums_cost(problem: ConvSpec) -> Cost:
+    size, positions = accumulator(problem).itemsize, math.prod(problem.output)
+    x = size * problem.N * problem.G * problem.C * math.prod(layout.padded_size(problem))
+    window = size * problem.N * problem.G * problem.C * problem.taps
+    turns = size * problem.G * problem.N * problem.K * problem.C * problem.taps / terms_of_turn(problem.taps)
+    seen = 2 * window + size * math.prod(problem.rhs_shape)
+    return Cost(
+        vector=0.12 * problem.products,
+        bytes=problem.bytes + 2 * x + 0.4 * positions * (seen + 2 * turns),  # most of it is in the cache
+        workspace=x + window + turns,
+        calls=4.0 * positions,
+    )
+
+
+def _window(problem: ConvSpec, x: jax.Array, position: Sequence[Any], first: int) -> jax.Array:
+    """What the output at `position` sees of x, padded, whose spatial axes start at `first`."""
+    start: list[Any] = [0] * x.ndim
+    size = list(x.shape)
+    axes = zip(position, problem.strides, problem.kernel, problem.rhs_dilation, strict=True)
+    for axis, (o, s, k, d) in enumerate(axes, first):
+        start[axis], size[axis] = o * s, (k - 1) * d + 1
+    seen = lax.dynamic_slice(x, start, size)
+    return layout.window_slice(seen, first, [0] * problem.ndim, problem.kernel, problem.rhs_dilation)
+
+
+def _products_in_turn(problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
+    dtype, joined = accumulator(problem), joined_groups(problem)
     x, w = layout.arrange_lhs(problem, lhs, "CSGN"), layout.arrange_rhs(problem, rhs, "CSGK")
     x, w = (a.reshape(*a.shape[:-2], problem.G // joined, -1) for a in (x, w))
     x = layout.pad_spatial(problem, jnp.moveaxis(x, -2, 0), first=2)  # G C S N
     w = jnp.moveaxis(w, (-2, -1), (0, 1)).reshape(w.shape[-2], w.shape[-1], -1)  # G K (C S)
-    extent = [(k - 1) * d + 1 for k, d in zip(problem.kernel, problem.rhs_dilation, strict=True)]
 
     def product(position: Sequence[Any]) -> jax.Array:
         """G K N."""
-        start = [o * s for o, s in zip(position, problem.strides, strict=True)]
-        seen = lax.dynamic_slice(x, [0, 0, *start, 0], [*x.shape[:2], *extent, x.shape[-1]])
-        seen = layout.window_slice(seen, 2, [0] * n, problem.kernel, problem.rhs_dilation)
+        seen = _window(problem, x, position, first=2)
         return rows_by_columns(problem, w, seen.reshape(x.shape[0], -1, x.shape[-1]), dtype)
 
     def turn(first: jax.Array) -> jax.Array:
@@ -65,10 +118,10 @@ def products_in_turn(problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.A
     y = lax.map(turn, jnp.arange(problem.output[0]))
     y = y.reshape(*problem.output, -1, joined, problem.K, joined, problem.N)
     y = jnp.stack([y[..., i, :, i, :] for i in range(joined)], axis=-3)  # what crosses groups is not asked for
-    return y.reshape(*problem.output, problem.G, problem.K, problem.N)
+    return y.reshape(*problem.output, problem.G, problem.K, problem.N).swapaxes(-1, -2)
 
 
-def products_in_turn_cost(problem: ConvSpec) -> Cost:
+def _products_cost(problem: ConvSpec) -> Cost:
     size, joined, positions = accumulator(problem).itemsize, joined_groups(problem), math.prod(problem.output)
     lhs = size * problem.N * problem.G * problem.C * math.prod(layout.padded_size(problem))
     rhs = size * math.prod(problem.rhs_shape)

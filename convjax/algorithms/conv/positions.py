@@ -23,8 +23,8 @@ from convjax.algorithms.conv.narrow_groups import (
     WIDE_GROUP,
     are_narrow,
     joined_groups,
-    products_in_turn,
-    products_in_turn_cost,
+    positions_in_turn,
+    positions_in_turn_cost,
 )
 from convjax.algorithms.conv.planes import are_planes, planes_cost, product_of_planes
 from convjax.algorithms.conv.position_sums import (
@@ -76,7 +76,7 @@ class Positions:
     by: Literal["reduce", "dot"] = "dot"
 
     name: ClassVar[str] = "positions"
-    version: ClassVar[int] = 8
+    version: ClassVar[int] = 9
     exact: ClassVar[bool] = True
     varies_on: ClassVar[tuple[str, ...]] = ()
     __str__ = describe
@@ -123,7 +123,7 @@ class Positions:
                 calls=1 + passes + 0.01 * problem.G * of_x * of_w,  # every sum is begun and ended
             )
         if are_narrow(problem, axes):
-            return products_in_turn_cost(problem)
+            return positions_in_turn_cost(problem)
         if are_planes(problem):
             return planes_cost(problem)
         if _is_short(problem, axes):
@@ -157,8 +157,8 @@ class Positions:
     def __call__(self, problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
         dtype, axes = accumulator(problem), self._axes(problem)
         if self.by == "dot" and are_narrow(problem, axes):
-            y = products_in_turn(problem, lhs, rhs)
-            return layout.restore_out(problem, y, "SGKN").astype(dtype_of(problem.output_dtype))
+            y = positions_in_turn(problem, lhs, rhs)
+            return layout.restore_out(problem, y, "SGNK").astype(dtype_of(problem.output_dtype))
         if self.by == "dot" and are_planes(problem):
             y = product_of_planes(problem, lhs, rhs)
             return layout.restore_out(problem, y, "SGNK").astype(dtype_of(problem.output_dtype))

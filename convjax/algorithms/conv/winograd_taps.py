@@ -20,7 +20,7 @@ from jax import lax
 
 from convjax import layout
 from convjax.algorithms.bands import KEPT_BYTES, MOST_WORKSPACE, SMALL_WORKSPACE, Bands
-from convjax.algorithms.conv.group_loops import can_sum_places, place_sums, terms_of_turn
+from convjax.algorithms.conv.group_loops import LEAST_CHANNELS, can_sum_places, place_sums, terms_of_turn
 from convjax.algorithms.conv.toom_cook import at_points, inputs_at_points, powers, scales
 from convjax.algorithms.numerics import accumulator, rounding_error
 from convjax.algorithms.products import grouping_work, product_work
@@ -40,9 +40,9 @@ _BAND_BYTES = 2**21
 _BAND_ROWS = 112
 # What a band makes beyond this is written and read back.
 _CACHE = 4.5e6
-# Channels of a group whose products are a loop, as few and as many, and the bytes of a band's transforms then: as many
-# as take no fresh pages.
-_LEAST_CHANNELS, _MOST_CHANNELS, _LOOPED_BYTES = 4, 16, 2**23
+# Channels of a group up to which its products are a loop, and bytes of a band's transforms then, few enough for memory
+# that is there already.
+_MOST_CHANNELS, _LOOPED_BYTES = 16, 2**23
 # Bytes of a band's transforms as a multiple of the operands and the result.
 _MOST_GROWN = 2
 
@@ -203,7 +203,7 @@ class WinogradTaps:
     def _are_fused(self, problem: ConvSpec) -> bool:
         """Whether products are a loop over all groups' channels, each of them few, that is added up in two turns."""
         channels = problem.N, problem.K
-        if problem.G == 1 or problem.empty or min(channels) < _LEAST_CHANNELS or max(channels) > _MOST_CHANNELS:
+        if problem.G == 1 or problem.empty or min(channels) < LEAST_CHANNELS or max(channels) > _MOST_CHANNELS:
             return False
         return can_sum_places(self._looped_places(problem))
 
