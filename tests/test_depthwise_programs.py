@@ -193,7 +193,7 @@ def test_products_of_narrow_groups_in_turn(text, joined):
         "conv float32[3,9,12,20] float32[3,4,5,16] f01b_i01o->01bf stride=2x1 rhs_dilate=2x1 pad=0_1x-1_2"
         " batch_groups=4",
         "conv bfloat16[3,9,8] bfloat16[3,6,10] f0b_i0o->0bf lhs_dilate=2 rhs_dilate=3 pad=1_0 batch_groups=2",
-        "conv float32[1,3,4,6,80] float32[3,2,5,4,80] b012f_012io->b012f pad=1_1x0_0x0_0 feature_groups=20",
+        "conv float32[2,7,9,8,16] float32[2,5,8,8,16] f012b_i012o->012bf pad=0_0x1_0x1_1 batch_groups=4",
         "conv int8[2,9,16] int8[2,8,32] f0b_i0o->0bf batch_groups=4 out=int32",
     ],
 )
