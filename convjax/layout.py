@@ -31,6 +31,17 @@ def arrange_rhs(problem: ConvSpec, w: jax.Array, order: str) -> jax.Array:
     return _arrange(w, _letters({out_feature: "K", in_feature: "C"}, spatial), out_feature, problem.G, order)
 
 
+def is_rhs_turned(problem: ConvSpec, order: str) -> bool:
+    """Whether elements of rhs move where its axes are put in `order`."""
+    out_feature, in_feature, *spatial = problem.dimension_numbers[1]
+    letters = _letters({out_feature: "K", in_feature: "C"}, spatial)
+    letters = [*letters[:out_feature], "G", *letters[out_feature:]]
+    sizes = {"G": problem.G, "C": problem.C, "K": problem.K}
+    sizes |= {f"S{i}": n for i, n in enumerate(problem.kernel)}
+    places = [letters.index(letter) for letter in _expand(order, problem.ndim) if sizes[letter] != 1]
+    return places != sorted(places)
+
+
 def channel_order(problem: ConvSpec) -> str:
     """The order of groups and channels that rhs has already, "GCK" or "GKC"."""
     out_feature, in_feature, *_ = problem.dimension_numbers[1]

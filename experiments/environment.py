@@ -13,7 +13,7 @@ import jax
 
 _PACKAGES = ("convjax", "jax", "jaxlib", "numpy", "scipy", "flax", "optax", "scikit-learn", "torch")
 _VECTOR_FLAGS = ("avx", "avx2", "fma", "avx512f", "avx512_bf16", "amx_tile", "neon", "asimd", "sve")
-_FLAGS = ("XLA_FLAGS", "OMP_NUM_THREADS", "GOMP_SPINCOUNT")
+_FLAGS = ("XLA_FLAGS", "OMP_NUM_THREADS", "GOMP_SPINCOUNT", "GLIBC_TUNABLES")
 
 
 def describe() -> dict[str, Any]:

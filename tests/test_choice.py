@@ -113,6 +113,18 @@ def test_rows_inside_scan_cond_and_remat_are_found() -> None:
     assert sorted(row.problem.operation for row in convjax.explain(fn, X, W).rows) == ["conv", "max", "min"]
 
 
+def test_kernels_are_transformed_when_they_are_needed() -> None:
+    def fn(x: jax.Array, kernels: list[jax.Array]) -> jax.Array:
+        for w in kernels:
+            x = convjax.conv(x, w, padding="SAME", algorithm="winograd(tile=4)")
+        return x
+
+    x, kernels = jnp.ones((1, 12, 12, 128)), [jnp.ones((3, 3, 128, 128))] * 8
+    transformed = 4 * 36 * 128 * 128
+    program = jax.jit(fn).lower(x, kernels).compile()
+    assert program.memory_analysis().temp_size_in_bytes < 4 * transformed  # of one or two, and what is made of x
+
+
 # Asking.
 
 

@@ -26,7 +26,7 @@ _BAND_BYTES = 2**22
 
 def are_planes(problem: ConvSpec) -> bool:
     """Whether x has few channels that are seen through several windows, and w is read as it lies."""
-    if problem.G > 1 or problem.ndim == 0 or max(problem.lhs_dilation) > 1:
+    if problem.G > 1 or problem.ndim == 0 or max(problem.lhs_dilation) > 1 or layout.is_rhs_turned(problem, "CSK"):
         return False
     return problem.N <= _FEW_PLANES and problem.K >= _MANY_COLUMNS and math.prod(problem.output) > 1
 

@@ -143,10 +143,12 @@ class Positions:
         wide_groups = problem.G > 1 and _is_wide(problem)
         copied = (4 if wide_groups or of_x == problem.N else 7) * size * problem.G * contracted * elements
         sums = size * problem.G * joined * of_x * of_w
+        # A kernel, unlike the cotangent that it is elsewhere, has its channels innermost.
+        turned = 6 * size * math.prod(problem.rhs_shape) if layout.is_rhs_turned(problem, "CSGK") else 0
         multiplied = joined * product_work(products, joined * of_x, joined * of_w)
         return Cost(
             gemm=(0.8 if wide_groups else 1.25) * slower * multiplied,  # a product transposes its rows on its way
-            bytes=problem.bytes + grouping + padded + copied + 2 * bands * sums,
+            bytes=problem.bytes + grouping + turned + padded + copied + 2 * bands * sums,
             workspace=padded / 2 + size * problem.G * contracted * (of_x + of_w) / bands,
             calls=4 * bands,
         )

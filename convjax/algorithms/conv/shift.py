@@ -15,6 +15,7 @@ from jax import lax
 from convjax import layout, sizes
 from convjax.algorithms.conv.many_groups import fill_vectors, sum_over_channels, sum_over_channels_cost
 from convjax.algorithms.conv.multiply_add import multiply_add, multiply_add_cost
+from convjax.algorithms.fusion import when_needed
 from convjax.algorithms.numerics import accumulator, direct_error
 from convjax.algorithms.products import grouping_work, product_work, rows_by_columns
 from convjax.algorithms.protocol import Cost, Reasons, describe
@@ -36,7 +37,7 @@ class Shift:
     by: Literal["multiply", "dot"] = "dot"
 
     name: ClassVar[str] = "shift"
-    version: ClassVar[int] = 9
+    version: ClassVar[int] = 10
     exact: ClassVar[bool] = True
     varies_on: ClassVar[tuple[str, ...]] = ()
     __str__ = describe
@@ -70,12 +71,14 @@ class Shift:
 
 def _dots(problem: ConvSpec, x: jax.Array, w: jax.Array) -> jax.Array:
     """G N S C by S G C K, or S G K C: G N S K, one product a tap."""
+    taps = layout.taps(problem)
+    of_taps = [w[taps[0]]] if len(taps) == 1 else when_needed(x, lambda w: [w[tap] for tap in taps], w)
     x = layout.pad_spatial(problem, x, first=2)
     products = []
-    for tap in layout.taps(problem):
+    for tap, columns in zip(taps, of_taps, strict=True):
         offset = [t * d for t, d in zip(tap, problem.rhs_dilation, strict=True)]
         shifted = layout.window_slice(x, 2, offset, problem.output, problem.strides)
-        products.append(rows_by_columns(problem, shifted, w[tap], accumulator(problem), _kernel_order(problem)))
+        products.append(rows_by_columns(problem, shifted, columns, accumulator(problem), _kernel_order(problem)))
     return functools.reduce(jnp.add, products)
 
 
@@ -146,9 +149,15 @@ def _dots_cost(problem: ConvSpec) -> Cost:
     grown = layout.padded_size(problem) != problem.input
     padded = 2 * size * problem.N * problem.G * problem.C * math.prod(layout.padded_size(problem)) if grown else 0
     copied = 0 if problem.taps == 1 and set(problem.strides) <= {1} else 2 * out * problem.C
+    sliced = 0 if problem.taps == 1 else 2 * size * math.prod(problem.rhs_shape)
     return Cost(
         gemm=slower * product_work(problem.products, problem.C, problem.K),
-        bytes=problem.bytes + moved + padded + problem.taps * copied + (problem.taps - 1) * 3 * out * problem.K,
+        bytes=problem.bytes
+        + moved
+        + sliced
+        + padded
+        + problem.taps * copied
+        + (problem.taps - 1) * 3 * out * problem.K,
         workspace=padded / 2 + copied / 2 + out * problem.K,
         calls=2 * problem.taps,
     )

@@ -19,6 +19,7 @@ from convjax import layout
 from convjax.algorithms.bands import Bands
 from convjax.algorithms.conv.group_loops import VECTOR, channel_sums
 from convjax.algorithms.conv.toom_cook import at_points, combine, every, inputs_at_points, powers, scales
+from convjax.algorithms.fusion import when_needed
 from convjax.algorithms.numerics import accumulator, rounding_error
 from convjax.algorithms.products import grouping_work, product_work
 from convjax.algorithms.protocol import Cost, Reasons, describe
@@ -123,7 +124,7 @@ class Winograd:
         x = layout.arrange_lhs(problem, lhs, order + "C").astype(dtype)
         x = lax.collapse(x, x.ndim - 2) if fused else x  # G N S C, or N S (G C)
         x = layout.pad_spatial(problem, x, first=before, padding=padding)
-        u = self._filters(problem, rhs, dtype, axes)
+        u = when_needed(lhs, lambda rhs: self._filters(problem, rhs, dtype, axes), rhs)
         entering = m[first] * tiles[first] + problem.kernel[first] - 1
 
         def band(y: jax.Array, offsets: list[jax.Array]) -> jax.Array:
