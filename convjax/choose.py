@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable
 
 from convjax.algorithms import algorithms, named
-from convjax.algorithms.bands import MOST_WORKSPACE, SMALL_WORKSPACE
+from convjax.algorithms.bands import MOST_WORKSPACE, SMALL_WORKSPACE, admitted_workspace
 from convjax.algorithms.numerics import direct_error, epsilon
 from convjax.algorithms.protocol import Algorithm, Reasons, describe
 from convjax.device import device_of
@@ -169,7 +169,7 @@ def _inexact(algorithm: Algorithm, problem: Problem, request: Request) -> Reason
 def _wasteful(algorithm: Algorithm, problem: Problem, request: Request) -> Reasons:
     """Why its workspace is out of proportion, unless the caller has set a limit of his own."""
     needed, most = algorithm.cost(problem).workspace, MOST_WORKSPACE * problem.bytes
-    if request.policy.max_workspace_bytes is not None or needed <= max(most, SMALL_WORKSPACE):
+    if request.policy.max_workspace_bytes is not None or needed <= admitted_workspace(problem):
         return ()
     small = f" and {SMALL_WORKSPACE} are too many" if most < SMALL_WORKSPACE else ""
     return (f"needs {needed:.0f} bytes of workspace, {MOST_WORKSPACE} times operands and result are {most}{small}",)

@@ -27,15 +27,12 @@ def arrange_lhs(problem: ConvSpec, x: jax.Array, order: str) -> jax.Array:
 
 def arrange_rhs(problem: ConvSpec, w: jax.Array, order: str) -> jax.Array:
     """rhs with its axes in `order`, e.g. "SGCK"."""
-    out_feature, in_feature, *spatial = problem.dimension_numbers[1]
-    return _arrange(w, _letters({out_feature: "K", in_feature: "C"}, spatial), out_feature, problem.G, order)
+    return _arrange(w, _rhs_letters(problem), problem.dimension_numbers[1][0], problem.G, order)
 
 
 def is_rhs_turned(problem: ConvSpec, order: str) -> bool:
     """Whether elements of rhs move where its axes are put in `order`."""
-    out_feature, in_feature, *spatial = problem.dimension_numbers[1]
-    letters = _letters({out_feature: "K", in_feature: "C"}, spatial)
-    letters = [*letters[:out_feature], "G", *letters[out_feature:]]
+    letters = _with_groups(_rhs_letters(problem), problem.dimension_numbers[1][0])
     sizes = {"G": problem.G, "C": problem.C, "K": problem.K}
     sizes |= {f"S{i}": n for i, n in enumerate(problem.kernel)}
     places = [letters.index(letter) for letter in _expand(order, problem.ndim) if sizes[letter] != 1]
@@ -52,7 +49,7 @@ def restore_out(problem: ConvSpec, y: jax.Array, order: str) -> jax.Array:
     """The caller's order from a result whose axes are in `order`, e.g. "NSGK"."""
     batch, feature, *spatial = problem.dimension_numbers[2]
     letters = _letters({batch: "N", feature: "K"}, spatial)
-    letters = [*letters[:feature], "G", *letters[feature:]]
+    letters = _with_groups(letters, feature)
     source = _expand(order, problem.ndim)
     y = lax.transpose(y, [source.index(letter) for letter in letters])
     return lax.reshape(y, problem.output_shape)
@@ -132,12 +129,22 @@ def _letters(named: dict[int, str], spatial: Sequence[int]) -> list[str]:
     return [letters[axis] for axis in range(len(letters))]
 
 
+def _rhs_letters(problem: ConvSpec) -> list[str]:
+    out_feature, in_feature, *spatial = problem.dimension_numbers[1]
+    return _letters({out_feature: "K", in_feature: "C"}, spatial)
+
+
+def _with_groups(letters: list[str], grouped: int) -> list[str]:
+    """The axes once groups are cut from the front of the axis `grouped`."""
+    return [*letters[:grouped], "G", *letters[grouped:]]
+
+
 def _expand(order: str, ndim: int) -> list[str]:
     return [name for letter in order for name in ([f"S{i}" for i in range(ndim)] if letter == "S" else [letter])]
 
 
 def _arrange(x: jax.Array, letters: list[str], grouped: int, groups: int, order: str) -> jax.Array:
     shape = [*x.shape[:grouped], groups, x.shape[grouped] // groups, *x.shape[grouped + 1 :]]
-    letters = [*letters[:grouped], "G", *letters[grouped:]]
+    letters = _with_groups(letters, grouped)
     target = _expand(order, len(letters) - 3)
     return lax.transpose(lax.reshape(x, shape), [letters.index(letter) for letter in target])

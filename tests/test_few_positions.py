@@ -3,7 +3,7 @@
 import jax
 import pytest
 
-from convjax.algorithms.bands import MOST_WORKSPACE, SMALL_WORKSPACE
+from convjax.algorithms.bands import admitted_workspace
 from convjax.algorithms.conv import group_loops, kn2row, planes, positions, shift, winograd_taps
 from convjax.problem import parse
 from convjax.testing import check_algorithm, random_operands
@@ -91,7 +91,7 @@ def test_bands_leave_room_for_the_sums_at_the_points():
         winograd_taps.WinogradTaps(4),
     )
     assert algorithm._bands(problem).count > 1
-    assert algorithm.cost(problem).workspace <= max(MOST_WORKSPACE * problem.bytes, SMALL_WORKSPACE)
+    assert algorithm.cost(problem).workspace <= admitted_workspace(problem)
     check_algorithm(algorithm, [problem], eager=False)
 
 

@@ -15,11 +15,17 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from convjax.problem import Problem
+
 # Bytes of an array above which the allocator asks the system for fresh pages at every call.
 KEPT_BYTES = 2**25
-# Workspace of an algorithm that is taken unasked: in multiples of the operands and the result, or so many bytes of
-# problems that are small.
+# What `admitted_workspace` is in multiples of the operands and the result, and at least.
 MOST_WORKSPACE, SMALL_WORKSPACE = 4, 2**22
+
+
+def admitted_workspace(problem: Problem) -> int:
+    """Bytes that an algorithm may need which is taken unasked."""
+    return max(MOST_WORKSPACE * problem.bytes, SMALL_WORKSPACE)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,7 +19,7 @@ import numpy as np
 from jax import lax
 
 from convjax import layout
-from convjax.algorithms.bands import KEPT_BYTES, MOST_WORKSPACE, SMALL_WORKSPACE, Bands
+from convjax.algorithms.bands import KEPT_BYTES, Bands, admitted_workspace
 from convjax.algorithms.conv.group_loops import LEAST_CHANNELS, can_sum_places, place_sums, terms_of_turn
 from convjax.algorithms.conv.toom_cook import at_points, inputs_at_points, powers, scales
 from convjax.algorithms.numerics import accumulator, rounding_error
@@ -156,7 +156,7 @@ class WinogradTaps:
         Tiles along transformed axes come in the order of the passes, the last axis first, then other outputs.
         """
         cuts = self._cuts(problem)
-        first, (before, order), ahead = next(iter(cuts)), self._order(problem), w.ndim - 1 - problem.ndim
+        first, (before, _), ahead = next(iter(cuts)), self._order(problem), w.ndim - 1 - problem.ndim
         windows = [x]
         for i, a in enumerate(reversed(cuts)):
             cut, axis = cuts[a], i + a  # i point axes stand in front by now
@@ -167,22 +167,26 @@ class WinogradTaps:
                 for x in windows
                 for tile in range(cut.tiles)
             ]
-        n, batch = len(cuts), (self.tile + 2) ** len(cuts) * problem.G
+        n = len(cuts)
         others = [1 if a in cuts else o for a, o in enumerate(problem.output)]
         dilation = [1 if a in cuts else d for a, d in enumerate(problem.rhs_dilation)]
-        contracted = (((2 if order[-1] == "S" else 1,), (1,)), ((0,), (0,)))
         terms = []
         for x, position in itertools.product(windows, itertools.product(*map(range, others))):
             start = [o * s for o, s in zip(position, problem.strides, strict=True)]
             seen = layout.window_slice(x, n + before, start, w.shape[n + ahead : -1], dilation)
-            if self._are_fused(problem):
-                v, u = (a.reshape(batch // problem.G, problem.C, -1, a.shape[-1]) for a in (seen, w))
-                terms.append(place_sums(v, u, problem.G).reshape(batch, problem.N, problem.K))
-                continue
-            rows = seen.reshape(batch, problem.N, -1) if order[-1] == "S" else seen.reshape(batch, -1, problem.N)
-            columns = w.reshape(batch, -1, problem.K)
-            terms.append(lax.dot_general(rows, columns, contracted, precision=problem.precision))
+            terms.append(self._product(problem, seen, w))
         return jnp.stack(terms)
+
+    def _product(self, problem: ConvSpec, x: jax.Array, w: jax.Array) -> jax.Array:
+        """x times w, both at the points and of the same blocks, summed over C and blocks: (P.. G) N K."""
+        batch, (_, order) = (self.tile + 2) ** len(self._cuts(problem)) * problem.G, self._order(problem)
+        channels_last = order[-1] == "N"
+        if self._are_fused(problem):
+            x, w = (a.reshape(batch // problem.G, problem.C, -1, a.shape[-1]) for a in (x, w))
+            return place_sums(x, w, problem.G).reshape(batch, problem.N, problem.K)
+        rows = x.reshape(batch, -1, problem.N) if channels_last else x.reshape(batch, problem.N, -1)
+        contracted = (((1 if channels_last else 2,), (1,)), ((0,), (0,)))
+        return lax.dot_general(rows, w.reshape(batch, -1, problem.K), contracted, precision=problem.precision)
 
     def _outputs(self, problem: ConvSpec, sums: jax.Array) -> jax.Array:
         """A^T of every tile's sums, as one product with its Kronecker power: S G N K."""
@@ -209,14 +213,17 @@ class WinogradTaps:
 
     def _looped_places(self, problem: ConvSpec) -> int:
         """Blocks that a loop over groups' channels adds up: those of a band."""
-        first, *_ = self._cuts(problem)
-        others = [b for a, b in enumerate(self._blocks(problem)) if a != first]
-        return math.prod(others) * self._loop_bands(problem).lengths[0]
+        return self._row_blocks(problem) * self._loop_bands(problem).lengths[0]
 
     def _loop_bands(self, problem: ConvSpec) -> Bands:
-        blocks, (first, *_) = self._blocks(problem), self._cuts(problem)
-        row = problem.C * self._place_bytes(problem) * math.prod(b for a, b in enumerate(blocks) if a != first)
-        return Bands.of((blocks[first],), _LOOPED_BYTES / row)
+        first, *_ = self._cuts(problem)
+        row = problem.C * self._row_blocks(problem) * self._place_bytes(problem)
+        return Bands.of((self._blocks(problem)[first],), _LOOPED_BYTES / row)
+
+    def _row_blocks(self, problem: ConvSpec) -> int:
+        """Blocks beside each other, one along the first transformed axis."""
+        first, *_ = self._cuts(problem)
+        return math.prod(b for a, b in enumerate(self._blocks(problem)) if a != first)
 
     def _order(self, problem: ConvSpec) -> tuple[int, str]:
         """How many axes of x stand before S, and the order of all.
@@ -253,12 +260,12 @@ class WinogradTaps:
         first = next(iter(cuts))
         if self._are_fused(problem):
             return self._loop_bands(problem)
-        rows = problem.C * math.prod(b for a, b in enumerate(self._blocks(problem)) if a != first)
+        rows = problem.C * self._row_blocks(problem)
         block = max(1, rows * self._place_bytes(problem))
         wanted = max(_BAND_ROWS / max(1, rows), _BAND_BYTES / block)
         bands = Bands.of((cuts[first].blocks,), min(wanted, _MOST_GROWN * problem.bytes / block))
         besides = size * self._sums(problem) + self._copied(problem)
-        most = max(1, int((max(MOST_WORKSPACE * problem.bytes, SMALL_WORKSPACE) - besides) / block))
+        most = max(1, int((admitted_workspace(problem) - besides) / block))
         if bands.lengths[0] <= most:
             return bands
         even = max(n for n in range(1, most + 1) if bands.sizes[0] % n == 0)
