@@ -14,6 +14,11 @@ import jax
 # A program shorter than this runs several times in a turn, after one untimed run: otherwise a program
 # of 50 us is measured with the caches its slower neighbour left.
 TURN_SECONDS = 2e-3
+# How long a settled program runs untimed first. A pool of threads that another library leaves behind looks for
+# work for some milliseconds more: within them XLA's programs were timed up to 1.5 times as slow.
+SETTLE_SECONDS = 0.03
+# A program's samples are spread over this many turns at least, if it takes that many.
+_TURNS = 5
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -97,8 +102,9 @@ def interleave(
         budgets: one for each call.
         turn_seconds: how long a turn lasts; a program shorter than this runs several times in it, and once before,
             untimed.
-        settled: longer programs that run untimed first as well. What ran before leaves its data in the caches and the
-            system's pages to map anew, which a program that runs by itself pays once.
+        settled: those that run untimed for `SETTLE_SECONDS`, and at least once, before every turn. What ran before
+            leaves its data in the caches, the system's pages to map anew and its threads looking for work, which a
+            program that runs by itself pays once.
 
     Returns:
         The raw samples of each call in seconds, in the order taken.
@@ -120,8 +126,10 @@ def _take_turn(
     if first >= turn_seconds and not settled:
         samples.append(first)
         return
-    turn = 0.0
-    while turn < turn_seconds and not budget.spent(samples):
-        seconds = timed(call)[1]
-        samples.append(seconds)
-        turn += seconds
+    untimed = first
+    while settled and untimed < SETTLE_SECONDS:
+        untimed += timed(call)[1]
+    turn: list[float] = []
+    while sum(turn) < turn_seconds and len(turn) * _TURNS < budget.max_samples and not budget.spent(samples + turn):
+        turn.append(timed(call)[1])
+    samples += turn

@@ -22,6 +22,9 @@ Result = TypeVar("Result")
 # and the sweep goes on; anything else is a fault of the experiment itself and stops it.
 _FAULTS = (ArithmeticError, AssertionError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
 
+# Long beside the time a program settles in, short beside the drift of a clock.
+_TURN_SECONDS = 0.02
+
 # Other libraries promise nothing: PyTorch rounds some sums of bfloat16 tap by tap, and is timed for all that.
 _LATITUDE = 4
 
@@ -58,7 +61,7 @@ class Measurement:
         budgets = {name: self._budget(name, outcomes[name]) for name in calls}
         # Not what is slow: it would take twice as long for a few thousandths of its time.
         settled = {name for name in calls if outcomes[name].call_seconds <= self.settings.slow_seconds}
-        samples = timing.interleave(calls, budgets, settled=settled)
+        samples = timing.interleave(calls, budgets, turn_seconds=_TURN_SECONDS, settled=settled)
         baseline = statistics.median(samples[STOCK]) if STOCK in samples else None
         asked = [name for name in present if name in names]
         return [self._record(name, outcomes[name], samples.get(name, []), baseline) for name in asked]

@@ -35,15 +35,29 @@ def test_turns_alternate_and_budgets_end_them() -> None:
     assert "slow" in order[3:9]
 
 
-def test_a_settled_turn_begins_with_an_untimed_run() -> None:
+def test_a_settled_turn_begins_with_untimed_runs() -> None:
     order: list[str] = []
 
-    def slow(name: str) -> None:
+    def busy(name: str) -> None:
         order.append(name)
         timing.time.sleep(0.002)
 
-    calls = {"a": lambda: slow("a"), "b": lambda: slow("b")}
+    calls = {"a": lambda: busy("a"), "b": lambda: busy("b")}
     budgets = dict.fromkeys(calls, timing.Budget(0.0, 2, 2))
     samples = timing.interleave(calls, budgets, turn_seconds=1e-3, settled={"a"})
-    assert order == ["a", "a", "b"] * 2
     assert [len(samples[name]) for name in calls] == [2, 2]
+    turns = "".join(order).split("b")
+    assert turns[-1] == ""
+    assert len(turns) == 3
+    assert all(2 <= len(turn) <= 1 + timing.SETTLE_SECONDS / 0.002 for turn in turns[:-1])  # the last one is timed
+
+
+def test_a_settled_turn_of_a_long_program_begins_with_one_untimed_run() -> None:
+    runs: list[float] = []
+
+    def long() -> None:
+        runs.append(timing.timed(lambda: timing.time.sleep(1.1 * timing.SETTLE_SECONDS))[1])
+
+    samples = timing.interleave({"long": long}, {"long": timing.Budget(0.0, 2, 2)}, settled={"long"})
+    assert len(samples["long"]) == 2
+    assert len(runs) == 4
