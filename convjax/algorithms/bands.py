@@ -54,6 +54,12 @@ class Bands:
     def _counts(self) -> tuple[int, ...]:
         return tuple(-(-size // length) for size, length in zip(self.sizes, self.lengths, strict=True))
 
+    @property
+    def overlap(self) -> float:
+        """Elements of all blocks over those that they cover, 1 where blocks never overlap."""
+        axes = zip(self._counts, self.lengths, self.sizes, strict=True)
+        return math.prod(count * length / size if size else 1.0 for count, length, size in axes)
+
     def fold(self, step: Callable[[Any, list[jax.Array]], Any], start: Any) -> Any:
         """`step(result, offsets)` for the block at each of the offsets in turn, one an axis."""
 

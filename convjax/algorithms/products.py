@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from convjax import layout
+from convjax.dtypes import itemsize
 from convjax.problem import ConvSpec
 
 # Rows and columns that the matrix product's inner kernel holds in registers.
@@ -31,6 +33,13 @@ def product_work(macs: float, *sides: int) -> float:
 def grouping_work(problem: ConvSpec) -> tuple[float, float]:
     """What groups cost: the factor on batched products, and the bytes moved to bring groups to the front and back."""
     return (2.0, 2.0 * problem.bytes) if problem.G > 1 else (1.0, 0.0)
+
+
+def turning_work(problem: ConvSpec) -> float:
+    """Bytes moved, element by element, to bring a kernel's output channels behind its input channels."""
+    if layout.channel_order(problem) == "GCK" or min(problem.C, problem.K) == 1:
+        return 0.0
+    return 6.0 * itemsize(problem.rhs_dtype) * math.prod(problem.rhs_shape)
 
 
 def rows_by_columns(problem: ConvSpec, x: jax.Array, w: jax.Array, dtype: np.dtype, order: str = "GCK") -> jax.Array:

@@ -28,7 +28,7 @@ class Im2col:
     """The classic: memory for one large, regular product."""
 
     name: ClassVar[str] = "im2col"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     exact: ClassVar[bool] = True
     varies_on: ClassVar[tuple[str, ...]] = ()
     __str__ = describe
@@ -65,10 +65,11 @@ class Im2col:
             for tap in layout.taps(problem)
         ]
         patches = jnp.concatenate(slices, axis=-1)  # G N S (T C)
-        # A pointwise kernel turned around for the product takes as long as the product where positions are few.
-        order = layout.channel_order(problem) if problem.taps == 1 else "GCK"
-        w = layout.arrange_rhs(problem, rhs, "GS" + order[1:])
-        w = w.reshape(problem.G, math.prod(w.shape[1:-1]), w.shape[-1])
+        # A large kernel whose channels are turned around takes as long as the product where positions are few.
+        order = layout.channel_order(problem)
+        w = layout.arrange_rhs(problem, rhs, "GSCK" if order == "GCK" else "GKSC")
+        rows = problem.taps * problem.C
+        w = w.reshape(problem.G, *((rows, problem.K) if order == "GCK" else (problem.K, rows)))
         y = rows_by_columns(problem, patches, w, accumulator(problem), order)  # G N S K
         return layout.restore_out(problem, y, "GNSK").astype(dtype_of(problem.output_dtype))
 

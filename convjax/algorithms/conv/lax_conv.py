@@ -9,7 +9,7 @@ from jax import lax
 
 from convjax import layout, sizes
 from convjax.algorithms.numerics import accumulator, direct_error
-from convjax.algorithms.products import rows_by_columns
+from convjax.algorithms.products import rows_by_columns, turning_work
 from convjax.algorithms.protocol import Cost, Reasons, describe
 from convjax.dtypes import dtype_of, itemsize
 from convjax.problem import ConvSpec
@@ -46,8 +46,8 @@ class Lax:
             slower = 5.0 if dilated else 1.0
             # Every output of a group is a call of its own.
             scalar = slower * problem.N * problem.G * outputs * max(6, problem.taps / (problem.C * problem.K))
-            library = slower * (2 + 4 / problem.C) * problem.products
-            return Cost(library=library, scalar=scalar, bytes=problem.bytes)
+            library = slower * (2.15 + 4 / problem.C) * problem.products
+            return Cost(library=library, scalar=scalar, bytes=problem.bytes + turning_work(problem))
         if problem.ndim > 2:
             return Cost(library=narrow * (17 if dilated else 4) * problem.products, bytes=problem.bytes)
         if problem.taps == 1:
@@ -69,7 +69,7 @@ class Lax:
         wide_line = problem.ndim == 1 and min(problem.C, problem.K) >= _WIDE
         slower = 0.8 + 16 / problem.K if dilated else 0.75 if wide_line else 1.0
         # The library's threads are woken by every call.
-        return Cost(library=slower * needed, bytes=problem.bytes, calls=8)
+        return Cost(library=slower * needed, bytes=problem.bytes + turning_work(problem), calls=8)
 
     def error(self, problem: ConvSpec) -> float:
         return direct_error(problem)

@@ -16,6 +16,7 @@ from jax import lax
 
 from convjax import layout, sizes
 from convjax.algorithms.conv.rewritten import Rewritten
+from convjax.algorithms.products import turning_work
 from convjax.algorithms.protocol import Cost, Reasons
 from convjax.dtypes import itemsize
 from convjax.problem import ConvSpec, Ints
@@ -45,10 +46,8 @@ class SpaceToDepth(Rewritten):
     def cost(self, problem: ConvSpec) -> Cost:
         moved = _moved(problem)
         padded = any(map(any, problem.padding))  # a copy before the one that rearranges
-        # A kernel that has its output channels in front is turned, element by element.
-        turned = 4 * itemsize(problem.rhs_dtype) * math.prod(problem.rhs_shape)
-        turned = turned if layout.channel_order(problem) == "GKC" else 0
-        return self.cost_with(problem, (4 if padded else 2) * moved + turned, moved, calls=3)
+        rearranged = (4 if padded else 2) * moved + turning_work(problem)
+        return self.cost_with(problem, rearranged, moved, calls=3)
 
     def __call__(self, problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
         unstrided, n, strides = _unstrided(problem), problem.ndim, problem.strides

@@ -10,7 +10,7 @@ from jax import lax
 
 from convjax import layout
 from convjax.algorithms.numerics import accumulator, direct_error
-from convjax.algorithms.products import product_work
+from convjax.algorithms.products import product_work, turning_work
 from convjax.algorithms.protocol import Cost, Reasons, describe
 from convjax.dtypes import dtype_of, itemsize
 from convjax.problem import ConvSpec
@@ -38,7 +38,7 @@ class Vmap:
         return Cost(
             gemm=1.3 * product_work(problem.products, problem.C, problem.K),
             scalar=_gathered(problem),
-            bytes=problem.bytes + 4 * gathered,
+            bytes=problem.bytes + 4 * gathered + turning_work(problem),
             workspace=2 * gathered,
             calls=4,
         )

@@ -59,7 +59,7 @@ class WinogradTaps:
     tile: int = 4
 
     name: ClassVar[str] = "winograd_taps"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     exact: ClassVar[bool] = False
     varies_on: ClassVar[tuple[str, ...]] = ()
     __str__ = describe
@@ -82,17 +82,18 @@ class WinogradTaps:
         cuts, size, products = self._cuts(problem), accumulator(problem).itemsize, self._products(problem)
         passes, points = len(cuts), (self.tile + 2) ** len(cuts)
         tiles = math.prod(cut.tiles for cut in cuts.values())
-        rows = points * problem.G * problem.C * math.prod(self._blocks(problem))
+        bands = self._bands(problem)
+        rows = bands.overlap * points * problem.G * problem.C * math.prod(self._blocks(problem))
         entering = rows * (problem.N * tiles + problem.K)
         sums = self._sums(problem)
-        bands = max(1, self._bands(problem).count)
+        turns = max(1, bands.count)
         _, grouping = grouping_work(problem)
         # Products of groups read rows of x as they lie, which transforms are slower to make.
         slower, turned = (1.5, 3) if problem.G > 1 else (1.25, 6)
         copied = self._copied(problem)
-        stored = 2 * size * entering if size * entering / bands > _CACHE else 0.0
+        stored = 2 * size * entering if size * entering / turns > _CACHE else 0.0
         # The faults of fresh pages cost five times as much as writing them.
-        passed = 2 * bands + (2 if bands > 1 else 0) + (10 if size * sums > KEPT_BYTES else 0)
+        passed = 2 * turns + (2 if turns > 1 else 0) + (10 if size * sums > KEPT_BYTES else 0)
         multiplied = rows * products * problem.N * problem.K
         gemm = slower * product_work(multiplied, problem.N, problem.K)
         vector = 2 * passes * entering + turned * rows * products * problem.N  # a product transposes its rows of x
@@ -103,8 +104,8 @@ class WinogradTaps:
             gemm=gemm,
             vector=vector,
             bytes=problem.bytes + grouping + 2 * copied + stored + size * passed * sums,
-            workspace=size * (entering / bands + sums) + copied,
-            calls=((tiles + 1) * passes + products + 3) * bands + 2,
+            workspace=size * (entering / turns + sums) + copied,
+            calls=((tiles + 1) * passes + products + 3) * turns + 2,
         )
 
     def error(self, problem: ConvSpec) -> float:
@@ -269,7 +270,8 @@ class WinogradTaps:
         if bands.lengths[0] <= most:
             return bands
         even = max(n for n in range(1, most + 1) if bands.sizes[0] % n == 0)
-        return dataclasses.replace(bands, lengths=(even if 2 * even > most else most,))
+        balanced = -(-bands.sizes[0] // -(-bands.sizes[0] // most))
+        return dataclasses.replace(bands, lengths=(even if 2 * even > most else balanced,))
 
     def _place_bytes(self, problem: ConvSpec) -> int:
         """Bytes of a block of all operands' channels, at the points of every tile."""
