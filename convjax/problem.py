@@ -131,9 +131,10 @@ class ConvSpec:
 
     @property
     def adjoint_macs(self) -> int:
-        """MACs as those of a transposed convolution: every element of lhs meets every tap, cropped or not.
+        """MACs as those of a transposed convolution or of a gradient of one: every element of lhs meets every tap.
 
-        In the weight gradient of one, taps and outputs change places, and every element meets every output.
+        In its weight gradient taps and outputs change places, and every element meets every output. Of the two the
+        fewer are counted: shapes alone do not tell a gradient from what is cropped to less than its kernel.
         """
         pairs = [
             n * min(k, o) if s == 1 else _meetings(o, s, k, rd, lo, ld)
@@ -149,6 +150,11 @@ class ConvSpec:
             )
         ]
         return self.N * self.G * self.K * self.C * math.prod(pairs)
+
+    @property
+    def transposed_macs(self) -> int:
+        """MACs as those of a transposed convolution that is no gradient: every element of lhs meets every tap."""
+        return self.N * self.G * self.K * self.C * math.prod(self.input) * self.taps
 
     @property
     def products(self) -> int:

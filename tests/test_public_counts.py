@@ -84,6 +84,13 @@ def test_macs_are_those_of_the_definition(ndim: int, groups: int, options: dict[
     assert counted.layers[0].kind == "conv_transpose"
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+def test_elements_meet_every_tap_of_a_transposed_convolution_cropped_to_less_than_its_kernel(stride: int) -> None:
+    counted = count(lambda x, w: transposed(x, w, stride=stride, padding=4), array(2, 3, 4), array(3, 5, 8))
+    assert counted.layers[0].output_shape[-1] < 8
+    assert counted.macs == 2 * 4 * 8 * 3 * 5
+
+
 @pytest.mark.parametrize("axes", [(0, None), (None, 0), (0, 0)])
 def test_vmapped_transposed_convolutions_of_stride_1_are_told_apart(axes: tuple[int | None, int | None]) -> None:
     """Nothing in the problem says that they are transposed: their scope does, whatever transformations it is under."""

@@ -32,6 +32,8 @@ _NOT_SEEN = frozenset([
     "ragged_dot_general", "scaled_dot", "scaled_matmul_wrapper", "svd", "tpu_custom_call", "triangular_solve",
     "tridiagonal_solve",
 ])  # fmt: skip
+# In the names of what jax transposes; and of a function that is a transposed convolution.
+_GRADIENT = "transpose("
 _TRANSPOSED = re.compile(r"(?:^|/)(?:(?:jvp|vmap)\()*conv_transpose\)*$")
 
 
@@ -225,14 +227,16 @@ class _Program:
             return Operation(
                 kind, step.scope, step.layer, output_shape, window_operations=times * problem.macs, bytes=bytes
             )
-        dilated = any(d > 1 for d in problem.lhs_dilation)
-        transposed = dilated or _is_transposed(step.scope)
+        dilated, named = any(d > 1 for d in problem.lhs_dilation), _is_transposed(step.scope)
+        macs = problem.macs
+        if named:
+            macs = problem.adjoint_macs if _GRADIENT in step.scope else problem.transposed_macs
         return Operation(
-            "conv_transpose" if transposed else "conv",
+            "conv_transpose" if dilated or named else "conv",
             step.scope,
             step.layer,
             output_shape,
-            macs=times * (problem.adjoint_macs if transposed else problem.macs),
+            macs=times * macs,
             bytes=times * problem.bytes,
             features=frozenset([problem.G * problem.K]),
         )
@@ -243,7 +247,7 @@ def _is_transposed(scope: str) -> bool:
     layer = labelled(scope)
     if layer is not None and "Conv" in layer[1] and "Transpose" in layer[1]:
         return True
-    return "transpose(" not in scope and _TRANSPOSED.search(scope) is not None
+    return _GRADIENT not in scope and _TRANSPOSED.search(scope) is not None
 
 
 def _problem(eqn: Any) -> Problem | None:
