@@ -38,7 +38,7 @@ class Polyphase(Holding):
     """
 
     name: ClassVar[str] = "polyphase"
-    version: ClassVar[int] = 3
+    revision: ClassVar[int] = 3
 
     def unsupported(self, problem: ConvSpec, platform: str) -> Reasons:
         if set(problem.lhs_dilation) <= {1}:

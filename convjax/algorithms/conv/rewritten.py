@@ -13,12 +13,18 @@ class Holding:
 
     Attributes:
         by: the algorithm of the problems that the original becomes.
+        revision: of what is done around it.
     """
 
     by: Algorithm
 
-    version: ClassVar[int] = 1
+    revision: ClassVar[int] = 1
     __str__ = describe
+
+    @property
+    def version(self) -> int:
+        """Raised with the revision and with the held algorithm's version."""
+        return self.revision + self.by.version
 
     @property
     def exact(self) -> bool:

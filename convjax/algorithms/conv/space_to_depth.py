@@ -31,7 +31,7 @@ class SpaceToDepth(Rewritten):
     """
 
     name: ClassVar[str] = "space_to_depth"
-    version: ClassVar[int] = 3
+    revision: ClassVar[int] = 3
 
     def rewritten(self, problem: ConvSpec) -> ConvSpec:
         return _unstrided(problem)

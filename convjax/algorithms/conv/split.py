@@ -39,7 +39,7 @@ class Split(Holding):
     """
 
     name: ClassVar[str] = "split"
-    version: ClassVar[int] = 2
+    revision: ClassVar[int] = 2
 
     def unsupported(self, problem: ConvSpec, platform: str) -> Reasons:
         if problem.empty:

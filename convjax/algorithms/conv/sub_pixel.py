@@ -30,7 +30,7 @@ class SubPixel(Rewritten):
     """
 
     name: ClassVar[str] = "sub_pixel"
-    version: ClassVar[int] = 2
+    revision: ClassVar[int] = 2
 
     def rewritten(self, problem: ConvSpec) -> ConvSpec:
         return _undilated(problem)
