@@ -129,7 +129,8 @@ def _take_turn(
     untimed = first
     while settled and untimed < SETTLE_SECONDS:
         untimed += timed(call)[1]
-    turn: list[float] = []
-    while sum(turn) < turn_seconds and len(turn) * _TURNS < budget.max_samples and not budget.spent(samples + turn):
-        turn.append(timed(call)[1])
-    samples += turn
+    begin, turn = len(samples), 0.0
+    while turn < turn_seconds and (len(samples) - begin) * _TURNS < budget.max_samples and not budget.spent(samples):
+        seconds = timed(call)[1]
+        samples.append(seconds)
+        turn += seconds
