@@ -10,7 +10,7 @@ from jax.extend import core
 from jax.extend.core.primitives import conv_general_dilated_p, ge_p, reduce_window_p
 
 from convjax import in_place, window_primitive
-from convjax.primitive import conv_p
+from convjax.primitive import bind, conv_p, unreversed
 from convjax.problem import ConvSpec
 from convjax.request import Request, request
 from convjax.rewrite import Rewriter
@@ -67,7 +67,7 @@ def accelerate(fn: Callable[P, R]) -> Callable[P, R]:
 
 @functools.lru_cache(maxsize=64)
 def _rewriter(asked: Request) -> Rewriter:
-    return Rewriter(functools.partial(_replacement, asked), {conv_p: conv_general_dilated_p})
+    return Rewriter(functools.partial(_replacement, asked), unreversed, {conv_p: conv_general_dilated_p})
 
 
 def _replacement(asked: Request, eqn: core.JaxprEqn) -> Callable[..., Sequence[Any]] | None:
@@ -76,7 +76,7 @@ def _replacement(asked: Request, eqn: core.JaxprEqn) -> Callable[..., Sequence[A
     if problem is None:
         return None
     if isinstance(problem, ConvSpec):
-        return lambda lhs, rhs: [conv_p.bind(lhs, rhs, request=asked, **eqn.params)]
+        return lambda lhs, rhs: [bind(lhs, rhs, asked, **eqn.params)]
     if problem.operation in ("max", "min") and any(d > 1 for d in problem.base_dilation):
         return None  # their derivatives are not expressed
     if problem.operation in ("take", "put"):

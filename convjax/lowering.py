@@ -12,9 +12,9 @@ from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
 
-from convjax.algorithms.fusion import apart
-from convjax.algorithms.protocol import Algorithm
-from convjax.problem import Problem
+from convjax.algorithms.fusion import apart, when_needed
+from convjax.algorithms.protocol import Algorithm, ReadsReversed
+from convjax.problem import ConvSpec, Problem
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
@@ -36,6 +36,26 @@ class Bound:
 
 
 @dataclasses.dataclass(frozen=True)
+class OfReversed:
+    """A convolution's algorithm bound to its problem, on rhs reversed along its spatial axes."""
+
+    algorithm: Algorithm
+    problem: ConvSpec
+
+    def __call__(self, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
+        if isinstance(self.algorithm, ReadsReversed):
+            return self.algorithm.of_reversed(self.problem, lhs, rhs)
+        return self.algorithm(self.problem, lhs, when_needed(lhs, self._reversed, rhs))
+
+    def _reversed(self, rhs: jax.Array) -> jax.Array:
+        return lax.rev(rhs, self.problem.dimension_numbers[1][2:])
+
+    @property
+    def __name__(self) -> str:
+        return str(self.algorithm)
+
+
+@dataclasses.dataclass(frozen=True)
 class Filled:
     """What an empty problem computes: nothing was summed, so every element is the identity."""
 
@@ -51,7 +71,7 @@ class Filled:
         return "empty"
 
 
-def lower(ctx: Any, fn: Bound | Filled, *operands: Any, in_memory: bool = False) -> Any:
+def lower(ctx: Any, fn: Bound | OfReversed | Filled, *operands: Any, in_memory: bool = False) -> Any:
     """Lowers `fn` in the place of a primitive, its result kept `in_memory` if asked; profiles show it by its name.
 
     The algorithm sees plain local arrays: inside shard_map its intermediates need not say which mesh axes
@@ -75,7 +95,7 @@ def lower(ctx: Any, fn: Bound | Filled, *operands: Any, in_memory: bool = False)
 
 
 @functools.lru_cache(maxsize=4096)
-def _jitted(fn: Bound | Filled) -> Callable[..., Any]:
+def _jitted(fn: Bound | OfReversed | Filled) -> Callable[..., Any]:
     return jax.jit(fn)
 
 

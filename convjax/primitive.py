@@ -7,17 +7,18 @@ choosing after AD, vmap, remat, scan and shard_map have happened, for the exact 
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.extend import core
 from jax.extend.core import Primitive
-from jax.extend.core.primitives import conv_general_dilated_p
+from jax.extend.core.primitives import conv_general_dilated_p, rev_p
 from jax.interpreters import ad, batching, mlir
 
-from convjax.lowering import PLATFORMS, Bound, Filled, bind_eagerly, lower
+from convjax.lowering import PLATFORMS, Bound, Filled, OfReversed, bind_eagerly, lower
 from convjax.measure import decide
 from convjax.problem import ConvSpec
 from convjax.request import Request
@@ -62,41 +63,88 @@ def _precision(precision: Any) -> str | None:
     return "default"
 
 
-def _convs(request: Request) -> dict[Primitive, Replacement]:
+def _convs(request: Request, rhs_reversed: bool = False) -> dict[Primitive, Replacement]:
     """Replaces lax's convolution by ours under `request`."""
-    return {conv_general_dilated_p: lambda lhs, rhs, **params: [conv_p.bind(lhs, rhs, request=request, **params)]}
+    return {conv_general_dilated_p: lambda lhs, rhs, **params: [bind(lhs, rhs, request, rhs_reversed, **params)]}
+
+
+def bind(lhs: jax.Array, rhs: jax.Array, request: Request, rhs_reversed: bool = False, **params: Any) -> jax.Array:
+    """The primitive, on the parameters of lax's; on rhs reversed along its spatial axes, if asked."""
+    return conv_p.bind(lhs, rhs, request=request, rhs_reversed=rhs_reversed, **params)
+
+
+def unreversed(jaxpr: core.Jaxpr) -> core.Jaxpr:
+    """The jaxpr where convolutions of reversed kernels, as input gradients are, reverse them themselves.
+
+    A reversal in front of a convolution is a pass over the kernel that few algorithms need, and XLA makes all of a
+    program at its start, to be kept until they are used.
+    """
+    reversals = {eqn.outvars[0]: eqn for eqn in jaxpr.eqns if eqn.primitive is rev_p}
+    equations = [_unreversed(eqn, reversals) if eqn.primitive is conv_p else eqn for eqn in jaxpr.eqns]
+    read = set(jaxpr.outvars)
+    kept = []
+    for eqn in reversed(equations):
+        if eqn.primitive is not rev_p or eqn.outvars[0] in read:
+            kept.append(eqn)
+            read.update(atom for atom in eqn.invars if isinstance(atom, core.Var))
+    return jaxpr.replace(eqns=kept[::-1])
+
+
+def _unreversed(eqn: core.JaxprEqn, reversals: Mapping[core.Var, core.JaxprEqn]) -> core.JaxprEqn:
+    lhs, rhs = eqn.invars
+    rhs_reversed = eqn.params["rhs_reversed"]
+    spatial = _long(eqn.params["dimension_numbers"].rhs_spec[2:], rhs.aval)
+    while isinstance(rhs, core.Var) and rhs in reversals:
+        if _long(reversals[rhs].params["dimensions"], rhs.aval) != spatial:
+            break
+        (rhs,) = reversals[rhs].invars
+        rhs_reversed = not rhs_reversed
+    return eqn.replace(invars=[lhs, rhs], params=eqn.params | {"rhs_reversed": rhs_reversed})
+
+
+def _long(axes: Sequence[int], aval: Any) -> set[int]:
+    """The axes of more than one element."""
+    return {axis for axis in axes if aval.shape[axis] > 1}
 
 
 @conv_p.def_effectful_abstract_eval
-def _type(lhs: Any, rhs: Any, *, request: Request, **params: Any) -> Any:
+def _type(lhs: Any, rhs: Any, *, request: Request, rhs_reversed: bool, **params: Any) -> Any:
     return conv_general_dilated_p.abstract_eval(lhs, rhs, **params)
 
 
 conv_p.def_impl(functools.partial(bind_eagerly, conv_p))
 
 
-def _transpose(operand: int, cotangent: Any, lhs: Any, rhs: Any, *, request: Request, **params: Any) -> Any:
+def _transpose(
+    operand: int, cotangent: Any, lhs: Any, rhs: Any, *, request: Request, rhs_reversed: bool, **params: Any
+) -> Any:
     """Traces lax's own transpose with respect to `operand`, and replays it with `conv_p`."""
     linear = lhs if operand == 0 else rhs
     constant = rhs if operand == 0 else lhs
 
     def transposed(cotangent: jax.Array, constant: jax.Array) -> jax.Array:
         def conv(x: jax.Array) -> jax.Array:
-            operands = (x, constant) if operand == 0 else (constant, x)
-            return lax.conv_general_dilated(*operands, **params)
+            lhs, rhs = (x, constant) if operand == 0 else (constant, x)
+            if rhs_reversed:
+                rhs = lax.rev(rhs, params["dimension_numbers"].rhs_spec[2:])
+            return lax.conv_general_dilated(lhs, rhs, **params)
 
         # The operand's own aval, not its bare shape: it carries the axes that shard_map varies it over.
         return jax.linear_transpose(conv, linear.aval)(cotangent)[0]
 
     traced = jax.make_jaxpr(transposed)(cotangent, constant)
-    return replay(traced, _convs(request.transposed(operand)), cotangent, constant)[0]
+    replayed = functools.partial(replay, traced, _convs(request.transposed(operand)))
+    ours = jax.make_jaxpr(replayed)(cotangent, constant)
+    return jax.core.eval_jaxpr(unreversed(ours.jaxpr), ours.consts, cotangent, constant)[0]
 
 
 ad.defbilinear(conv_p, functools.partial(_transpose, 0), functools.partial(_transpose, 1))
 
 
-def _batch(axis_data: Any, operands: Sequence[Any], dims: Sequence[Any], *, request: Request, **params: Any) -> Any:
-    """Traces lax's own batching rule, and replays it with `conv_p`."""
+def _batch(
+    axis_data: Any, operands: Sequence[Any], dims: Sequence[Any], *, request: Request, rhs_reversed: bool, **params: Any
+) -> Any:
+    """Traces lax's own batching rule, and replays it with `conv_p`; no axis of a batch becomes a spatial one."""
     out_dim = None
 
     def batched(*operands: jax.Array) -> jax.Array:
@@ -105,18 +153,19 @@ def _batch(axis_data: Any, operands: Sequence[Any], dims: Sequence[Any], *, requ
         return out
 
     traced = jax.make_jaxpr(batched)(*operands)
-    return replay(traced, _convs(request), *operands)[0], out_dim
+    return replay(traced, _convs(request, rhs_reversed), *operands)[0], out_dim
 
 
 batching.fancy_primitive_batchers[conv_p] = _batch
 
 
-def _lower(platform: str, ctx: Any, lhs: Any, rhs: Any, *, request: Request, **params: Any) -> Any:
+def _lower(platform: str, ctx: Any, lhs: Any, rhs: Any, *, request: Request, rhs_reversed: bool, **params: Any) -> Any:
     lhs_aval, rhs_aval = ctx.avals_in
     problem = problem_of(lhs_aval, rhs_aval, params)
     if problem.empty:
         return lower(ctx, Filled(problem.output_shape, problem.output_dtype), lhs, rhs)
-    return lower(ctx, Bound(decide(problem, request, platform).algorithm, problem), lhs, rhs)
+    algorithm = decide(problem, request, platform).algorithm
+    return lower(ctx, OfReversed(algorithm, problem) if rhs_reversed else Bound(algorithm, problem), lhs, rhs)
 
 
 for _platform in PLATFORMS:

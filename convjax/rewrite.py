@@ -77,10 +77,12 @@ class Rewriter:
     Attributes:
         replacement: the function of an equation's operands that stands in for it and returns its results; None
             leaves the equation as it is.
+        joined: puts a jaxpr in the place of one whose equations were replaced.
         names: what policies of `jax.checkpoint` know the new primitives by.
     """
 
     replacement: Callable[[core.JaxprEqn], Callable[..., Sequence[Any]] | None]
+    joined: Callable[[core.Jaxpr], core.Jaxpr]
     names: Mapping[core.Primitive, core.Primitive]
     _rewritten: weakref.WeakKeyDictionary[Any, Any] = dataclasses.field(
         default_factory=weakref.WeakKeyDictionary, repr=False
@@ -106,7 +108,7 @@ class Rewriter:
             inner = self.jaxpr(jaxpr.jaxpr)
             return jaxpr if inner is jaxpr.jaxpr else core.ClosedJaxpr(inner, jaxpr.consts)
         equations = [new for eqn in jaxpr.eqns for new in self._equations(eqn)]
-        return jaxpr if _same(equations, jaxpr.eqns) else jaxpr.replace(eqns=equations)
+        return jaxpr if _same(equations, jaxpr.eqns) else self.joined(jaxpr.replace(eqns=equations))
 
     def _equations(self, eqn: core.JaxprEqn) -> list[core.JaxprEqn]:
         function = self.replacement(eqn)

@@ -2,6 +2,7 @@
 compute all that waits for nothing before everything else.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -20,10 +21,33 @@ def apart(compute: Callable[..., Any], *operands: Any) -> Any:
 
 
 def when_needed(x: jax.Array, compute: Callable[..., Any], *operands: Any) -> Any:
-    """`compute(*operands)`, of a kernel, once the x that it is for is there; at any time if the result is small."""
+    """`compute(*operands)`, of a kernel, on CPUs once the x that it is for is there, if the result is not small."""
     made = jax.tree.leaves(jax.eval_shape(compute, *operands))
-    large = sum(a.size * a.dtype.itemsize for a in made) >= _LARGE
-    return _once_there(x, compute, *operands) if large else compute(*operands)
+    if sum(a.size * a.dtype.itemsize for a in made) < _LARGE:
+        return compute(*operands)
+    needed = functools.partial(_once_there, x, compute)
+    return lax.platform_dependent(*operands, cpu=needed, default=compute)
+
+
+def to_be_written(shape: tuple[int, ...], along: int, x: jax.Array, axis: int) -> jax.Array:
+    """An array of x's dtype for a loop that writes all of it, made once x is there.
+
+    XLA would make one of zeros at a program's start, for all loops together, and copy it for each of them. Its axis
+    `along` is x's `axis`, that of the batch.
+    """
+    if x.size == 0:
+        return jnp.zeros(shape, x.dtype)
+    return lax.broadcast_in_dim(_column(x, axis), shape, [along])
+
+
+def _column(x: jax.Array, axis: int) -> jax.Array:
+    """One element of x for each index of the batch's axis: none moves where batches are divided over devices.
+
+    In the middle it is not padding, whose value XLA would know.
+    """
+    start = [0 if a == axis else n // 2 for a, n in enumerate(x.shape)]
+    limit = [n if a == axis else start[a] + 1 for a, n in enumerate(x.shape)]
+    return lax.slice(x, start, limit).reshape(-1)
 
 
 def _once_there(first: jax.Array, compute: Callable[..., Any], *operands: Any) -> Any:
@@ -36,11 +60,7 @@ def _once_there(first: jax.Array, compute: Callable[..., Any], *operands: Any) -
     def in_conditional(first: jax.Array, operands: Any) -> Any:
         if first.size == 0 or first.ndim == 0:
             return compute(*operands)
-        # One element of every batch element: none moves where they are divided over devices, and in the middle it is
-        # not padding, whose value XLA would know.
-        middle = [0, *(n // 2 for n in first.shape[1:])]
-        column = lax.slice(first, middle, [first.shape[0], *(i + 1 for i in middle[1:])])
-        always = lax.convert_element_type(jnp.any(column != 0), jnp.int32) < 2
+        always = lax.convert_element_type(jnp.any(_column(first, 0) != 0), jnp.int32) < 2
 
         def never(*operands: Any) -> Any:
             return jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(compute, *operands))

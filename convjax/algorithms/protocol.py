@@ -73,6 +73,15 @@ class Algorithm(Protocol):
         ...
 
 
+@runtime_checkable
+class ReadsReversed(Protocol):
+    """An algorithm of convolutions that reads a kernel from its last tap to its first without a reversed copy."""
+
+    def of_reversed(self, problem: Any, lhs: Any, rhs: Any) -> Any:
+        """What calling it on rhs reversed along all its spatial axes gives."""
+        ...
+
+
 def describe(algorithm: Any) -> str:
     """`name`, or `name(knob=value)` when it has knobs."""
     knobs = ",".join(f"{f.name}={getattr(algorithm, f.name)}" for f in dataclasses.fields(algorithm))

@@ -8,8 +8,9 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
-from convjax.algorithms.protocol import Algorithm, describe
+from convjax.algorithms.protocol import Algorithm, ReadsReversed, describe
 from convjax.dtypes import dtype_of
 from convjax.problem import ConvSpec, Problem
 from convjax.testing.operands import Kind, needs_x64, random_operands
@@ -24,6 +25,7 @@ def check_algorithm(
 ) -> int:
     """Compares `algorithm`, jitted and eager, with `reference` on every problem it says it supports.
 
+    One that has `of_reversed` is asked for the same of kernels that were reversed.
     Checked are shapes, dtypes, the error on normal operands against `algorithm.error(problem)`, small
     integers bit for bit where `algorithm.exact`, and for windows also ties, NaN and infinities.
 
@@ -71,6 +73,8 @@ def _faults(algorithm: Algorithm, problem: Problem, eager: bool) -> Iterator[str
     """What is wrong with the results on one problem, one sentence each."""
     run = partial(algorithm, problem)
     ways = {"jitted": jax.jit(run)} | ({"eager": run} if eager else {})
+    if isinstance(algorithm, ReadsReversed) and isinstance(problem, ConvSpec):
+        ways["of a reversed kernel"] = jax.jit(partial(_reversed_twice, algorithm, problem))
     kinds: list[tuple[Kind, float]] = [("normal", algorithm.error(problem))]
     if algorithm.exact:
         kinds.append(("integers", 0.0))
@@ -90,6 +94,10 @@ def _faults(algorithm: Algorithm, problem: Problem, eager: bool) -> Iterator[str
             fault = _difference(np.asarray(result), expected, _dtype(problem), bound, _largest_product(operands))
             if fault:
                 yield f"{way} on {kind} operands, {fault}"
+
+
+def _reversed_twice(algorithm: ReadsReversed, problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
+    return algorithm.of_reversed(problem, lhs, lax.rev(rhs, problem.dimension_numbers[1][2:]))
 
 
 def _dtype(problem: Problem) -> np.dtype:

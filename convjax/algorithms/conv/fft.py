@@ -14,6 +14,7 @@ from jax import lax
 
 from convjax import layout, sizes
 from convjax.algorithms.bands import Bands
+from convjax.algorithms.fusion import to_be_written
 from convjax.algorithms.numerics import accumulator, rounding_error
 from convjax.algorithms.protocol import Cost, Reasons, describe
 from convjax.dtypes import dtype_of
@@ -84,7 +85,7 @@ class FFT:
             y_band = layout.window_slice(y_band, 3, [0] * problem.ndim, problem.output, problem.strides)
             return lax.dynamic_update_slice_in_dim(y, y_band, group, axis=0)
 
-        y = bands.fold(band, jnp.zeros((problem.G, problem.N, problem.K, *problem.output), dtype))
+        y = bands.fold(band, to_be_written((problem.G, problem.N, problem.K, *problem.output), 1, x, 1))
         return layout.restore_out(problem, y, "GNKS").astype(dtype_of(problem.output_dtype))
 
 

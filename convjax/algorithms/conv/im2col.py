@@ -57,12 +57,19 @@ class Im2col:
         return direct_error(problem)
 
     def __call__(self, problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
+        return self._convolved(problem, lhs, rhs, step=1)
+
+    def of_reversed(self, problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
+        return self._convolved(problem, lhs, rhs, step=-1)
+
+    def _convolved(self, problem: ConvSpec, lhs: jax.Array, rhs: jax.Array, step: int) -> jax.Array:
+        """The result for rhs read with `step` along its spatial axes: what is copied of lhs stands in that order."""
         x = layout.pad_spatial(problem, layout.arrange_lhs(problem, lhs, "GNSC"), first=2)
         slices = [
             layout.window_slice(
                 x, 2, [t * d for t, d in zip(tap, problem.rhs_dilation, strict=True)], problem.output, problem.strides
             )
-            for tap in layout.taps(problem)
+            for tap in layout.taps(problem)[::step]
         ]
         patches = jnp.concatenate(slices, axis=-1)  # G N S (T C)
         # A large kernel whose channels are turned around takes as long as the product where positions are few.

@@ -6,6 +6,7 @@ y[n, o, g, k] = sum over t, c of x[n, o s + t d, g, c] w[t, g, c, k]
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 from typing import ClassVar, Literal
 
 import jax
@@ -17,7 +18,7 @@ from convjax.algorithms.conv.many_groups import fill_vectors, sum_over_channels,
 from convjax.algorithms.conv.multiply_add import multiply_add, multiply_add_cost
 from convjax.algorithms.fusion import when_needed
 from convjax.algorithms.numerics import accumulator, direct_error
-from convjax.algorithms.products import grouping_work, product_work, rows_by_columns
+from convjax.algorithms.products import grouping_work, product_work, rows_by_columns, rows_by_rows
 from convjax.algorithms.protocol import Cost, Reasons, describe
 from convjax.dtypes import dtype_of
 from convjax.problem import ConvSpec
@@ -37,7 +38,7 @@ class Shift:
     by: Literal["multiply", "dot"] = "dot"
 
     name: ClassVar[str] = "shift"
-    version: ClassVar[int] = 10
+    version: ClassVar[int] = 11
     exact: ClassVar[bool] = True
     varies_on: ClassVar[tuple[str, ...]] = ()
     __str__ = describe
@@ -58,24 +59,34 @@ class Shift:
         return direct_error(problem)
 
     def __call__(self, problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
-        if self.by == "multiply" and fill_vectors(problem):
-            compute, x_order, w_order, y_order = sum_over_channels, "NCSG", "SCKG", "NKSG"
-        elif self.by == "multiply":
-            compute, x_order, w_order, y_order = multiply_add, "CNSG", "SCGK", "NSGK"
-        else:
-            compute = _products_of_all_taps if _is_batched(problem) else _dots
+        return self._convolved(problem, lhs, rhs, step=1)
+
+    def of_reversed(self, problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
+        return self._convolved(problem, lhs, rhs, step=-1)
+
+    def _convolved(self, problem: ConvSpec, lhs: jax.Array, rhs: jax.Array, step: int) -> jax.Array:
+        """The result for rhs read with `step` along its spatial axes."""
+        compute: Callable[[ConvSpec, jax.Array, jax.Array], jax.Array]
+        if self.by == "dot":
+            compute = functools.partial(_products_of_all_taps if _is_batched(problem) else _dots, step=step)
             x_order, w_order, y_order = "GNSC", "S" + _kernel_order(problem), "GNSK"
+        elif fill_vectors(problem):
+            compute, x_order, w_order, y_order = sum_over_channels, "NCSG", "SCKG", "NKSG"
+        else:
+            compute, x_order, w_order, y_order = multiply_add, "CNSG", "SCGK", "NSGK"
         x, w = layout.arrange_lhs(problem, lhs, x_order), layout.arrange_rhs(problem, rhs, w_order)
+        if self.by == "multiply" and step < 0:  # w has few channels
+            w = lax.rev(w, range(problem.ndim))
         return layout.restore_out(problem, compute(problem, x, w), y_order).astype(dtype_of(problem.output_dtype))
 
 
-def _dots(problem: ConvSpec, x: jax.Array, w: jax.Array) -> jax.Array:
-    """G N S C by S G C K, or S G K C: G N S K, one product a tap."""
+def _dots(problem: ConvSpec, x: jax.Array, w: jax.Array, step: int) -> jax.Array:
+    """G N S C by S G C K, or S G K C, whose taps are read with `step`: G N S K, one product a tap."""
     taps = layout.taps(problem)
     of_taps = [w[taps[0]]] if len(taps) == 1 else when_needed(x, lambda w: [w[tap] for tap in taps], w)
     x = layout.pad_spatial(problem, x, first=2)
     products = []
-    for tap, columns in zip(taps, of_taps, strict=True):
+    for tap, columns in zip(taps[::step], of_taps, strict=True):
         offset = [t * d for t, d in zip(tap, problem.rhs_dilation, strict=True)]
         shifted = layout.window_slice(x, 2, offset, problem.output, problem.strides)
         products.append(rows_by_columns(problem, shifted, columns, accumulator(problem), _kernel_order(problem)))
@@ -102,25 +113,33 @@ def _one_element(problem: ConvSpec) -> bool:
     return math.prod(problem.input) == 1 < math.prod(problem.output)
 
 
-def _products_of_all_taps(problem: ConvSpec, x: jax.Array, w: jax.Array) -> jax.Array:
-    """G N S C by S G C K, or S G K C: G N S K, one batched product that reads w, by far the largest, as it lies."""
+def _products_of_all_taps(problem: ConvSpec, x: jax.Array, w: jax.Array, step: int) -> jax.Array:
+    """As `_dots`, by one batched product that reads w, by far the largest, as it lies."""
     if _one_element(problem):
         seen = jnp.broadcast_to(x, (problem.taps, *x.shape))
     else:
         x = layout.pad_spatial(problem, x, first=2)
         if math.prod(problem.output) == 1:
             x = layout.window_slice(x, 2, [0] * problem.ndim, problem.kernel, problem.rhs_dilation)
-            seen = jnp.moveaxis(x.reshape(problem.G, problem.N, problem.taps, problem.C), 2, 0)
+            seen = jnp.moveaxis(x.reshape(problem.G, problem.N, problem.taps, problem.C), 2, 0)[::step]
         else:
-            offsets = [[t * d for t, d in zip(tap, problem.rhs_dilation, strict=True)] for tap in layout.taps(problem)]
+            taps = layout.taps(problem)[::step]
+            offsets = [[t * d for t, d in zip(tap, problem.rhs_dilation, strict=True)] for tap in taps]
             seen = jnp.stack([layout.window_slice(x, 2, o, problem.output, problem.strides) for o in offsets])
     seen = seen.reshape(problem.taps * problem.G, -1, problem.C)
     w = w.reshape(problem.taps * problem.G, *w.shape[-2:])
-    y = rows_by_columns(problem, seen, w, accumulator(problem), _kernel_order(problem))
+    order, dtype = _kernel_order(problem), accumulator(problem)
+    if not _one_element(problem) and order == "GKC" and seen.shape[1] < problem.K:
+        # With the kernel first only the smaller operand is brought into another order. Turned around before the sum,
+        # the product would be the other one again.
+        y = rows_by_rows(problem, w, seen, dtype).reshape(problem.taps, problem.G, problem.K, -1)
+        y = y.sum(0, dtype=dtype).swapaxes(1, 2)
+        return y.reshape(problem.G, problem.N, *problem.output, problem.K)
+    y = rows_by_columns(problem, seen, w, dtype, order)
     if _one_element(problem):
-        return _placed(problem, y.reshape(*problem.kernel, problem.G, problem.N, problem.K))
+        return _placed(problem, y[::step].reshape(*problem.kernel, problem.G, problem.N, problem.K))
     y = y.reshape(problem.taps, problem.G, problem.N, *problem.output, problem.K)
-    return y.sum(0, dtype=y.dtype)
+    return y.sum(0, dtype=dtype)
 
 
 def _placed(problem: ConvSpec, products: jax.Array) -> jax.Array:

@@ -19,7 +19,7 @@ from convjax import layout
 from convjax.algorithms.bands import Bands
 from convjax.algorithms.conv.group_loops import VECTOR, channel_sums
 from convjax.algorithms.conv.toom_cook import at_points, combine, every, inputs_at_points, powers, scales
-from convjax.algorithms.fusion import when_needed
+from convjax.algorithms.fusion import to_be_written, when_needed
 from convjax.algorithms.numerics import accumulator, rounding_error
 from convjax.algorithms.products import grouping_work, product_work
 from convjax.algorithms.protocol import Cost, Reasons, describe
@@ -40,6 +40,8 @@ _CACHE = 2**24
 _MOST_GROWN = 2
 # Channels of a group whose products are a loop, which has no bands, and bytes at the points up to which it is faster.
 _NARROW, _LOOPED_BYTES = 16, 20e6
+# Tiles up to which a product is faster with a kernel that lies output channels first in front of them.
+_FEW_TILES = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Winograd:
     tile: int = 4
 
     name: ClassVar[str] = "winograd"
-    version: ClassVar[int] = 9
+    version: ClassVar[int] = 10
     exact: ClassVar[bool] = False
     varies_on: ClassVar[tuple[str, ...]] = ()
     __str__ = describe
@@ -109,6 +111,13 @@ class Winograd:
         return rounding_error(problem, spread * (fixed + growing * terms**power), growing=0.0)
 
     def __call__(self, problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
+        return self._convolved(problem, lhs, rhs, step=1)
+
+    def of_reversed(self, problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
+        return self._convolved(problem, lhs, rhs, step=-1)
+
+    def _convolved(self, problem: ConvSpec, lhs: jax.Array, rhs: jax.Array, step: int) -> jax.Array:
+        """The result for rhs read with `step` along its spatial axes."""
         dtype, m, bands = accumulator(problem), self._steps(problem), self._bands(problem)
         axes = tuple(m)
         first, (rows,) = axes[0], bands.lengths
@@ -119,27 +128,37 @@ class Winograd:
         padding = tuple(
             (lo, hi + (m[a] * tiles[a] - outputs[a] if a in axes else 0)) for a, (lo, hi) in enumerate(problem.padding)
         )
-        fused = self._are_fused(problem)
-        before, order = (1, "NSG") if fused else (2, "GNS")
-        x = layout.arrange_lhs(problem, lhs, order + "C").astype(dtype)
+        fused, order, out_order = self._orders(problem, tiles)
+        before, behind = order.index("S"), out_order.index("S")
+        x = layout.arrange_lhs(problem, lhs, order).astype(dtype)
         x = lax.collapse(x, x.ndim - 2) if fused else x  # G N S C, or N S (G C)
         x = layout.pad_spatial(problem, x, first=before, padding=padding)
-        u = when_needed(lhs, lambda rhs: self._filters(problem, rhs, dtype, axes), rhs)
+        u = when_needed(lhs, lambda rhs: self._filters(problem, rhs, step, dtype, axes), rhs)
         entering = m[first] * tiles[first] + problem.kernel[first] - 1
 
         def band(y: jax.Array, offsets: list[jax.Array]) -> jax.Array:
             (row,) = offsets
             d = lax.dynamic_slice_in_dim(x, row, entering, axis=before + first)
             v = self._points(d, m, tiles, before)
-            # P.. G N S K, or P.. N S (G K)
-            product = self._fused_products(problem, v, u) if fused else self._products(problem, v, u, axes)
-            return lax.dynamic_update_slice_in_dim(y, self._outputs(product, m, outputs, before), row, before + first)
+            product = self._fused_products(problem, v, u) if fused else self._products(problem, v, u, axes, out_order)
+            return lax.dynamic_update_slice_in_dim(y, self._outputs(product, m, outputs, behind), row, behind + first)
 
-        sizes = {"G": (problem.G,), "N": (problem.N,), "S": problem.output}
-        shape = [n for letter in order for n in sizes[letter]] + [problem.K]
-        y = jnp.zeros([*shape[:-2], shape[-2] * shape[-1]] if fused else shape, dtype)
+        sizes = {"G": (problem.G,), "N": (problem.N,), "S": problem.output, "K": (problem.K,)}
+        shape = tuple(n for letter in out_order for n in sizes[letter])
+        y = to_be_written(
+            (*shape[:-2], shape[-2] * shape[-1]) if fused else shape, out_order.index("N"), x, order.index("N")
+        )
         y = bands.fold(band, y).reshape(shape)
-        return layout.restore_out(problem, y, order + "K").astype(dtype_of(problem.output_dtype))
+        return layout.restore_out(problem, y, out_order).astype(dtype_of(problem.output_dtype))
+
+    def _orders(self, problem: ConvSpec, tiles: dict[int, int]) -> tuple[bool, str, str]:
+        """Whether the products are a loop, and the axes of inputs and results."""
+        if self._are_fused(problem):
+            return True, "NSGC", "NSGK"
+        # A product reads what stands in front as it lies, and brings the other operand in order: better the few tiles.
+        rows = problem.N * math.prod(tiles.get(a, n) for a, n in enumerate(problem.output))
+        few = rows <= _FEW_TILES and rows < problem.K
+        return False, "GNSC", "GKNS" if few and layout.channel_order(problem) == "GKC" else "GNSK"
 
     def _points(self, x: jax.Array, m: dict[int, int], tiles: dict[int, int], before: int) -> jax.Array:
         """B^T d of every tile: points in front of x, whose spatial axes start at `before`."""
@@ -158,7 +177,9 @@ class Winograd:
             y = lax.slice_in_dim(lax.collapse(y, before + a, before + 2 + a), 0, size, axis=before + a)
         return y
 
-    def _filters(self, problem: ConvSpec, rhs: jax.Array, dtype: np.dtype, axes: tuple[int, ...]) -> list[jax.Array]:
+    def _filters(
+        self, problem: ConvSpec, rhs: jax.Array, step: int, dtype: np.dtype, axes: tuple[int, ...]
+    ) -> list[jax.Array]:
         """G g for every filter and tap of the other axes, as one product with the Kronecker power of G: (P.. G) C K,
         or K C as rhs has them.
 
@@ -171,13 +192,15 @@ class Winograd:
         w = w.reshape(math.prod(problem.kernel[a] for a in rest), -1, math.prod(channels))
         kron: np.ndarray = np.ones((1, 1))
         for a in axes:
-            kron = np.kron(kron, scales(self.tile)[:, None] * powers(self.tile, problem.kernel[a]))
+            kron = np.kron(kron, scales(self.tile)[:, None] * powers(self.tile, problem.kernel[a])[:, ::step])
         # One plain product a tap: batched, XLA would turn it round and transpose the result.
-        u = [jnp.dot(kron.astype(dtype), taps, precision="highest") for taps in w]
+        u = [jnp.dot(kron.astype(dtype), taps, precision="highest") for taps in w][::step]
         return [filters.reshape(-1, *channels[1:]) for filters in u]
 
-    def _products(self, problem: ConvSpec, v: jax.Array, u: list[jax.Array], axes: tuple[int, ...]) -> jax.Array:
-        """Sum over the taps of untransformed axes of one batched product each.
+    def _products(
+        self, problem: ConvSpec, v: jax.Array, u: list[jax.Array], axes: tuple[int, ...], order: str
+    ) -> jax.Array:
+        """Sum over the taps of untransformed axes of one batched product each: points, then axes in `order`.
 
         Its operands have three axes: with more XLA would first transpose u for the inner axes to be contracted.
         """
@@ -192,8 +215,12 @@ class Winograd:
                     start = t * problem.rhs_dilation[a]
                     shifted = every(shifted, n + 2 + a, start, problem.strides[a], problem.output[a])
             rows = shifted.reshape(*u[r].shape[:1], -1, problem.C)
-            term = lax.dot_general(rows, u[r], dims, precision=problem.precision)
-            terms.append(term.reshape(*shifted.shape[:-1], problem.K))  # P.. G N S K
+            if order == "GKNS":
+                term = lax.dot_general(u[r], rows, (((2,), (2,)), ((0,), (0,))), precision=problem.precision)
+                terms.append(term.reshape(*shifted.shape[: n + 1], problem.K, *shifted.shape[n + 1 : -1]))
+            else:
+                term = lax.dot_general(rows, u[r], dims, precision=problem.precision)
+                terms.append(term.reshape(*shifted.shape[:-1], problem.K))
         return functools.reduce(jnp.add, terms)
 
     def _are_fused(self, problem: ConvSpec) -> bool:
