@@ -81,12 +81,12 @@ def unreversed(jaxpr: core.Jaxpr) -> core.Jaxpr:
     """
     reversals = {eqn.outvars[0]: eqn for eqn in jaxpr.eqns if eqn.primitive is rev_p}
     equations = [_unreversed(eqn, reversals) if eqn.primitive is conv_p else eqn for eqn in jaxpr.eqns]
-    read = set(jaxpr.outvars)
+    read = {atom for atom in jaxpr.outvars if isinstance(atom, core.Var)}
     kept = []
     for eqn in reversed(equations):
         if eqn.primitive is not rev_p or eqn.outvars[0] in read:
             kept.append(eqn)
-            read.update(atom for atom in eqn.invars if isinstance(atom, core.Var))
+            read |= {atom for atom in eqn.invars if isinstance(atom, core.Var)}
     return jaxpr.replace(eqns=kept[::-1])
 
 

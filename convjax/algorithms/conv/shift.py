@@ -137,7 +137,8 @@ def _products_of_all_taps(problem: ConvSpec, x: jax.Array, w: jax.Array, step: i
         return y.reshape(problem.G, problem.N, *problem.output, problem.K)
     y = rows_by_columns(problem, seen, w, dtype, order)
     if _one_element(problem):
-        return _placed(problem, y[::step].reshape(*problem.kernel, problem.G, problem.N, problem.K))
+        y = y.reshape(problem.taps, problem.G, problem.N, problem.K)[::step]
+        return _placed(problem, y.reshape(*problem.kernel, *y.shape[1:]))
     y = y.reshape(problem.taps, problem.G, problem.N, *problem.output, problem.K)
     return y.sum(0, dtype=dtype)
 
