@@ -28,7 +28,7 @@ class Im2col:
     """The classic: memory for one large, regular product."""
 
     name: ClassVar[str] = "im2col"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     exact: ClassVar[bool] = True
     varies_on: ClassVar[tuple[str, ...]] = ()
     __str__ = describe
@@ -51,6 +51,8 @@ class Im2col:
         # Runs of C elements are copied, far from the speed of a plain copy, and the shorter the slower.
         patches = _elements(problem) * itemsize(problem.lhs_dtype)
         copied = 6 * product_work(patches, problem.C)
+        if layout.channel_order(problem) == "GKC":  # a tap's weights are brought beside the next one's
+            copied += 2 * itemsize(problem.rhs_dtype) * math.prod(problem.rhs_shape)
         return Cost(gemm=gemm, bytes=problem.bytes + moved + copied, workspace=patches, calls=6)
 
     def error(self, problem: ConvSpec) -> float:

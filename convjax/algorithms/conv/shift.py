@@ -99,11 +99,11 @@ def _kernel_order(problem: ConvSpec) -> str:
 
 
 def _is_batched(problem: ConvSpec) -> bool:
-    """Whether one product batched over taps, which reads w as it lies, moves less beside w than w is large."""
+    """Whether one product batched over taps, which reads w as it lies, moves about as much beside w as w is large."""
     if problem.taps == 1 or problem.empty:
         return False
     rows = 1 if _one_element(problem) else math.prod(problem.output)
-    few = 3 * problem.N * rows * (problem.C + problem.K) < 2 * problem.C * problem.K
+    few = 2 * problem.N * rows * (problem.C + problem.K) <= 3 * problem.C * problem.K
     # Where a product of each tap would read w as it lies as well, partial sums are worth only few rows.
     return rows == 1 or (few and layout.channel_order(problem) == "GKC")
 
