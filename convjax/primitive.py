@@ -1,4 +1,4 @@
-"""The convolution primitive: lax's own, with the algorithm chosen when it is lowered.
+"""The convolution primitive: lax's own, with the algorithm chosen when it is lowered, and of reversed kernels too.
 
 Typing is delegated to `lax.conv_general_dilated_p`. The transposes and batchings of a convolution are
 again convolutions, and lax knows them; the rules here trace lax's rule and replay it with `conv_p` in the
