@@ -50,11 +50,6 @@ def rows_by_columns(problem: ConvSpec, x: jax.Array, w: jax.Array, dtype: np.dty
     return y.reshape(x.shape[0], *rows, w.shape[order.index("K")])
 
 
-def rows_by_rows(problem: ConvSpec, x: jax.Array, w: jax.Array, dtype: np.dtype) -> jax.Array:
-    """G N C by G K C, contracted over C: G N K."""
-    return _contract(problem, x, w, dtype, axes=(1, 1))
-
-
 def columns_by_columns(problem: ConvSpec, x: jax.Array, w: jax.Array, dtype: np.dtype) -> jax.Array:
     """G .. N by G .. K, contracted over everything between: G N K."""
     x, w = (a.reshape(a.shape[0], -1, a.shape[-1]) for a in (x, w))

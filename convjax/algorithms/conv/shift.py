@@ -18,7 +18,7 @@ from convjax.algorithms.conv.many_groups import fill_vectors, sum_over_channels,
 from convjax.algorithms.conv.multiply_add import multiply_add, multiply_add_cost
 from convjax.algorithms.fusion import when_needed
 from convjax.algorithms.numerics import accumulator, direct_error
-from convjax.algorithms.products import grouping_work, product_work, rows_by_columns, rows_by_rows
+from convjax.algorithms.products import grouping_work, product_work, rows_by_columns
 from convjax.algorithms.protocol import Cost, Reasons, describe
 from convjax.dtypes import dtype_of
 from convjax.problem import ConvSpec
@@ -132,7 +132,7 @@ def _products_of_all_taps(problem: ConvSpec, x: jax.Array, w: jax.Array, step: i
     if not _one_element(problem) and order == "GKC" and seen.shape[1] < problem.K:
         # With the kernel first only the smaller operand is brought into another order. Turned around before the sum,
         # the product would be the other one again.
-        y = rows_by_rows(problem, w, seen, dtype).reshape(problem.taps, problem.G, problem.K, -1)
+        y = rows_by_columns(problem, w, seen, dtype, "GKC").reshape(problem.taps, problem.G, problem.K, -1)
         y = y.sum(0, dtype=dtype).swapaxes(1, 2)
         return y.reshape(problem.G, problem.N, *problem.output, problem.K)
     y = rows_by_columns(problem, seen, w, dtype, order)
