@@ -4,7 +4,16 @@ import jax
 import pytest
 
 from convjax.algorithms.bands import admitted_workspace
-from convjax.algorithms.conv import group_loops, kn2row, planes, positions, shift, winograd_taps
+from convjax.algorithms.conv import (
+    group_loops,
+    group_windows,
+    kn2row,
+    narrow_groups,
+    planes,
+    positions,
+    shift,
+    winograd_taps,
+)
 from convjax.problem import parse
 from convjax.testing import check_algorithm, random_operands
 
@@ -83,6 +92,28 @@ def test_windows_of_planes_are_copied_axis_by_axis(text, band_bytes, monkeypatch
     check_algorithm(positions.Positions("dot"), [problem], eager=False)
     lowered = jax.jit(lambda x, w: positions.Positions("dot")(problem, x, w)).lower(*random_operands(problem, 0))
     assert lowered.as_text().count("stablehlo.dot_general") == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "conv float32[12,7,8,5] float32[2,5,6,204] f01b_i01o->01bf pad=1_1x0_2 feature_groups=6",
+        "conv float32[10,9,11,20] float32[10,4,5,66] f01b_i01o->01bf pad=1_-1x0_1 rhs_dilate=2x2 batch_groups=2",
+        "conv float32[33,9,6] float32[8,2,102] b0f_0io->b0f stride=2 pad=3_2 feature_groups=3",
+        "conv bfloat16[4,40,3,5,6] bfloat16[64,20,2,3,4] bf012_oi012->bf012 stride=1x2x2 feature_groups=2",
+        "conv float32[1,9,7,64] float32[3,4,66,32] b01f_01oi->b01f feature_groups=2",
+    ],
+)
+@pytest.mark.parametrize("turn_bytes", [2**8, 2**30])
+def test_windows_of_groups_are_rows_of_one_product_a_turn(text, turn_bytes, monkeypatch):
+    monkeypatch.setattr(group_windows, "_TURN_BYTES", turn_bytes)
+    problem, algorithm = parse(text), positions.Positions("dot")
+    assert group_windows.are_group_windows(problem)
+    assert not narrow_groups.are_narrow(problem, algorithm._axes(problem))
+    assert (group_windows._turns(problem) > 1) == (turn_bytes < 2**30)
+    check_algorithm(algorithm, [problem], eager=False)
+    lowered = jax.jit(lambda x, w: algorithm(problem, x, w)).lower(*random_operands(problem, 0)).as_text()
+    assert lowered.count("stablehlo.dot_general") == 1
 
 
 def test_bands_leave_room_for_the_sums_at_the_points():

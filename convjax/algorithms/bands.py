@@ -17,7 +17,7 @@ from jax import lax
 
 from convjax.problem import Problem
 
-# Bytes of an array above which the allocator asks the system for fresh pages at every call.
+# Bytes of an array from which on the allocator asks the system for fresh pages at every call.
 KEPT_BYTES = 2**25
 # What `admitted_workspace` is in multiples of the operands and the result, and at least.
 MOST_WORKSPACE, SMALL_WORKSPACE = 4, 2**22

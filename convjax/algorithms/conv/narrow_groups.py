@@ -129,7 +129,7 @@ def _products_cost(problem: ConvSpec) -> Cost:
     # Between the elements of a dilated window lie others, which come into the cache with them.
     seen = 1 + (problem.rhs_dilation[-1] if problem.rhs_dilation[-1] > 1 else 1)
     held = lhs + rhs + window * math.prod(problem.output[1:])
-    fresh = 10 * held if held > KEPT_BYTES else 0  # the faults of fresh pages cost five times as much as writing them
+    fresh = 10 * held if held >= KEPT_BYTES else 0  # the faults of fresh pages cost five times as much as writing them
     return Cost(
         gemm=1.5 * joined * product_work(problem.products, joined * problem.N, joined * problem.K),
         bytes=problem.bytes + 2 * (lhs + rhs) + positions * seen * window + fresh,

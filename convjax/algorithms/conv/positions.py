@@ -19,8 +19,8 @@ from jax import lax
 
 from convjax import layout
 from convjax.algorithms.bands import Bands
+from convjax.algorithms.conv.group_windows import are_group_windows, group_windows_cost, product_of_group_windows
 from convjax.algorithms.conv.narrow_groups import (
-    WIDE_GROUP,
     are_narrow,
     joined_groups,
     positions_in_turn,
@@ -50,8 +50,7 @@ _MOST_SUMS = 64
 # A band's patches are to stay in cache, but the sums are read and written for every band, so it has this many rows.
 _BAND_BYTES = 2**20
 _BAND_ROWS = 256
-# Channels of a single group from which on fewer windows of both operands are copied faster than windows of one; of
-# one of many it is `WIDE_GROUP`.
+# Channels of a single group from which on fewer windows of both operands are copied faster than windows of one.
 _WIDE = 64
 # Sums that are worth making row by row, and the length of such a row.
 _MOST_ROW_SUMS = 16
@@ -76,7 +75,7 @@ class Positions:
     by: Literal["reduce", "dot"] = "dot"
 
     name: ClassVar[str] = "positions"
-    version: ClassVar[int] = 9
+    version: ClassVar[int] = 10
     exact: ClassVar[bool] = True
     varies_on: ClassVar[tuple[str, ...]] = ()
     __str__ = describe
@@ -126,6 +125,8 @@ class Positions:
             return positions_in_turn_cost(problem)
         if are_planes(problem):
             return planes_cost(problem)
+        if are_group_windows(problem):
+            return group_windows_cost(problem)
         if _is_short(problem, axes):
             moved = padded + 2 * size * contracted * positions(axes, "w") * (problem.N + problem.K)
             gemm = product_work(products, problem.N, problem.K)
@@ -139,15 +140,14 @@ class Positions:
         # Windows are copied in runs of N or K, far from the speed of a plain copy; each band reads and writes the sums.
         elements = of_x * max(1.0, 6 / (joined * problem.N)) * (positions(axes, "x") > 1)
         elements += of_w * max(1.0, 6 / (joined * problem.K)) * (positions(axes, "w") > 1)
-        # Wide groups and windows of w alone are copied in longer runs; windows of both operands make squarer products.
-        wide_groups = problem.G > 1 and _is_wide(problem)
-        copied = (4 if wide_groups or of_x == problem.N else 7) * size * problem.G * contracted * elements
+        # Windows of w alone are copied in longer runs.
+        copied = (4 if of_x == problem.N else 7) * size * problem.G * contracted * elements
         sums = size * problem.G * joined * of_x * of_w
         # A kernel, unlike the cotangent that it is elsewhere, has its channels innermost.
         turned = 6 * size * math.prod(problem.rhs_shape) if layout.is_rhs_turned(problem, "CSGK") else 0
         multiplied = joined * product_work(products, joined * of_x, joined * of_w)
         return Cost(
-            gemm=(0.8 if wide_groups else 1.25) * slower * multiplied,  # a product transposes its rows on its way
+            gemm=1.25 * slower * multiplied,  # a product transposes its rows on its way
             bytes=problem.bytes + grouping + turned + padded + copied + 2 * bands * sums,
             workspace=padded / 2 + size * problem.G * contracted * (of_x + of_w) / bands,
             calls=4 * bands,
@@ -164,6 +164,9 @@ class Positions:
         if self.by == "dot" and are_planes(problem):
             y = product_of_planes(problem, lhs, rhs)
             return layout.restore_out(problem, y, "SGNK").astype(dtype_of(problem.output_dtype))
+        if self.by == "dot" and are_group_windows(problem):
+            y = product_of_group_windows(problem, lhs, rhs)
+            return layout.restore_out(problem, y, "GSNK").astype(dtype_of(problem.output_dtype))
         x = layout.arrange_lhs(problem, lhs, "CSGN")
         w = layout.arrange_rhs(problem, rhs, "CSGK")
         if self.by == "reduce" and in_slabs(problem, axes):
@@ -175,11 +178,8 @@ class Positions:
         return layout.restore_out(problem, y, "SGNK").astype(dtype_of(problem.output_dtype))
 
     def _axes(self, problem: ConvSpec) -> tuple[Axis, ...]:
-        return sides(problem, shared=self.by == "dot" and _is_wide(problem))
-
-
-def _is_wide(problem: ConvSpec) -> bool:
-    return min(problem.N, problem.K) >= (_WIDE if problem.G == 1 else WIDE_GROUP)
+        wide = problem.G == 1 and min(problem.N, problem.K) >= _WIDE
+        return sides(problem, shared=self.by == "dot" and wide)
 
 
 def _dot(problem: ConvSpec, axes: tuple[Axis, ...], x: jax.Array, w: jax.Array, dtype: np.dtype) -> jax.Array:

@@ -93,7 +93,7 @@ class WinogradTaps:
         copied = self._copied(problem)
         stored = 2 * size * entering if size * entering / turns > _CACHE else 0.0
         # The faults of fresh pages cost five times as much as writing them.
-        passed = 2 * turns + (2 if turns > 1 else 0) + (10 if size * sums > KEPT_BYTES else 0)
+        passed = 2 * turns + (2 if turns > 1 else 0) + (10 if size * sums >= KEPT_BYTES else 0)
         multiplied = rows * products * problem.N * problem.K
         gemm = slower * product_work(multiplied, problem.N, problem.K)
         vector = 2 * passes * entering + turned * rows * products * problem.N  # a product transposes its rows of x

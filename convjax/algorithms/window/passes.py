@@ -84,10 +84,10 @@ def bands_of(problem: WindowSpec, order: list[list[Pass]]) -> list[Band | None]:
     Bands are taken where they keep the workspace from being mapped anew: a result is copied into its place.
     """
     at_once: list[Band | None] = [None] * len(order)
-    if _workspace(problem, order, at_once) <= KEPT_BYTES:
+    if _workspace(problem, order, at_once) < KEPT_BYTES:
         return at_once
     bands = [_band(problem, along, shape) for along, shape in zip(order, _operands(problem, order), strict=True)]
-    return bands if _workspace(problem, order, bands) <= KEPT_BYTES else at_once
+    return bands if _workspace(problem, order, bands) < KEPT_BYTES else at_once
 
 
 def _band(problem: WindowSpec, along: list[Pass], shape: Ints) -> Band | None:
@@ -144,7 +144,7 @@ def passes_cost(problem: WindowSpec, widths: Widths) -> Cost:
     if _is_padded_first(problem, order):
         moved, calls = moved + 2 * size * math.prod(_first_shape(problem, order)), calls + 1
     workspace = _workspace(problem, order, bands)
-    if workspace > KEPT_BYTES:
+    if workspace >= KEPT_BYTES:
         moved += MAPPING * workspace
     return Cost(vector=vector, bytes=moved, workspace=workspace, calls=max(calls, 1))
 

@@ -69,7 +69,7 @@ class SummedArea:
                 workspace = max(workspace, rows + summed)
         return Cost(
             vector=vector,
-            bytes=moved + (MAPPING * workspace if workspace > KEPT_BYTES else 0),
+            bytes=moved + (MAPPING * workspace if workspace >= KEPT_BYTES else 0),
             workspace=workspace,
             calls=calls,
         )
