@@ -13,7 +13,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import mlir
 
 from convjax.algorithms.fusion import apart, when_needed
-from convjax.algorithms.protocol import Algorithm, ReadsReversed
+from convjax.algorithms.protocol import Algorithm, ComputesDivided, ReadsReversed
 from convjax.problem import ConvSpec, Problem
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
@@ -21,12 +21,19 @@ PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 @dataclasses.dataclass(frozen=True)
 class Bound:
-    """An algorithm bound to its problem; equal where both are, so that equal problems lower to one function."""
+    """An algorithm bound to its problem; equal where both are, so that equal problems lower to one function.
+
+    Attributes:
+        divided: whether XLA divides the program among devices.
+    """
 
     algorithm: Algorithm
     problem: Problem
+    divided: bool = False
 
     def __call__(self, *operands: jax.Array) -> jax.Array:
+        if self.divided and isinstance(self.algorithm, ComputesDivided):
+            return self.algorithm.of_divided(self.problem, *operands)
         return self.algorithm(self.problem, *operands)
 
     @property
@@ -41,11 +48,13 @@ class OfReversed:
 
     algorithm: Algorithm
     problem: ConvSpec
+    divided: bool = False
 
     def __call__(self, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
         if isinstance(self.algorithm, ReadsReversed):
             return self.algorithm.of_reversed(self.problem, lhs, rhs)
-        return self.algorithm(self.problem, lhs, when_needed(lhs, self._reversed, rhs))
+        bound = Bound(self.algorithm, self.problem, self.divided)
+        return bound(lhs, when_needed(lhs, self._reversed, rhs))
 
     def _reversed(self, rhs: jax.Array) -> jax.Array:
         return lax.rev(rhs, self.problem.dimension_numbers[1][2:])
@@ -80,6 +89,8 @@ def lower(ctx: Any, fn: Bound | OfReversed | Filled, *operands: Any, in_memory: 
     # XLA of jaxlib 0.10 pads an array that is divided along its rows once, whatever the padding holds, so that two
     # poolings of it would share theirs: behind a barrier it is another array.
     divided = getattr(ctx.module_context.axis_context, "num_devices", 1) > 1
+    if divided and not isinstance(fn, Filled):
+        fn = dataclasses.replace(fn, divided=True)
 
     def run(*arrays: jax.Array) -> jax.Array:
         if divided:

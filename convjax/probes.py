@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,6 +129,25 @@ def _maximum_of_nan() -> tuple[jax.Array, np.ndarray]:
     return jnp.stack([jax.jit(jnp.max)(x), jax.jit(jnp.min)(x)]), np.full(2, np.nan)
 
 
+def _groups_divided() -> tuple[jax.Array, np.ndarray]:
+    devices = jax.devices("cpu")[:2]
+    if len(devices) < 2:
+        raise RuntimeError("this needs two CPU devices: jax.config.update('jax_num_cpu_devices', 2) before any is used")
+    mesh = Mesh(np.asarray(devices), "d")
+    x, w = _normal(2, 5, 5, 4), _normal(3, 3, 1, 4)
+    conv = partial(
+        lax.conv_general_dilated,
+        window_strides=(1, 1),
+        padding="VALID",
+        dimension_numbers=("NHWC", "HWIO", "NCHW"),
+        feature_group_count=4,
+    )
+    by_channels = NamedSharding(mesh, PartitionSpec(None, None, None, "d"))
+    got = jax.jit(conv)(*(jax.device_put(a, by_channels) for a in (x, w)))
+    windows = np.lib.stride_tricks.sliding_window_view(x, (3, 3), (1, 2))
+    return got, np.einsum("nhwcrs,rsc->nchw", windows, w[:, :, 0], dtype=np.float64)
+
+
 PROBES = (
     Probe(
         "matrix-vector-sum",
@@ -185,9 +205,17 @@ PROBES = (
         "reductions spell the comparison out",
         _maximum_of_nan,
     ),
+    Probe(
+        "groups-divided",
+        "a grouped convolution divided among devices by features, which its result has at another axis, is half zeros",
+        "seen on jaxlib 0.10.1 and 0.12.0.1",
+        "`lax` has the features of groups last",
+        _groups_divided,
+    ),
 )
 
 
 if __name__ == "__main__":
+    jax.config.update("jax_num_cpu_devices", 2)
     probes = {probe.name: probe for probe in PROBES}
     sys.exit(_RIGHT if probes[sys.argv[1]].holds() else _WRONG)

@@ -10,8 +10,8 @@ from convjax.testing import sample_conv_problems
 
 # What each jaxlib computes wrongly; others are not known yet.
 WRONG = {
-    "0.10.1": {"crop-by-negative-pad", "crop-beside-padding", "maximum-of-nan"},
-    "0.12.0.1": {"base-dilation", "maximum-of-nan"},
+    "0.10.1": {"crop-by-negative-pad", "crop-beside-padding", "maximum-of-nan", "groups-divided"},
+    "0.12.0.1": {"base-dilation", "maximum-of-nan", "groups-divided"},
 }
 CRASHES = {"negative-window-padding", "dilated-and-short", "rank-7"}
 JAXLIB = importlib.metadata.version("jaxlib")
@@ -27,6 +27,7 @@ def test_a_crash_is_told_from_a_wrong_result() -> None:
     by_name = {probe.name: probe for probe in probes.PROBES}
     assert probes.run(by_name["maximum-of-nan"]) == "wrong"
     assert probes.run(by_name["dilated-and-short"]) == "crashes"
+    assert probes.run(by_name["groups-divided"]) == "wrong"
 
 
 def test_algorithms_are_tried_and_failures_are_told(monkeypatch: pytest.MonkeyPatch) -> None:

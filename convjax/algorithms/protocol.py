@@ -82,6 +82,15 @@ class ReadsReversed(Protocol):
         ...
 
 
+@runtime_checkable
+class ComputesDivided(Protocol):
+    """An algorithm of convolutions that does otherwise in programs which XLA divides among devices."""
+
+    def of_divided(self, problem: Any, lhs: Any, rhs: Any) -> Any:
+        """What calling it gives, by what XLA divides rightly."""
+        ...
+
+
 def describe(algorithm: Any) -> str:
     """`name`, or `name(knob=value)` when it has knobs."""
     knobs = ",".join(f"{f.name}={getattr(algorithm, f.name)}" for f in dataclasses.fields(algorithm))

@@ -1,10 +1,12 @@
 """XLA's own convolution, as `jax.lax.conv_general_dilated` lowers it: always applies, and the baseline."""
 
 import dataclasses
+import functools
 import math
 from typing import ClassVar
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 
 from convjax import layout, sizes
@@ -23,7 +25,7 @@ class Lax:
     """One `convolution` instruction, or a product for groups of one tap; XLA decides how to run it."""
 
     name: ClassVar[str] = "lax"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     exact: ClassVar[bool] = True
     varies_on: ClassVar[tuple[str, ...]] = ("cuda", "rocm")  # gradients may be added up by atomics
     __str__ = describe
@@ -40,12 +42,12 @@ class Lax:
         dilated, outputs = max(problem.lhs_dilation, default=1) > 1, math.prod(problem.output)
         narrow = _narrow(problem)
         needed = narrow * problem.products / math.prod(problem.lhs_dilation)
-        if problem.batch_groups > 1:
-            return Cost(scalar=8 * problem.products, bytes=problem.bytes)
         if problem.groups > 1:
             slower = 5.0 if dilated else 1.0
-            # Every output of a group is a call of its own.
+            # Every output of a group is a call of its own, and in a weight gradient every tap.
             scalar = slower * problem.N * problem.G * outputs * max(6, problem.taps / (problem.C * problem.K))
+            if problem.taps > outputs:
+                scalar = max(scalar, 0.5 * problem.products / problem.K)
             library = slower * (2.15 + 4 / problem.C) * problem.products
             return Cost(library=library, scalar=scalar, bytes=problem.bytes + turning_work(problem))
         if problem.ndim > 2:
@@ -78,27 +80,67 @@ class Lax:
         if problem.groups > 1 and problem.taps == 1 and set(problem.strides) <= {1}:
             # As a convolution XLA, 0.10 and 0.12, divides it wrongly among devices.
             return _product_of_groups(problem, lhs, rhs)
-        padding, lhs_dilation = problem.padding, problem.lhs_dilation
-        if _misread(problem):
-            spatial = problem.dimension_numbers[0][2:]
-            pads, gaps = [(0, 0)] * lhs.ndim, [0] * lhs.ndim
-            for axis, pair, dilation in zip(spatial, padding, lhs_dilation, strict=True):
-                pads[axis], gaps[axis] = pair, dilation - 1
-            lhs = layout.pad(lhs, pads, gaps)
-            padding, lhs_dilation = ((0, 0),) * problem.ndim, (1,) * problem.ndim
-        return lax.conv_general_dilated(
-            lhs,
-            rhs,
-            problem.strides,
-            padding,
-            lhs_dilation,
-            problem.rhs_dilation,
-            lax.ConvDimensionNumbers(*problem.dimension_numbers),
-            problem.feature_groups,
-            problem.batch_groups,
-            problem.precision,
-            None if problem.preferred_element_type is None else dtype_of(problem.preferred_element_type),
-        )
+        if problem.batch_groups > 1:  # which XLA's CPU compiler runs up to 200 times slower
+            channels_last = functools.partial(self._channels_last, problem)
+            return lax.platform_dependent(lhs, rhs, tpu=functools.partial(_convolution, problem), default=channels_last)
+        return _convolution(problem, lhs, rhs)
+
+    def of_divided(self, problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
+        """jaxlib 0.10 and 0.12 divide wrongly along axes of a dilated lhs, and groups whose features lhs and the result
+        have at different axes; dividing groups of the batch ends the process.
+        """
+        if max(problem.lhs_dilation, default=1) > 1:
+            lhs = _with_zeros(problem, lhs)
+            problem = dataclasses.replace(problem, lhs_shape=lhs.shape, lhs_dilation=(1,) * problem.ndim)
+        crossed = problem.dimension_numbers[0][1] != problem.dimension_numbers[2][1]
+        if problem.batch_groups > 1 or (problem.groups > 1 and crossed):
+            return self._channels_last(problem, lhs, rhs)
+        return self(problem, lhs, rhs)
+
+    def _channels_last(self, problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
+        """As groups of features, which come last in lhs and in the result."""
+        x, w = layout.arrange_lhs(problem, lhs, "NSGC"), layout.arrange_rhs(problem, rhs, "SCGK")
+        x, w = (lax.collapse(a, a.ndim - 2) for a in (x, w))
+        same = ("strides", "padding", "lhs_dilation", "rhs_dilation")
+        given = {name: getattr(problem, name) for name in same}
+        last = layout.channels_last(problem, problem.N, problem.input, problem.kernel, problem.C, **given)
+        y = self(last, x, w)
+        return layout.restore_out(problem, y.reshape(*y.shape[:-1], problem.G, problem.K), "NSGK")
+
+
+def _convolution(problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
+    """One `convolution`, its padding written out where XLA misreads it."""
+    padding, lhs_dilation = problem.padding, problem.lhs_dilation
+    if _misread(problem):
+        spatial = problem.dimension_numbers[0][2:]
+        pads, gaps = [(0, 0)] * lhs.ndim, [0] * lhs.ndim
+        for axis, pair, dilation in zip(spatial, padding, lhs_dilation, strict=True):
+            pads[axis], gaps[axis] = pair, dilation - 1
+        lhs = layout.pad(lhs, pads, gaps)
+        padding, lhs_dilation = ((0, 0),) * problem.ndim, (1,) * problem.ndim
+    return lax.conv_general_dilated(
+        lhs,
+        rhs,
+        problem.strides,
+        padding,
+        lhs_dilation,
+        problem.rhs_dilation,
+        lax.ConvDimensionNumbers(*problem.dimension_numbers),
+        problem.feature_groups,
+        problem.batch_groups,
+        problem.precision,
+        None if problem.preferred_element_type is None else dtype_of(problem.preferred_element_type),
+    )
+
+
+def _with_zeros(problem: ConvSpec, lhs: jax.Array) -> jax.Array:
+    """lhs dilated. Not by padding, which XLA would put back into the convolution."""
+    for axis, dilation in zip(problem.dimension_numbers[0][2:], problem.lhs_dilation, strict=True):
+        *before, n = lhs.shape[: axis + 1]
+        dilated = jnp.stack([lhs] + [jnp.zeros_like(lhs)] * (dilation - 1), axis=axis + 1)
+        dilated = dilated.reshape(*before, n * dilation, *lhs.shape[axis + 1 :])
+        lhs = lax.slice_in_dim(dilated, 0, sizes.dilated(n, dilation), axis=axis)
+    return lhs
 
 
 def _packed(problem: ConvSpec) -> float:
