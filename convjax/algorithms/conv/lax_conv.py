@@ -80,22 +80,20 @@ class Lax:
         if problem.groups > 1 and problem.taps == 1 and set(problem.strides) <= {1}:
             # As a convolution XLA, 0.10 and 0.12, divides it wrongly among devices.
             return _product_of_groups(problem, lhs, rhs)
+        if problem.groups > 1 and problem.dimension_numbers[0][1] != problem.dimension_numbers[2][1]:
+            # Divided by features, this too comes out wrong: half of it zeros.
+            return self._channels_last(problem, lhs, rhs)
         if problem.batch_groups > 1:  # which XLA's CPU compiler runs up to 200 times slower
             channels_last = functools.partial(self._channels_last, problem)
             return lax.platform_dependent(lhs, rhs, tpu=functools.partial(_convolution, problem), default=channels_last)
         return _convolution(problem, lhs, rhs)
 
     def of_divided(self, problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
-        """jaxlib 0.10 and 0.12 divide wrongly along axes of a dilated lhs, and groups whose features lhs and the result
-        have at different axes; dividing groups of the batch ends the process.
-        """
+        """Without what jaxlib 0.10 and 0.12 divide wrongly: some dilated inputs, and groups of the batch."""
         if max(problem.lhs_dilation, default=1) > 1:
             lhs = _with_zeros(problem, lhs)
             problem = dataclasses.replace(problem, lhs_shape=lhs.shape, lhs_dilation=(1,) * problem.ndim)
-        crossed = problem.dimension_numbers[0][1] != problem.dimension_numbers[2][1]
-        if problem.batch_groups > 1 or (problem.groups > 1 and crossed):
-            return self._channels_last(problem, lhs, rhs)
-        return self(problem, lhs, rhs)
+        return (self._channels_last if problem.batch_groups > 1 else self)(problem, lhs, rhs)
 
     def _channels_last(self, problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
         """As groups of features, which come last in lhs and in the result."""
