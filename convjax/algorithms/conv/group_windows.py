@@ -24,8 +24,8 @@ _TURN_BYTES = 3e6
 
 
 def are_group_windows(problem: ConvSpec) -> bool:
-    """Whether each of several groups has several windows, and x is not dilated."""
-    return problem.G > 1 and math.prod(problem.output) > 1 and max(problem.lhs_dilation) == 1
+    """Whether each of several groups has several windows, fewer than elements in each, and x is not dilated."""
+    return problem.G > 1 and 1 < math.prod(problem.output) < problem.taps and max(problem.lhs_dilation) == 1
 
 
 def product_of_group_windows(problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
