@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from transforms import lax_arguments
 
 from convjax.algorithms.protocol import Cost
 from convjax.dtypes import dtype_of
@@ -56,13 +57,7 @@ class Stock:
         y = lax.conv_general_dilated(
             lhs,
             rhs,
-            problem.strides,
-            problem.padding,
-            problem.lhs_dilation,
-            problem.rhs_dilation,
-            lax.ConvDimensionNumbers(*problem.dimension_numbers),
-            problem.feature_groups,
-            problem.batch_groups,
+            *lax_arguments(problem),
         )
         match self.fault:
             case "inexact":

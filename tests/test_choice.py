@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 from jax import lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from transforms import applicable, assert_close, two_devices
+from transforms import applicable, assert_close, chosen, compiled
 
 import convjax
-from convjax.algorithms.conv import group_windows
 from convjax.algorithms.conv.positions import Positions
 from convjax.algorithms.conv.vmapped import Vmap
 from convjax.algorithms.conv.winograd import Winograd
@@ -22,7 +21,6 @@ from convjax.choose import candidates
 from convjax.explain import explain_problem
 from convjax.problem import ConvSpec
 from convjax.request import Request
-from convjax.testing import random_operands, reference
 
 X, W = jnp.ones((4, 16, 16, 8)), jnp.ones((3, 3, 8, 8))
 
@@ -46,14 +44,6 @@ WEIGHTS = {
 def ran(algorithm: str, program: str) -> bool:
     """Whether a compiled program has instructions under the algorithm's name."""
     return re.search(rf"[/(]{re.escape(algorithm)}[/)]", program) is not None
-
-
-def compiled(fn: Callable[..., Any], *args: Any) -> str:
-    return jax.jit(fn).lower(*args).compile().as_text()
-
-
-def chosen(fn: Callable[..., Any], *args: Any, role: str = "fprop") -> list[str]:
-    return [row.algorithm for row in convjax.explain(fn, *args, platform="cpu").rows if row.role == role]
 
 
 # Explaining.
@@ -387,98 +377,3 @@ def test_explicit_sharding_is_carried_as_lax_carries_it() -> None:
         gradient = jax.jit(jax.grad(lambda x, w: jnp.sum(jnp.square(fn(x, w)))))(x, W)
         assert jax.typeof(gradient).sharding.spec[0] == "batch"
         np.testing.assert_allclose(np.asarray(jax.jit(fn)(x, W)), np.asarray(fn(X, W)), rtol=1e-5)
-
-
-# Of these XLA's own division among devices is half zeros, or wrong elsewhere, or ends the process.
-DIVIDED = [
-    ("conv float32[8,6,7,8] float32[3,3,2,16] b01f_01io->bf01 pad=1_1x1_1 feature_groups=4", "f", "o"),
-    ("conv float32[8,8,6,7] float32[3,3,1,16] bf01_01io->b01f pad=1_1x1_1 feature_groups=8", "f", "o"),
-    ("conv float32[8,6,7,8] float32[1,6,7,80] f01b_i01o->01bf pad=1_1x1_1 feature_groups=8", "f", "o"),
-    ("conv float32[4,6,7,8] float32[3,3,8,8] b01f_01io->b01f pad=1_1x1_1 batch_groups=2", "", "i"),
-    ("conv float32[4,6,7,8] float32[3,3,8,8] b01f_01io->b01f pad=1_1x1_1 batch_groups=2", "f", ""),
-    ("conv float32[4,8,6,8] float32[4,4,8,4] b01f_01io->b01f pad=3_3x3_3 lhs_dilate=2x2", "", "1"),
-    ("conv float32[8,8,6,4] float32[4,4,8,4] f01b_01io->01bf pad=1_1x1_1 lhs_dilate=2x2", "b", "i"),
-    ("conv float32[8,8,6,4] float32[3,3,8,4] f01b_01io->bf01 pad=1_0x1_0 lhs_dilate=2x2", "0", ""),
-    ("conv float32[4,8,6,8] float32[3,4,2,4] b01f_01io->bf01 pad=2_1x1_2 lhs_dilate=2x3 feature_groups=4", "f", "o"),
-]
-
-
-@pytest.mark.parametrize(("text", "of_lhs", "of_rhs"), DIVIDED)
-@pytest.mark.parametrize("of_out", ["b", "f", "0", "1"])
-def test_lax_is_right_where_xla_divides_it_wrongly(text: str, of_lhs: str, of_rhs: str, of_out: str) -> None:
-    problem = ConvSpec.parse(text)
-    lhs_spec, rhs_spec, out_spec = re.fullmatch(r".*\] (\w+)_(\w+)->(\w+) .*", text).groups()  # type: ignore[union-attr]
-
-    def along(spec: str, letter: str) -> NamedSharding:
-        return NamedSharding(two_devices(), PartitionSpec(*("batch" if c == letter else None for c in spec)))
-
-    def conv(lhs: jax.Array, rhs: jax.Array) -> jax.Array:
-        return convjax.conv_general_dilated(
-            lhs,
-            rhs,
-            problem.strides,
-            problem.padding,
-            problem.lhs_dilation,
-            problem.rhs_dilation,
-            lax.ConvDimensionNumbers(*problem.dimension_numbers),
-            problem.feature_groups,
-            problem.batch_groups,
-            algorithm="lax",
-        )
-
-    x, w = random_operands(problem, 0)
-    size = dict(zip(out_spec, problem.output_shape, strict=True))[of_out]
-    divide = jax.jit(conv, out_shardings=along(out_spec, of_out if size % 2 == 0 else ""))
-    got = divide(jax.device_put(x, along(lhs_spec, of_lhs)), jax.device_put(w, along(rhs_spec, of_rhs)))
-    np.testing.assert_allclose(np.asarray(got), reference(problem, x, w), rtol=1e-4, atol=1e-4)
-
-
-def test_gradients_of_single_sharded_examples_stay_where_the_examples_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(group_windows, "_TURN_BYTES", 2**16)
-    sharding = NamedSharding(two_devices(), PartitionSpec("batch"))
-    x, w = jax.device_put(jax.random.normal(jax.random.key(0), (8, 6, 7, 32)), sharding), jnp.ones((3, 3, 32, 40))
-
-    def loss(w: jax.Array, x: jax.Array, algorithm: str) -> jax.Array:
-        return jnp.sum(jnp.square(convjax.conv(x[None], w, algorithm={"fprop": "im2col", "wgrad": algorithm})))
-
-    def gradients(w: jax.Array, x: jax.Array, algorithm: str) -> jax.Array:
-        return jax.vmap(jax.grad(loss), in_axes=(None, 0, None))(w, x, algorithm)
-
-    looped = jax.jit(gradients, static_argnums=2)
-    text = looped.lower(w, x, "positions(by=dot)").compile().as_text()
-    assert "while" in text
-    assert "all-gather" not in text
-    got = looped(w, x, "positions(by=dot)")
-    assert got.sharding.spec[0] == "batch"
-    want = looped(w, np.asarray(x), "positions(by=dot)")
-    np.testing.assert_allclose(np.asarray(got), np.asarray(want), rtol=1e-4, atol=1e-3)
-    # As groups that lhs and the result have at different axes, XLA leaves zeros of half of the examples.
-    np.testing.assert_allclose(np.asarray(looped(w, x, "lax")), np.asarray(want), rtol=1e-4, atol=1e-3)
-
-
-def test_a_batch_sharded_grouped_convolution_gathers_no_activations() -> None:
-    sharding = NamedSharding(two_devices(), PartitionSpec("batch"))
-    x, w = jax.device_put(jnp.ones((4, 28, 28, 64)), sharding), jnp.ones((3, 3, 4, 64))
-
-    def fn(x: jax.Array, w: jax.Array) -> jax.Array:
-        return convjax.conv(x, w, padding="SAME", groups=16)
-
-    assert chosen(fn, x, w) != ["lax"]  # which gathers
-    assert "all-gather" not in compiled(fn, x, w)
-    assert jax.jit(fn)(x, w).sharding == sharding
-    gradient = jax.grad(lambda x, w: jnp.sum(jnp.square(fn(x, w))), (0, 1))
-    # What is gathered to be summed is never larger than the weights.
-    for shape in re.findall(r"= f32\[([\d,]*)\]\S* all-gather\(", compiled(gradient, x, w)):
-        assert np.prod([int(n) for n in shape.split(",")]) <= w.size
-
-
-@pytest.mark.parametrize("members", [PartitionSpec(), PartitionSpec("batch")], ids=["on each", "divided"])
-def test_a_vmapped_pointwise_convolution_is_right_when_its_members_are_divided(members: PartitionSpec) -> None:
-    """XLA 0.10 and 0.12 divide the grouped convolution of one tap that this becomes wrongly."""
-    rng = np.random.default_rng(0)
-    x, w = (rng.standard_normal(shape).astype(np.float32) for shape in ((2, 3, 5, 5, 6), (2, 1, 1, 6, 4)))
-    placed = [
-        jax.device_put(a, NamedSharding(two_devices(), s)) for a, s in ((x, members), (w, PartitionSpec("batch")))
-    ]
-    got = jax.jit(jax.vmap(convjax.conv))(*placed)
-    np.testing.assert_allclose(got, np.einsum("mnhwc,mck->mnhwk", x, w[:, 0, 0]), rtol=1e-4, atol=1e-5)

@@ -19,6 +19,7 @@ from transforms import (
     assert_close,
     differentiated,
     in_turn,
+    lax_arguments,
     rematerialized,
     sharded,
     stated_error,
@@ -96,13 +97,7 @@ def function(problem: ConvSpec, algorithm: Any = "stock") -> Function:
     return lambda lhs, rhs: convolve(
         lhs,
         rhs,
-        problem.strides,
-        problem.padding,
-        problem.lhs_dilation,
-        problem.rhs_dilation,
-        lax.ConvDimensionNumbers(*problem.dimension_numbers),
-        problem.feature_groups,
-        problem.batch_groups,
+        *lax_arguments(problem),
     )
 
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from jax import lax
+from transforms import lax_arguments
 
 import convjax
 from convjax import sizes
@@ -95,13 +96,7 @@ def test_convolution_shapes_equal_lax(problem: ConvSpec) -> None:
 
 def _arguments(problem: ConvSpec) -> tuple[Any, ...]:
     return (
-        problem.strides,
-        problem.padding,
-        problem.lhs_dilation,
-        problem.rhs_dilation,
-        lax.ConvDimensionNumbers(*problem.dimension_numbers),
-        problem.feature_groups,
-        problem.batch_groups,
+        *lax_arguments(problem),
         problem.precision,
         problem.preferred_element_type,
     )

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import scipy.signal
 from jax import lax
+from transforms import lax_arguments
 
 from convjax.problem import ConvSpec, WindowSpec
 from convjax.testing import (
@@ -71,13 +72,7 @@ def lax_conv(problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
     return lax.conv_general_dilated(
         lhs,
         rhs,
-        problem.strides,
-        problem.padding,
-        problem.lhs_dilation,
-        problem.rhs_dilation,
-        lax.ConvDimensionNumbers(*problem.dimension_numbers),
-        problem.feature_groups,
-        problem.batch_groups,
+        *lax_arguments(problem),
     )
 
 

@@ -11,13 +11,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
 import convjax
 from convjax.algorithms import named
 from convjax.algorithms.protocol import Algorithm
 from convjax.explain import Explanation
-from convjax.problem import Problem
+from convjax.problem import ConvSpec, Problem
 
 Function = Callable[..., jax.Array]
 Results = dict[str, Any]
@@ -79,6 +80,29 @@ def sharded(f: Function, c: jax.Array, *operands: jax.Array) -> Results:
 
     gradient = jax.grad(loss_of(on_each), tuple(range(1, len(operands) + 1)))
     return {"shard_map": on_each(first, *rest), "grad of shard_map": gradient(c, first, *rest)}
+
+
+def compiled(fn: Callable[..., Any], *args: Any) -> str:
+    """The program that XLA makes of it."""
+    return jax.jit(fn).lower(*args).compile().as_text()
+
+
+def chosen(fn: Callable[..., Any], *args: Any, role: str = "fprop") -> list[str]:
+    """What is taken for its convolutions and poolings of a role."""
+    return [row.algorithm for row in convjax.explain(fn, *args, platform="cpu").rows if row.role == role]
+
+
+def lax_arguments(problem: ConvSpec) -> tuple[Any, ...]:
+    """What follows the operands in a call of `conv_general_dilated` that states the problem."""
+    return (
+        problem.strides,
+        problem.padding,
+        problem.lhs_dilation,
+        problem.rhs_dilation,
+        lax.ConvDimensionNumbers(*problem.dimension_numbers),
+        problem.feature_groups,
+        problem.batch_groups,
+    )
 
 
 def two_devices() -> Mesh:
