@@ -10,7 +10,8 @@ or, where that copies less, a sum over elements of x of what they meet in w (`si
 
 import dataclasses
 import math
-from typing import ClassVar, Literal
+from collections.abc import Callable
+from typing import ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -121,12 +122,8 @@ class Positions:
                 workspace=padded / 2,
                 calls=1 + passes + 0.01 * problem.G * of_x * of_w,  # every sum is begun and ended
             )
-        if are_narrow(problem, axes):
-            return positions_in_turn_cost(problem)
-        if are_planes(problem):
-            return planes_cost(problem)
-        if are_group_windows(problem):
-            return group_windows_cost(problem)
+        if form := _form(problem, axes):
+            return form.cost(problem)
         if _is_short(problem, axes):
             moved = padded + 2 * size * contracted * positions(axes, "w") * (problem.N + problem.K)
             gemm = product_work(products, problem.N, problem.K)
@@ -158,15 +155,9 @@ class Positions:
 
     def __call__(self, problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
         dtype, axes = accumulator(problem), self._axes(problem)
-        if self.by == "dot" and are_narrow(problem, axes):
-            y = positions_in_turn(problem, lhs, rhs)
-            return layout.restore_out(problem, y, "SGNK").astype(dtype_of(problem.output_dtype))
-        if self.by == "dot" and are_planes(problem):
-            y = product_of_planes(problem, lhs, rhs)
-            return layout.restore_out(problem, y, "SGNK").astype(dtype_of(problem.output_dtype))
-        if self.by == "dot" and are_group_windows(problem):
-            y = product_of_group_windows(problem, lhs, rhs)
-            return layout.restore_out(problem, y, "GSNK").astype(dtype_of(problem.output_dtype))
+        if self.by == "dot" and (form := _form(problem, axes)):
+            y = form.compute(problem, lhs, rhs)
+            return layout.restore_out(problem, y, form.order).astype(dtype_of(problem.output_dtype))
         x = layout.arrange_lhs(problem, lhs, "CSGN")
         w = layout.arrange_rhs(problem, rhs, "CSGK")
         if self.by == "reduce" and in_slabs(problem, axes):
@@ -180,6 +171,24 @@ class Positions:
     def _axes(self, problem: ConvSpec) -> tuple[Axis, ...]:
         wide = problem.G == 1 and min(problem.N, problem.K) >= _WIDE
         return sides(problem, shared=self.by == "dot" and wide)
+
+
+class _Form(NamedTuple):
+    """Products of a kind of problem that has a module of its own: what they cost, and a result with axes in `order`."""
+
+    cost: Callable[[ConvSpec], Cost]
+    compute: Callable[[ConvSpec, jax.Array, jax.Array], jax.Array]
+    order: str
+
+
+def _form(problem: ConvSpec, axes: tuple[Axis, ...]) -> _Form | None:
+    if are_narrow(problem, axes):
+        return _Form(positions_in_turn_cost, positions_in_turn, "SGNK")
+    if are_planes(problem):
+        return _Form(planes_cost, product_of_planes, "SGNK")
+    if are_group_windows(problem):
+        return _Form(group_windows_cost, product_of_group_windows, "GSNK")
+    return None
 
 
 def _dot(problem: ConvSpec, axes: tuple[Axis, ...], x: jax.Array, w: jax.Array, dtype: np.dtype) -> jax.Array:
