@@ -1,8 +1,9 @@
-"""Contractions of several groups of many channels: weight gradients of single examples, of ensembles, of wide groups.
+"""Contractions of groups of many channels: weight gradients of single examples, of ensembles, of wide groups.
 
 The windows of a group lie side by side as the rows of one product, whose other operand lies as it is. A matrix product
 reads rows twice as fast where what it contracts comes last, so channels are brought in front of the spatial axes before
-windows are copied. That is done for a few groups at a time, so that windows stay in cache.
+windows are copied. That is done for a few groups at a time, so that windows stay in cache. A single group is done so where
+it contracts few elements, as the last layers do of small pictures.
 """
 
 import math
@@ -21,11 +22,15 @@ from convjax.problem import ConvSpec
 
 # The windows of a turn stay in the caches of all cores.
 _TURN_BYTES = 3e6
+# Elements that a single group contracts, at most: the windows of more are copied more slowly than they are multiplied.
+_MOST_ELEMENTS = 128
 
 
 def are_group_windows(problem: ConvSpec) -> bool:
-    """Whether each of several groups has several windows, fewer than elements in each, and x is not dilated."""
-    return problem.G > 1 and 1 < math.prod(problem.output) < problem.taps and max(problem.lhs_dilation) == 1
+    """Whether x is not dilated and each group has several windows, fewer than taps; or a single one, of few elements."""
+    outputs = math.prod(problem.output)
+    few = problem.C * problem.taps <= _MOST_ELEMENTS if problem.G == 1 else outputs < problem.taps
+    return few and outputs > 1 and max(problem.lhs_dilation) == 1
 
 
 def product_of_group_windows(problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
@@ -68,8 +73,9 @@ def group_windows_cost(problem: ConvSpec) -> Cost:
     seen, result = problem.G * _windows_bytes(problem), size * math.prod(problem.output_shape)
     apart = 2 if problem.rhs_dilation[-1] > 1 else 1  # elements of a dilated window are copied one by one
     turned = 4 * (x + size * math.prod(problem.rhs_shape))
+    batched = 1.25 if problem.G > 1 else 1.0
     return Cost(
-        gemm=1.25 * product_work(problem.products, rows, problem.K),
+        gemm=batched * product_work(problem.products, rows, problem.K),
         bytes=problem.bytes + turned + 2 * apart * seen + 2 * result,
         workspace=(2 * x + seen) / turns + result,
         calls=5.0 * turns,

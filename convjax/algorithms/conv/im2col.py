@@ -45,12 +45,14 @@ class Im2col:
         slower, moved = grouping_work(problem)
         if problem.dimension_numbers[0][1] <= problem.ndim:
             moved += 4 * itemsize(problem.lhs_dtype) * math.prod(problem.lhs_shape)  # channels are brought to the end
+        if problem.dimension_numbers[2][0] > 0 and problem.N > 1 < math.prod(problem.output):
+            moved += 2 * itemsize(problem.output_dtype) * math.prod(problem.output_shape)  # rows are put among images
         gemm = slower * product_work(problem.products, problem.taps * problem.C, problem.K)
         if problem.taps == 1 and set(problem.strides) == {1}:
             return Cost(gemm=gemm, bytes=problem.bytes + moved)
-        # Runs of C elements are copied, far from the speed of a plain copy, and the shorter the slower.
+        # Runs of C elements are copied, far from the speed of a plain copy, the slower the shorter or farther apart.
         patches = _elements(problem) * itemsize(problem.lhs_dtype)
-        copied = 6 * product_work(patches, problem.C)
+        copied = (6 if max(problem.strides) == 1 else 8) * product_work(patches, problem.C)
         if layout.channel_order(problem) == "GKC":  # a tap's weights are brought beside the next one's
             copied += 2 * itemsize(problem.rhs_dtype) * math.prod(problem.rhs_shape)
         return Cost(gemm=gemm, bytes=problem.bytes + moved + copied, workspace=patches, calls=6)

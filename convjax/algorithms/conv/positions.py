@@ -76,7 +76,7 @@ class Positions:
     by: Literal["reduce", "dot"] = "dot"
 
     name: ClassVar[str] = "positions"
-    version: ClassVar[int] = 10
+    version: ClassVar[int] = 11
     exact: ClassVar[bool] = True
     varies_on: ClassVar[tuple[str, ...]] = ()
     __str__ = describe
@@ -186,7 +186,7 @@ def _form(problem: ConvSpec, axes: tuple[Axis, ...]) -> _Form | None:
         return _Form(positions_in_turn_cost, positions_in_turn, "SGNK")
     if are_planes(problem):
         return _Form(planes_cost, product_of_planes, "SGNK")
-    if are_group_windows(problem):
+    if are_group_windows(problem) and not _is_by_windows(problem, axes):
         return _Form(group_windows_cost, product_of_group_windows, "GSNK")
     return None
 

@@ -40,6 +40,8 @@ _BAND_BYTES = 2**21
 _BAND_ROWS = 112
 # What a band makes beyond this is written and read back.
 _CACHE = 4.5e6
+# Multiply-adds of a product that take as long as beginning and ending one of its sums.
+_BEGUN = 16
 # Channels of a group up to which its products are a loop, and bytes of a band's transforms then, few enough for memory
 # that is there already.
 _MOST_CHANNELS, _LOOPED_BYTES = 16, 2**23
@@ -95,7 +97,7 @@ class WinogradTaps:
         # The faults of fresh pages cost five times as much as writing them.
         passed = 2 * turns + (2 if turns > 1 else 0) + (10 if size * sums >= KEPT_BYTES else 0)
         multiplied = rows * products * problem.N * problem.K
-        gemm = slower * product_work(multiplied, problem.N, problem.K)
+        gemm = slower * product_work(multiplied + _BEGUN * turns * sums, problem.N, problem.K)
         vector = 2 * passes * entering + turned * rows * products * problem.N  # a product transposes its rows of x
         if self._are_fused(problem):  # nothing is transposed, and groups stay where they are
             gemm, vector, grouping = 0.0, passes * entering + 0.2 * multiplied, 0.0
