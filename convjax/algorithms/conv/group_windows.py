@@ -23,14 +23,16 @@ from convjax.problem import ConvSpec
 # The windows of a turn stay in the caches of all cores.
 _TURN_BYTES = 3e6
 # Elements that a single group contracts, at most: the windows of more are copied more slowly than they are multiplied.
-_MOST_ELEMENTS = 128
+_MOST_ELEMENTS = 256
 
 
 def are_group_windows(problem: ConvSpec) -> bool:
-    """Whether x is not dilated and each group has several windows, fewer than taps; or a single one, of few elements."""
-    outputs = math.prod(problem.output)
-    few = problem.C * problem.taps <= _MOST_ELEMENTS if problem.G == 1 else outputs < problem.taps
-    return few and outputs > 1 and max(problem.lhs_dilation) == 1
+    """Whether x is not dilated, and each group has several windows, fewer than taps, or a single group few elements."""
+    if max(problem.lhs_dilation, default=1) > 1:
+        return False
+    if problem.G == 1:
+        return problem.C * problem.taps <= _MOST_ELEMENTS
+    return 1 < math.prod(problem.output) < problem.taps
 
 
 def product_of_group_windows(problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
@@ -73,9 +75,8 @@ def group_windows_cost(problem: ConvSpec) -> Cost:
     seen, result = problem.G * _windows_bytes(problem), size * math.prod(problem.output_shape)
     apart = 2 if problem.rhs_dilation[-1] > 1 else 1  # elements of a dilated window are copied one by one
     turned = 4 * (x + size * math.prod(problem.rhs_shape))
-    batched = 1.25 if problem.G > 1 else 1.0
     return Cost(
-        gemm=batched * product_work(problem.products, rows, problem.K),
+        gemm=1.25 * product_work(problem.products, rows, problem.K),
         bytes=problem.bytes + turned + 2 * apart * seen + 2 * result,
         workspace=(2 * x + seen) / turns + result,
         calls=5.0 * turns,
