@@ -22,17 +22,19 @@ from convjax.problem import ConvSpec
 
 # The windows of a turn stay in the caches of all cores.
 _TURN_BYTES = 3e6
-# Elements that a single group contracts, at most: the windows of more are copied more slowly than they are multiplied.
-_MOST_ELEMENTS = 256
+# Elements that are few to contract, in a single group and in each of several: the windows of more are copied more slowly
+# than they are multiplied.
+_FEW_ELEMENTS, _FEW_IN_GROUPS = 256, 16
 
 
 def are_group_windows(problem: ConvSpec) -> bool:
-    """Whether x is not dilated, and each group has several windows, fewer than taps, or a single group few elements."""
+    """Whether x is not dilated and few elements are contracted, or groups have several windows, but fewer than taps."""
     if max(problem.lhs_dilation, default=1) > 1:
         return False
+    elements, outputs = problem.C * problem.taps, math.prod(problem.output)
     if problem.G == 1:
-        return problem.C * problem.taps <= _MOST_ELEMENTS
-    return 1 < math.prod(problem.output) < problem.taps
+        return elements <= _FEW_ELEMENTS
+    return outputs > 1 and (outputs < problem.taps or elements <= _FEW_IN_GROUPS)
 
 
 def product_of_group_windows(problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:

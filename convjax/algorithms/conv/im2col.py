@@ -52,7 +52,7 @@ class Im2col:
             return Cost(gemm=gemm, bytes=problem.bytes + moved)
         # Runs of C elements are copied, far from the speed of a plain copy, the slower the shorter or farther apart.
         patches = _elements(problem) * itemsize(problem.lhs_dtype)
-        copied = (6 if max(problem.strides) == 1 else 8) * product_work(patches, problem.C)
+        copied = (6 if max(problem.strides, default=1) == 1 else 8) * product_work(patches, problem.C)
         if layout.channel_order(problem) == "GKC":  # a tap's weights are brought beside the next one's
             copied += 2 * itemsize(problem.rhs_dtype) * math.prod(problem.rhs_shape)
         return Cost(gemm=gemm, bytes=problem.bytes + moved + copied, workspace=patches, calls=6)
