@@ -28,8 +28,8 @@ _FEW_ELEMENTS, _FEW_IN_GROUPS = 256, 16
 
 
 def are_group_windows(problem: ConvSpec) -> bool:
-    """Whether x is not dilated and few elements are contracted, or groups have several windows, but fewer than taps."""
-    if max(problem.lhs_dilation, default=1) > 1:
+    """Whether few elements are contracted, or groups have several windows and fewer than taps; and x is not dilated."""
+    if problem.ndim == 0 or max(problem.lhs_dilation) > 1:
         return False
     elements, outputs = problem.C * problem.taps, math.prod(problem.output)
     if problem.G == 1:
