@@ -9,9 +9,10 @@ import tomli_w
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
 
 from convjax.layer import Layer
-from experiments import problems, sections
+from experiments import problems, sections, timed_networks
 from experiments.errors import ExperimentError
 from experiments.sections import Section, named
+from experiments.timed_networks import TimedNetwork
 
 Pass = Literal["fprop", "dgrad", "wgrad"]
 PASSES: tuple[Pass, ...] = typing.get_args(Pass)
@@ -91,13 +92,6 @@ class Train(Section):
     choices: Annotated[dict[str, Choice], AfterValidator(named)] = Field(min_length=1)
 
 
-class TimedNetwork(Section):
-    """A network of the catalogue at a batch and a size; without one, at its own."""
-
-    batch: PositiveInt = 1
-    size: PositiveInt | None = None
-
-
 class Models(Section):
     """Stock networks, an inference and a training step of each: as they are, accelerated, and by peers."""
 
@@ -124,7 +118,10 @@ class Models(Section):
     # apart when its parameters start 2e-5 off, which is what a convolution may be off. None are compared if 0.
     steps: int = Field(default=0, ge=0)
     loss_tolerance: PositiveFloat = 0.01
-    networks: dict[str, TimedNetwork] = Field(min_length=1)
+    # Files of networks, relative to the config's own; see experiments/timed_networks.py. Resolved, they stand below,
+    # where those of the same name go first.
+    files: tuple[str, ...] | None = None
+    networks: dict[str, TimedNetwork] = Field(default={})
 
 
 class Config(Section):
@@ -149,11 +146,17 @@ class Config(Section):
 
 
 def load(path: Path, settings: Sequence[str] = ()) -> Config:
-    """The config in the file at `path` with `a.b=c` settings laid over it, its problem lists read."""
+    """The config in the file at `path` with `a.b=c` settings laid over it, the files that it names read."""
     config = sections.read(path, Config, "config", settings)
-    sweep = config.sweep
-    if sweep is None:
-        return config
+    resolved = {
+        "sweep": config.sweep and _with_lists(config.sweep, path),
+        "models": config.models and _with_files(config.models, path),
+    }
+    return config.model_copy(update=resolved)
+
+
+def _with_lists(sweep: Sweep, path: Path) -> Sweep:
+    """`sweep` of the config at `path` with the layers of its problem lists."""
     listed = problems.layers_of(sweep.problems or (), path.parent, sweep.batch)
     for name in listed.keys() & sweep.layers.keys():
         raise ExperimentError(f"config {path}: the layer {name!r} of sweep.layers is in one of sweep.problems as well")
@@ -161,8 +164,15 @@ def load(path: Path, settings: Sequence[str] = ()) -> Config:
         raise ExperimentError(f"config {path}: sweep.batch is of the lists in sweep.problems, and there are none")
     if not listed and not sweep.layers:
         raise ExperimentError(f"config {path}: [sweep] has no layers: give some under layers, or lists under problems")
-    resolved = {"layers": listed | sweep.layers, "problems": None, "batch": None}
-    return config.model_copy(update={"sweep": sweep.model_copy(update=resolved)})
+    return sweep.model_copy(update={"layers": listed | sweep.layers, "problems": None, "batch": None})
+
+
+def _with_files(models: Models, path: Path) -> Models:
+    """`models` of the config at `path` with the networks of its files."""
+    networks = timed_networks.networks_of(models.files or (), path.parent) | models.networks
+    if not networks:
+        raise ExperimentError(f"config {path}: [models] has no networks: give some under networks, or their files")
+    return models.model_copy(update={"networks": networks, "files": None})
 
 
 def differences(a: Config, b: Config) -> list[str]:

@@ -17,8 +17,8 @@ import pydantic
 from pydantic import AfterValidator, Field, PositiveInt
 
 from convjax.layer import Layer
-from experiments.errors import ExperimentError, nearest
-from experiments.sections import Section, named, read
+from experiments.errors import ExperimentError
+from experiments.sections import Section, named, read, refuse_absent
 
 
 class ProblemList(Section):
@@ -44,16 +44,10 @@ def layers_of(paths: Iterable[str], directory: Path, batch: int | None) -> dict[
     found: dict[str, str] = {}
     source: dict[str, str] = {}
     for path in paths:
-        layers = _load(directory / path).at(batch)
+        refuse_absent(directory / path, "problem list")
+        layers = read(directory / path, ProblemList, "problem list").at(batch)
         for name in found.keys() & layers.keys():
             raise ExperimentError(f"the layer {name!r} is in both {source[name]} and {path}: name each layer once")
         found |= layers
         source |= dict.fromkeys(layers, path)
     return found
-
-
-def _load(path: Path) -> ProblemList:
-    beside = sorted(p.name for p in path.parent.glob("*.toml"))
-    if not path.exists() and beside:
-        raise ExperimentError(f"problem list {path} does not exist{nearest(path.name, beside)}")
-    return read(path, ProblemList, "problem list")

@@ -51,6 +51,13 @@ def read(path: Path, model: type[Model], what: str, settings: Sequence[str] = ()
         raise ExperimentError(f"{what} {path}: {_sentence(error, model)}") from None
 
 
+def refuse_absent(path: Path, what: str) -> None:
+    """Says so, with the nearest name beside it, if there is no file at `path`, which errors call `what`."""
+    beside = sorted(p.name for p in path.parent.glob("*.toml"))
+    if not path.exists() and beside:
+        raise ExperimentError(f"{what} {path} does not exist{nearest(path.name, beside)}")
+
+
 def _lay_over(data: dict[str, Any], setting: str) -> None:
     """Sets one `a.b=c` in `data`; c is read as TOML, and as a plain string where it is not."""
     key, equals, text = setting.partition("=")

@@ -76,6 +76,10 @@ def test_resolved_config_reads_back(tmp_path: Path) -> None:
     assert configs.differences(config, changed) == ["sweep.seconds: 0.1, now 0.5"]
 
 
-@pytest.mark.parametrize("path", sorted(Path(__file__).parents[2].glob("configs/*.toml")), ids=lambda p: p.name)
+CONFIGS = Path(__file__).parents[2] / "configs"
+SHIPPED = sorted(path for place in (".", "sweep", "train") for path in (CONFIGS / place).glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
 def test_shipped_configs_load(path: Path) -> None:
     assert configs.load(path).name == path.stem

@@ -2,8 +2,8 @@
 
 The windows of a group lie side by side as the rows of one product, whose other operand lies as it is. A matrix product
 reads rows twice as fast where what it contracts comes last, so channels are brought in front of the spatial axes before
-windows are copied. That is done for a few groups at a time, so that windows stay in cache. A single group is done so where
-it contracts few elements, as the last layers do of small pictures.
+windows are copied. That is done for a few groups at a time, so that windows stay in cache. A single group is done so
+where it contracts few elements, as the last layers do of small pictures.
 """
 
 import math
@@ -22,8 +22,8 @@ from convjax.problem import ConvSpec
 
 # The windows of a turn stay in the caches of all cores.
 _TURN_BYTES = 3e6
-# Elements that are few to contract, in a single group and in each of several: the windows of more are copied more slowly
-# than they are multiplied.
+# Elements that are few to contract, in a single group and in each of several: the windows of more are copied more
+# slowly than they are multiplied.
 _FEW_ELEMENTS, _FEW_IN_GROUPS = 256, 16
 
 
