@@ -1,6 +1,7 @@
 """Programs that XLA divides among devices: what is computed is right, and nothing moves that need not."""
 
 import re
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 from transforms import chosen, compiled, lax_arguments, two_devices
 
 import convjax
+from convjax.algorithms import algorithms
 from convjax.algorithms.conv import group_windows
+from convjax.algorithms.protocol import Algorithm
 from convjax.problem import ConvSpec
 from convjax.testing import random_operands, reference
 
@@ -27,24 +30,54 @@ DIVIDED = [
     ("conv float32[4,8,6,8] float32[3,4,2,4] b01f_01io->bf01 pad=2_1x1_2 lhs_dilate=2x3 feature_groups=4", "f", "o"),
 ]
 
+# A kind of problem for every algorithm, divided as programs do it: by batch, by rows, by features and by examples.
+ORDINARY = [
+    ("conv float32[4,8,6,8] float32[3,3,8,16] b01f_01io->b01f pad=1_1x1_1", "0", "", "0"),
+    ("conv float32[4,8,6,8] float32[3,3,8,16] b01f_01io->b01f stride=2x2 pad=1_1x1_1", "b", "o", "f"),
+    ("conv float32[4,8,6,8] float32[3,3,8,16] b01f_01io->b01f pad=1_2x1_2 rhs_dilate=2x2", "0", "", "b"),
+    ("conv float32[4,8,6,8] float32[4,4,8,4] b01f_01io->b01f pad=2_2x2_2 lhs_dilate=2x2", "b", "", "1"),
+    ("conv float32[8,8,6,4] float32[8,6,8,4] f01b_i01o->01bf pad=1_1x1_1", "f", "i", "b"),
+    ("conv float32[4,8,6,8] float32[3,4,1,8] b01f_01io->b01f pad=1_1x1_2 feature_groups=8", "b", "", "0"),
+    ("conv float32[8,8,6,4] float32[8,8,6,4] f01b_i01o->01bf pad=1_1x1_1 batch_groups=4", "f", "i", "f"),
+    ("conv float32[2,4,6,6,4] float32[3,3,3,4,8] b012f_012io->b012f pad=1_1x1_1x1_1", "0", "", "0"),
+    ("conv float32[4,300,8] float32[9,1,8] b0f_0io->b0f pad=4_4 feature_groups=8", "b", "", "0"),
+]
+
+
+def _divided(problem: ConvSpec, text: str, divided: Sequence[str], algorithm: object) -> np.ndarray:
+    """The result of `algorithm` with lhs, rhs and the result in halves along the axes of these letters."""
+    specs = re.fullmatch(r".*\] (\w+)_(\w+)->(\w+) .*", text).groups()  # type: ignore[union-attr]
+    of_lhs, of_rhs, of_out = (
+        NamedSharding(two_devices(), PartitionSpec(*("batch" if c == letter else None for c in spec)))
+        for spec, letter in zip(specs, divided, strict=True)
+    )
+
+    def conv(lhs: jax.Array, rhs: jax.Array) -> jax.Array:
+        return convjax.conv_general_dilated(lhs, rhs, *lax_arguments(problem), algorithm=algorithm)
+
+    x, w = random_operands(problem, 0)
+    return np.asarray(jax.jit(conv, out_shardings=of_out)(jax.device_put(x, of_lhs), jax.device_put(w, of_rhs)))
+
+
+@pytest.mark.parametrize("algorithm", algorithms("conv"), ids=str)
+def test_every_algorithm_is_right_when_it_is_divided(algorithm: Algorithm) -> None:
+    problems = {text: ConvSpec.parse(text) for text, *_ in ORDINARY}
+    applies = [case for case in ORDINARY if not algorithm.unsupported(problems[case[0]], "cpu")]
+    assert applies
+    for text, *divided in applies[-3:]:
+        got = _divided(problems[text], text, divided, algorithm)
+        want = reference(problems[text], *random_operands(problems[text], 0))
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4, err_msg=text)
+
 
 @pytest.mark.parametrize(("text", "of_lhs", "of_rhs"), DIVIDED)
 @pytest.mark.parametrize("of_out", ["b", "f", "0", "1"])
 def test_lax_is_right_where_xla_divides_it_wrongly(text: str, of_lhs: str, of_rhs: str, of_out: str) -> None:
     problem = ConvSpec.parse(text)
-    lhs_spec, rhs_spec, out_spec = re.fullmatch(r".*\] (\w+)_(\w+)->(\w+) .*", text).groups()  # type: ignore[union-attr]
-
-    def along(spec: str, letter: str) -> NamedSharding:
-        return NamedSharding(two_devices(), PartitionSpec(*("batch" if c == letter else None for c in spec)))
-
-    def conv(lhs: jax.Array, rhs: jax.Array) -> jax.Array:
-        return convjax.conv_general_dilated(lhs, rhs, *lax_arguments(problem), algorithm="lax")
-
-    x, w = random_operands(problem, 0)
+    out_spec = text.partition("->")[2].split()[0]
     size = dict(zip(out_spec, problem.output_shape, strict=True))[of_out]
-    divide = jax.jit(conv, out_shardings=along(out_spec, of_out if size % 2 == 0 else ""))
-    got = divide(jax.device_put(x, along(lhs_spec, of_lhs)), jax.device_put(w, along(rhs_spec, of_rhs)))
-    np.testing.assert_allclose(np.asarray(got), reference(problem, x, w), rtol=1e-4, atol=1e-4)
+    got = _divided(problem, text, (of_lhs, of_rhs, of_out if size % 2 == 0 else ""), "lax")
+    np.testing.assert_allclose(got, reference(problem, *random_operands(problem, 0)), rtol=1e-4, atol=1e-4)
 
 
 def test_gradients_of_single_sharded_examples_stay_where_the_examples_are(monkeypatch: pytest.MonkeyPatch) -> None:

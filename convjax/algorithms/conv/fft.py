@@ -6,6 +6,7 @@ M. Mathieu, M. Henaff, Y. LeCun, Fast Training of Convolutional Networks through
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 from typing import ClassVar
 
 import jax
@@ -67,7 +68,6 @@ class FFT:
 
     def __call__(self, problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
         dtype, lengths = accumulator(problem), _lengths(problem)
-        spatial = tuple(range(-problem.ndim, 0))
         x = layout.pad_spatial(problem, layout.arrange_lhs(problem, lhs, "GNCS").astype(dtype), first=3)
         w = layout.arrange_rhs(problem, rhs, "GKCS").astype(dtype)
         w = layout.pad(w, [(0, 0)] * w.ndim, [0, 0, 0, *(d - 1 for d in problem.rhs_dilation)])
@@ -79,14 +79,25 @@ class FFT:
             (group,) = offsets
             x_band, w_band = (lax.dynamic_slice_in_dim(a, group, groups) for a in (x, w))
             # Correlation wraps around only in outputs past the last valid one, so the padded input's length is enough.
-            xf = jnp.fft.rfftn(x_band, lengths, axes=spatial)  # G N C F
-            wf = jnp.fft.rfftn(w_band, lengths, axes=spatial).conj()  # G K C F
-            y_band = jnp.fft.irfftn(_products(problem, xf, wf), lengths, axes=spatial)  # G N K S
+            xf = _over_spatial(jnp.fft.rfftn, x_band, lengths)  # G N C F
+            wf = _over_spatial(jnp.fft.rfftn, w_band, lengths).conj()  # G K C F
+            y_band = _over_spatial(jnp.fft.irfftn, _products(problem, xf, wf), lengths)  # G N K S
             y_band = layout.window_slice(y_band, 3, [0] * problem.ndim, problem.output, problem.strides)
             return lax.dynamic_update_slice_in_dim(y, y_band, group, axis=0)
 
         y = bands.fold(band, to_be_written((problem.G, problem.N, problem.K, *problem.output), 1, x, 1))
         return layout.restore_out(problem, y, "GNKS").astype(dtype_of(problem.output_dtype))
+
+
+def _over_spatial(transform: Callable[..., jax.Array], x: jax.Array, lengths: list[int]) -> jax.Array:
+    """`transform` of x, * * * S, along S.
+
+    What is divided among devices is gathered before, and jaxlib 0.10 refuses the order in memory that it then has, if
+    there are axes of one element.
+    """
+    batch, spatial = x.shape[:-len(lengths)], range(-len(lengths), 0)
+    y = transform(x.reshape(*(n for n in batch if n > 1), *x.shape[len(batch) :]), lengths, axes=spatial)
+    return y.reshape(*batch, *y.shape[-len(lengths) :])
 
 
 def _bands(problem: ConvSpec) -> Bands:
