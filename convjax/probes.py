@@ -130,22 +130,31 @@ def _maximum_of_nan() -> tuple[jax.Array, np.ndarray]:
 
 
 def _groups_divided() -> tuple[jax.Array, np.ndarray]:
+    x, w = _normal(2, 5, 5, 4), _normal(3, 3, 1, 4)
+    windows = np.lib.stride_tricks.sliding_window_view(x, (3, 3), (1, 2))
+    want = np.einsum("nhwcrs,rsc->nchw", windows, w[:, :, 0], dtype=np.float64)
+    return _divided_by_channels(x, w, groups=4, out="NCHW"), want
+
+
+def _product_of_groups_divided() -> tuple[jax.Array, np.ndarray]:
+    x, w = _normal(2, 5, 5, 4), _normal(5, 5, 2, 4)
+    want = np.einsum("nhwgc,hwcgk->ngk", x.reshape(2, 5, 5, 2, 2), w.reshape(5, 5, 2, 2, 2), dtype=np.float64)
+    return _divided_by_channels(x, w, groups=2, out="NHWC"), want.reshape(2, 1, 1, 4)
+
+
+def _divided_by_channels(x: np.ndarray, w: np.ndarray, *, groups: int, out: str) -> jax.Array:
     devices = jax.devices("cpu")[:2]
     if len(devices) < 2:
         raise RuntimeError("this needs two CPU devices: jax.config.update('jax_num_cpu_devices', 2) before any is used")
-    mesh = Mesh(np.asarray(devices), "d")
-    x, w = _normal(2, 5, 5, 4), _normal(3, 3, 1, 4)
     conv = partial(
         lax.conv_general_dilated,
         window_strides=(1, 1),
         padding="VALID",
-        dimension_numbers=("NHWC", "HWIO", "NCHW"),
-        feature_group_count=4,
+        dimension_numbers=("NHWC", "HWIO", out),
+        feature_group_count=groups,
     )
-    by_channels = NamedSharding(mesh, PartitionSpec(None, None, None, "d"))
-    got = jax.jit(conv)(*(jax.device_put(a, by_channels) for a in (x, w)))
-    windows = np.lib.stride_tricks.sliding_window_view(x, (3, 3), (1, 2))
-    return got, np.einsum("nhwcrs,rsc->nchw", windows, w[:, :, 0], dtype=np.float64)
+    by_channels = NamedSharding(Mesh(np.asarray(devices), "d"), PartitionSpec(None, None, None, "d"))
+    return jax.jit(conv)(*(jax.device_put(a, by_channels) for a in (x, w)))
 
 
 PROBES = (
@@ -211,6 +220,13 @@ PROBES = (
         "seen on jaxlib 0.10.1 and 0.12.0.1",
         "`lax` has the features of groups last",
         _groups_divided,
+    ),
+    Probe(
+        "groups-as-product-divided",
+        "a grouped convolution whose kernel is as large as its input is wrong when it is divided among devices",
+        "seen on jaxlib 0.10.1 and 0.12.0.1",
+        "`lax` makes it a batched product",
+        _product_of_groups_divided,
     ),
 )
 

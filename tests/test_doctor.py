@@ -10,8 +10,14 @@ from convjax.testing import sample_conv_problems
 
 # What each jaxlib computes wrongly; others are not known yet.
 WRONG = {
-    "0.10.1": {"crop-by-negative-pad", "crop-beside-padding", "maximum-of-nan", "groups-divided"},
-    "0.12.0.1": {"base-dilation", "maximum-of-nan", "groups-divided"},
+    "0.10.1": {
+        "crop-by-negative-pad",
+        "crop-beside-padding",
+        "maximum-of-nan",
+        "groups-divided",
+        "groups-as-product-divided",
+    },
+    "0.12.0.1": {"base-dilation", "maximum-of-nan", "groups-divided", "groups-as-product-divided"},
 }
 CRASHES = {"negative-window-padding", "dilated-and-short", "rank-7"}
 JAXLIB = importlib.metadata.version("jaxlib")
@@ -28,6 +34,7 @@ def test_a_crash_is_told_from_a_wrong_result() -> None:
     assert probes.run(by_name["maximum-of-nan"]) == "wrong"
     assert probes.run(by_name["dilated-and-short"]) == "crashes"
     assert probes.run(by_name["groups-divided"]) == "wrong"
+    assert probes.run(by_name["groups-as-product-divided"]) == "wrong"
 
 
 def test_algorithms_are_tried_and_failures_are_told(monkeypatch: pytest.MonkeyPatch) -> None:

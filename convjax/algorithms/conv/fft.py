@@ -95,7 +95,7 @@ def _over_spatial(transform: Callable[..., jax.Array], x: jax.Array, lengths: li
     What is divided among devices is gathered before, and jaxlib 0.10 refuses the order in memory that it then has, if
     there are axes of one element.
     """
-    batch, spatial = x.shape[:-len(lengths)], range(-len(lengths), 0)
+    batch, spatial = x.shape[: -len(lengths)], range(-len(lengths), 0)
     y = transform(x.reshape(*(n for n in batch if n > 1), *x.shape[len(batch) :]), lengths, axes=spatial)
     return y.reshape(*batch, *y.shape[-len(lengths) :])
 

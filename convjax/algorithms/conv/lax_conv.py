@@ -22,10 +22,10 @@ _WIDE = 64
 
 @dataclasses.dataclass(frozen=True)
 class Lax:
-    """One `convolution` instruction, or a product for groups of one tap; XLA decides how to run it."""
+    """One `convolution` instruction, or a product for groups whose windows do not slide; XLA decides how to run it."""
 
     name: ClassVar[str] = "lax"
-    version: ClassVar[int] = 6
+    version: ClassVar[int] = 7
     exact: ClassVar[bool] = True
     varies_on: ClassVar[tuple[str, ...]] = ("cuda", "rocm")  # gradients may be added up by atomics
     __str__ = describe
@@ -77,8 +77,8 @@ class Lax:
         return direct_error(problem)
 
     def __call__(self, problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
-        if problem.groups > 1 and problem.taps == 1 and set(problem.strides) <= {1}:
-            # As a convolution XLA, 0.10 and 0.12, divides it wrongly among devices.
+        if problem.groups > 1 and _is_product(problem):
+            # XLA, 0.10 and 0.12, divides it among devices as the product that it is, of one group.
             return _product_of_groups(problem, lhs, rhs)
         if problem.groups > 1 and problem.dimension_numbers[0][1] != problem.dimension_numbers[2][1]:
             # Divided by features, this too comes out wrong: half of it zeros.
@@ -156,11 +156,32 @@ def _narrow(problem: ConvSpec) -> float:
     return few_outputs * max(1.0, 8 / max(1, row)) ** 2
 
 
+def _is_product(problem: ConvSpec) -> bool:
+    """Whether along every axis windows are single elements, or there is one window, the whole axis."""
+    return all(
+        (k == 1 and s == 1) or (k == n and pair == (0, 0) and ld == rd == 1)
+        for n, k, s, pair, ld, rd in zip(
+            problem.input,
+            problem.kernel,
+            problem.strides,
+            problem.padding,
+            problem.lhs_dilation,
+            problem.rhs_dilation,
+            strict=True,
+        )
+    )
+
+
 def _product_of_groups(problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
-    """A grouped convolution of one tap as one batched product."""
+    """A grouped convolution whose windows do not slide, as one batched product."""
     x = layout.pad_spatial(problem, layout.arrange_lhs(problem, lhs, "GNSC"), first=2)
-    w = layout.arrange_rhs(problem, rhs, "SGCK")[(0,) * problem.ndim]
-    y = rows_by_columns(problem, x, w, accumulator(problem))
+    whole = [2 + axis for axis, k in enumerate(problem.kernel) if k > 1]
+    x = jnp.moveaxis(x, whole, range(-1 - len(whole), -1))
+    w = layout.arrange_rhs(problem, rhs, "GSCK").reshape(problem.G, -1, problem.K)
+    rows = x.reshape(problem.G, -1, problem.taps * problem.C)
+    y = rows_by_columns(problem, rows, w, accumulator(problem)).reshape(
+        problem.G, problem.N, *problem.output, problem.K
+    )
     return layout.restore_out(problem, y, "GNSK").astype(dtype_of(problem.output_dtype))
 
 
