@@ -22,19 +22,18 @@ from convjax.problem import ConvSpec
 
 # The windows of a turn stay in the caches of all cores.
 _TURN_BYTES = 3e6
-# Elements that are few to contract, in a single group and in each of several: the windows of more are copied more
-# slowly than they are multiplied.
-_FEW_ELEMENTS, _FEW_IN_GROUPS = 256, 16
+# Elements that are few to contract, in a single group and in each of several. The windows of more are copied more slowly
+# than they are multiplied, most of all in a program whose producer of x is computed again for every copy of it.
+_FEW_ELEMENTS, _FEW_IN_GROUPS = 128, 16
 
 
 def are_group_windows(problem: ConvSpec) -> bool:
-    """Whether few elements are contracted, or groups have several windows and fewer than taps; and x is not dilated."""
+    """Whether there are several windows of few elements, or in groups fewer windows than taps; and x is not dilated."""
     if problem.ndim == 0 or max(problem.lhs_dilation) > 1:
         return False
     elements, outputs = problem.C * problem.taps, math.prod(problem.output)
-    if problem.G == 1:
-        return elements <= _FEW_ELEMENTS
-    return outputs > 1 and (outputs < problem.taps or elements <= _FEW_IN_GROUPS)
+    few = elements <= (_FEW_ELEMENTS if problem.G == 1 else _FEW_IN_GROUPS)
+    return outputs > 1 and (few or (problem.G > 1 and outputs < problem.taps))
 
 
 def product_of_group_windows(problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
