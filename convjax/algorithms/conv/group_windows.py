@@ -22,8 +22,8 @@ from convjax.problem import ConvSpec
 
 # The windows of a turn stay in the caches of all cores.
 _TURN_BYTES = 3e6
-# Elements that are few to contract, in a single group and in each of several. The windows of more are copied more slowly
-# than they are multiplied, most of all in a program whose producer of x is computed again for every copy of it.
+# Elements that are few to contract, in a single group and in each of several. The windows of more are copied more
+# slowly than they are multiplied, most of all in a program that computes x again for every copy of it.
 _FEW_ELEMENTS, _FEW_IN_GROUPS = 128, 16
 
 
@@ -76,8 +76,9 @@ def group_windows_cost(problem: ConvSpec) -> Cost:
     seen, result = problem.G * _windows_bytes(problem), size * math.prod(problem.output_shape)
     apart = 2 if problem.rhs_dilation[-1] > 1 else 1  # elements of a dilated window are copied one by one
     turned = 4 * (x + size * math.prod(problem.rhs_shape))
+    batched = 1.25 if problem.G > 1 else 1.0
     return Cost(
-        gemm=1.25 * product_work(problem.products, rows, problem.K),
+        gemm=batched * product_work(problem.products, rows, problem.K),
         bytes=problem.bytes + turned + 2 * apart * seen + 2 * result,
         workspace=(2 * x + seen) / turns + result,
         calls=5.0 * turns,
