@@ -18,7 +18,7 @@ from pydantic import AfterValidator, Field, PositiveInt
 
 from convjax.layer import Layer
 from experiments.errors import ExperimentError
-from experiments.sections import Section, named, read, refuse_absent
+from experiments.sections import Section, named, read
 
 
 class ProblemList(Section):
@@ -44,7 +44,6 @@ def layers_of(paths: Iterable[str], directory: Path, batch: int | None) -> dict[
     found: dict[str, str] = {}
     source: dict[str, str] = {}
     for path in paths:
-        refuse_absent(directory / path, "problem list")
         layers = read(directory / path, ProblemList, "problem list").at(batch)
         for name in found.keys() & layers.keys():
             raise ExperimentError(f"the layer {name!r} is in both {source[name]} and {path}: name each layer once")

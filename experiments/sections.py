@@ -39,7 +39,8 @@ def read(path: Path, model: type[Model], what: str, settings: Sequence[str] = ()
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ExperimentError(f"{what} {path} does not exist") from None
+        beside = sorted(p.name for p in path.parent.glob("*.toml"))
+        raise ExperimentError(f"{what} {path} does not exist{nearest(path.name, beside) if beside else ''}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ExperimentError(f"{what} {path} is not TOML: {error}") from None
     for setting in settings:
@@ -49,13 +50,6 @@ def read(path: Path, model: type[Model], what: str, settings: Sequence[str] = ()
         return model.model_validate_json(json.dumps(data))
     except pydantic.ValidationError as error:
         raise ExperimentError(f"{what} {path}: {_sentence(error, model)}") from None
-
-
-def refuse_absent(path: Path, what: str) -> None:
-    """Says so, with the nearest name beside it, if there is no file at `path`, which errors call `what`."""
-    beside = sorted(p.name for p in path.parent.glob("*.toml"))
-    if not path.exists() and beside:
-        raise ExperimentError(f"{what} {path} does not exist{nearest(path.name, beside)}")
 
 
 def _lay_over(data: dict[str, Any], setting: str) -> None:

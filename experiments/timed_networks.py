@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import PositiveInt
 
 from experiments.errors import ExperimentError
-from experiments.sections import Section, read, refuse_absent
+from experiments.sections import Section, read
 
 
 class TimedNetwork(Section):
@@ -32,7 +32,6 @@ def networks_of(paths: Iterable[str], directory: Path) -> dict[str, TimedNetwork
     found: dict[str, TimedNetwork] = {}
     source: dict[str, str] = {}
     for path in paths:
-        refuse_absent(directory / path, "network")
         file = read(directory / path, _NetworkFile, "network")
         if file.network in found:
             raise ExperimentError(f"{file.network!r} is in both {source[file.network]} and {path}: time it once")
