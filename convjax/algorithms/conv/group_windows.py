@@ -24,7 +24,7 @@ from convjax.problem import ConvSpec
 _TURN_BYTES = 3e6
 # Elements that are few to contract, in a single group and in each of several. The windows of more are copied more
 # slowly than they are multiplied, most of all in a program that computes x again for every copy of it.
-_FEW_ELEMENTS, _FEW_IN_GROUPS = 128, 16
+_FEW_ELEMENTS, _FEW_IN_GROUPS = 64, 16
 
 
 def are_group_windows(problem: ConvSpec) -> bool:
