@@ -13,10 +13,12 @@ import jax
 import jax.numpy as jnp
 
 from convjax import timing
+from convjax.algorithms.conv.kn2row import Kn2row
 from convjax.algorithms.conv.lax_conv import Lax
 from convjax.algorithms.conv.shift import Shift
-from convjax.algorithms.protocol import Algorithm, Cost
+from convjax.algorithms.protocol import Algorithm, Cost, cost_on
 from convjax.device import Device
+from convjax.platforms import GPUS, default_platform
 from convjax.problem import ConvSpec
 
 # Kernels in the chain that measures what one takes.
@@ -26,6 +28,19 @@ _STREAMED = (2**22,)
 # What remains of a program's time, at least, when its other work is subtracted: the rest is noise.
 _LEAST = 0.2
 
+# On a GPU: larger ones, and for `scalar` what cuDNN has no kernel for.
+_ON_GPUS: dict[str, tuple[Algorithm, str]] = {
+    "gemm": (Kn2row(), "conv float32[8,28,28,4096] float32[1,1,4096,1024] b01f_01io->b01f"),
+    "vector": (
+        Shift("multiply"),
+        "conv float32[32,28,28,256] float32[13,13,1,256] b01f_01io->b01f pad=6_6x6_6 feature_groups=256",
+    ),
+    "library": (Lax(), "conv float32[64,28,28,256] float32[3,3,256,256] b01f_01io->b01f pad=1_1x1_1"),
+    "scalar": (
+        Lax(),
+        "conv float32[32,28,28,256] float32[13,13,1,256] b01f_01io->b01f pad=6_6x6_6 feature_groups=256",
+    ),
+}
 _CONVOLUTIONS: dict[str, tuple[Algorithm, str]] = {
     "gemm": (Shift("dot"), "conv float32[4,28,28,256] float32[1,1,256,512] b01f_01io->b01f"),
     "vector": (
@@ -88,11 +103,12 @@ def calibrate(*, seconds: float = 20.0) -> Device:
 
 def _probes() -> list[_Probe]:
     """In an order in which each needs only the rates before it."""
+    convolutions = _ON_GPUS if default_platform() in GPUS else _CONVOLUTIONS
     unit, streamed = jnp.eye(8, dtype=jnp.float32), jnp.ones(_STREAMED, jnp.float32)
     return [
         _Probe("call", timing.compile_program(_chain, unit), Cost(calls=_CHAIN)),
         _Probe("memory", timing.compile_program(lambda x: x + 1, streamed), Cost(bytes=2.0 * streamed.nbytes)),
-        *(_convolution(name, algorithm, ConvSpec.parse(text)) for name, (algorithm, text) in _CONVOLUTIONS.items()),
+        *(_convolution(name, algorithm, ConvSpec.parse(text)) for name, (algorithm, text) in convolutions.items()),
     ]
 
 
@@ -105,9 +121,10 @@ def _chain(x: jax.Array) -> jax.Array:
 
 def _convolution(name: str, algorithm: Algorithm, problem: ConvSpec) -> _Probe:
     lhs, rhs = (jnp.ones(shape, jnp.float32) for shape in (problem.lhs_shape, problem.rhs_shape))
-    return _Probe(
-        name, timing.compile_program(functools.partial(algorithm, problem), lhs, rhs), algorithm.cost(problem)
-    )
+    cost = cost_on(default_platform(), algorithm, problem)
+    if cost is None:
+        raise ValueError(f"nothing is known of what {algorithm} costs on {default_platform()}")
+    return _Probe(name, timing.compile_program(functools.partial(algorithm, problem), lhs, rhs), cost)
 
 
 def _work(probe: _Probe) -> float:

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 
 from convjax.algorithms import algorithms, named
 from convjax.algorithms.bands import MOST_WORKSPACE, SMALL_WORKSPACE, admitted_workspace
-from convjax.algorithms.numerics import direct_error, epsilon
-from convjax.algorithms.protocol import Algorithm, Reasons, describe
+from convjax.algorithms.numerics import LIBRARY, direct_error, epsilon, error_on, rounding_on
+from convjax.algorithms.protocol import Algorithm, Reasons, cost_on, describe
 from convjax.device import device_of
 from convjax.device_kind import device_kind
 from convjax.dtypes import dtype_of
@@ -70,14 +70,16 @@ def choose(problem: Problem, request: Request, platform: str) -> Choice:
             slower = f"measured {measured[a] / measured[taken]:.1f}x the time" if a in measured else "not measured"
             rejected |= {a: (slower,)} if a != taken else {}
     elif not predicted:
-        taken, reason = allowed[0], f"no measured constants for {platform}, so the first that applies"
+        taken, reason = allowed[0], f"no times are predicted for {platform}, so the first that applies"
         rejected |= dict.fromkeys(allowed[1:], ("another comes first",))
     else:
-        taken = min(allowed, key=lambda a: predicted[a] * (INCUMBENT if a.name == "lax" else 1))
-        reason = f"shortest predicted time of {len(allowed)} that apply"
+        taken = min(predicted, key=lambda a: predicted[a] * (INCUMBENT if a.name == "lax" else 1))
+        reason = f"shortest predicted time of {len(predicted)} that apply"
         if predicted[taken] > min(predicted.values()):
-            reason = f"none of {len(allowed)} that apply is predicted to be clearly faster"
-        rejected |= {a: (f"predicted {predicted[a] / predicted[taken]:.1f}x the time",) for a in allowed if a != taken}
+            reason = f"none of {len(predicted)} that apply is predicted to be clearly faster"
+        for a in allowed:
+            slower = f"predicted {predicted[a] / predicted[taken]:.1f}x the time" if a in predicted else "not predicted"
+            rejected |= {a: (slower,)} if a != taken else {}
     if request.policy.on_miss == "error" and not (measured or wished):
         raise ValueError(
             f"there is no plan for {problem} on {device_kind(platform)}, and on_miss='error' requires one: "
@@ -94,7 +96,9 @@ def candidates(problem: Problem, request: Request, platform: str) -> tuple[list[
     if wished:
         return wished, {a: _NOT_WISHED for a in registered if a not in wished}
     refusals = {
-        a: _unusable(a, problem, request, platform) or _inexact(a, problem, request) or _wasteful(a, problem, request)
+        a: _unusable(a, problem, request, platform)
+        or _inexact(a, problem, request, platform)
+        or _wasteful(a, problem, request)
         for a in registered
     }
     rejected = {a: reasons for a, reasons in refusals.items() if reasons}
@@ -106,9 +110,12 @@ def candidates(problem: Problem, request: Request, platform: str) -> tuple[list[
 def predictions(
     allowed: Iterable[Algorithm], problem: Problem, request: Request, platform: str
 ) -> dict[Algorithm, float]:
-    """Seconds by the cost model with the rates in force; none where the platform has no constants."""
+    """Seconds by the cost model with the rates in force, of what it knows; none where the platform has no constants."""
     device = request.policy.device or device_of(platform)
-    return {} if device is None else {a: device.seconds(a.cost(problem)) for a in allowed}
+    if device is None:
+        return {}
+    costs = {a: cost_on(platform, a, problem) for a in allowed}
+    return {a: device.seconds(cost) for a, cost in costs.items() if cost is not None}
 
 
 def least_seconds(problem: Problem, request: Request, platform: str) -> float:
@@ -130,9 +137,12 @@ def measurements(
     return {} if plan is None else {a: seconds for a in allowed if (seconds := plan.seconds(a)) is not None}
 
 
-def admitted_error(problem: ConvSpec) -> float:
-    """The largest stated error that the problem's precision admits; direct summation always passes."""
-    direct = direct_error(problem)
+def admitted_error(problem: ConvSpec, platform: str = "cpu") -> float:
+    """The largest stated error that the problem's precision admits on a platform.
+
+    Direct summation always passes, and lax: where matrix units round, nothing has to be more exact than it.
+    """
+    direct = direct_error(problem) + LIBRARY * rounding_on(platform, problem)
     precision = (problem.precision or "default").lower()
     scale = max(epsilon(dtype_of(problem.output_dtype)), epsilon(dtype_of(problem.lhs_dtype))) / epsilon(
         dtype_of("float32")
@@ -146,7 +156,7 @@ def _unusable(algorithm: Algorithm, problem: Problem, request: Request, platform
     if reasons:
         return reasons
     limits = request.policy
-    needed, error = algorithm.cost(problem).workspace, algorithm.error(problem)
+    needed, error = algorithm.cost(problem).workspace, error_on(platform, algorithm, problem)
     if limits.max_workspace_bytes is not None and needed > limits.max_workspace_bytes:
         reasons += (f"needs {needed:.0f} bytes of workspace, {limits.max_workspace_bytes} are allowed",)
     if limits.max_error is not None and error > limits.max_error:
@@ -156,11 +166,11 @@ def _unusable(algorithm: Algorithm, problem: Problem, request: Request, platform
     return reasons
 
 
-def _inexact(algorithm: Algorithm, problem: Problem, request: Request) -> Reasons:
+def _inexact(algorithm: Algorithm, problem: Problem, request: Request, platform: str) -> Reasons:
     """Why the problem's precision does not admit it, unless the caller has set a limit of his own."""
     if request.policy.max_error is not None or not isinstance(problem, ConvSpec):
         return ()
-    error, admitted = algorithm.error(problem), admitted_error(problem)
+    error, admitted = error_on(platform, algorithm, problem), admitted_error(problem, platform)
     if error <= admitted:
         return ()
     return (f"states an error of {error:.1e}, precision {problem.precision or 'default'} admits {admitted:.1e}",)

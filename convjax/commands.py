@@ -13,11 +13,11 @@ from convjax.algorithms import REGISTRY
 from convjax.algorithms.protocol import Algorithm
 from convjax.device_kind import device_kind
 from convjax.doctor import examine
-from convjax.explain import explain_problem, known_platform
+from convjax.explain import explain_problem
 from convjax.inspect.shape import layer_shape
-from convjax.lowering import PLATFORMS
 from convjax.measure import SECONDS, is_known, measured
 from convjax.plans import Plans
+from convjax.platforms import PLATFORMS, known_platform
 from convjax.problem import parse
 from convjax.request import Policy, Request
 

@@ -11,6 +11,7 @@ import tomllib
 import jax
 
 from convjax.algorithms.protocol import Cost
+from convjax.platforms import GPUS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,14 +56,8 @@ def devices() -> dict[str, Device]:
     return {kind: Device(**rates) for kind, rates in tomllib.loads(text).items()}
 
 
-def default_platform() -> str:
-    """The platform of programs that do not say where they run."""
-    backend = jax.default_backend()
-    return "cuda" if backend == "gpu" else backend
-
-
 def device_of(platform: str) -> Device | None:
     """The constants of this machine's kind of device, else of its platform; None where neither was measured."""
     here = jax.devices()[0]
-    local = here.platform == platform or (here.platform == "gpu" and platform in ("cuda", "rocm"))
+    local = here.platform == platform or (here.platform == "gpu" and platform in GPUS)
     return (devices().get(here.device_kind) if local else None) or devices().get(platform)

@@ -11,7 +11,7 @@ from convjax.algorithms import algorithms
 from convjax.algorithms.protocol import Algorithm
 from convjax.device import device_of
 from convjax.device_kind import device_kind
-from convjax.explain import known_platform
+from convjax.platforms import known_platform
 from convjax.problem import Problem
 from convjax.testing import check_algorithm, sample_conv_problems, sample_window_problems
 

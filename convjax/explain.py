@@ -9,9 +9,8 @@ from jax.extend import core
 from convjax import window_primitive
 from convjax.algorithms.protocol import Reasons
 from convjax.choose import choose
-from convjax.device import default_platform
-from convjax.lowering import PLATFORMS
 from convjax.measure import with_learnt
+from convjax.platforms import known_platform
 from convjax.primitive import conv_p, problem_of
 from convjax.problem import Problem
 from convjax.request import Pass, Request, request
@@ -211,14 +210,6 @@ def _equations(jaxpr: core.Jaxpr) -> Iterator[Any]:
         yield eqn
         for inner in core.jaxprs_in_params(eqn.params):
             yield from _equations(inner)
-
-
-def known_platform(platform: str | None) -> str:
-    """`platform`, None being that of the default backend; refuses what is none."""
-    default = default_platform()
-    if platform not in (None, default, *PLATFORMS):
-        raise ValueError(f"platform must be one of {', '.join(PLATFORMS)}, got {platform!r}")
-    return platform or default
 
 
 def _time(seconds: float) -> str:

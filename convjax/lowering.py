@@ -16,8 +16,6 @@ from convjax.algorithms.fusion import apart, when_needed
 from convjax.algorithms.protocol import Algorithm, ComputesDivided, ReadsReversed
 from convjax.problem import ConvSpec, Problem
 
-PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
-
 
 @dataclasses.dataclass(frozen=True)
 class Bound:

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from convjax import plans, timing
+from convjax.algorithms.numerics import error_on
 from convjax.algorithms.protocol import Algorithm
 from convjax.choose import Choice, candidates, choose, measurements, predictions
 from convjax.device_kind import device_kind
@@ -78,12 +79,12 @@ def measured(problem: Problem, request: Request, platform: str, seconds: float =
     if kind is None:
         raise ValueError(f"{problem} cannot be measured on {platform}: this machine has no such device")
     allowed, _ = candidates(problem, Request(role=request.role, policy=request.policy), platform)
-    predicted = predictions(allowed, problem, request, platform) or dict.fromkeys(allowed, 0.0)
-    least = min(predicted.values())
+    predicted = dict.fromkeys(allowed, 0.0) | predictions(allowed, problem, request, platform)
+    least = min((seconds for seconds in predicted.values() if seconds), default=0.0)
     hopeful = sorted((a for a in allowed if predicted[a] <= _HOPELESS * least), key=lambda a: predicted[a])
     with jax.enable_x64(needs_x64(problem)):
         operands = jax.device_put(random_operands(problem, 0), jax.devices(platform)[0])
-        programs = _right_and_quick(hopeful, problem, operands)
+        programs = _right_and_quick(hopeful, problem, operands, platform)
         budget = timing.Budget(seconds, 3, 100)
         samples = timing.interleave(dict(enumerate(programs.values())), dict.fromkeys(range(len(programs)), budget))
     times = [Time(str(a), a.version, statistics.median(samples[i])) for i, a in enumerate(programs)]
@@ -91,7 +92,7 @@ def measured(problem: Problem, request: Request, platform: str, seconds: float =
 
 
 def _right_and_quick(
-    hopeful: list[Algorithm], problem: Problem, operands: tuple[jax.Array, ...]
+    hopeful: list[Algorithm], problem: Problem, operands: tuple[jax.Array, ...], platform: str
 ) -> dict[Algorithm, timing.Program]:
     """The warmed-up programs of the algorithms that agree and are not far behind the fastest."""
     programs: dict[Algorithm, timing.Program] = {}
@@ -102,7 +103,7 @@ def _right_and_quick(
         value, _ = timing.timed(program)
         values[algorithm] = np.asarray(value)
         programs[algorithm], took[algorithm] = program, timing.timed(program)[1]
-    for algorithm in _wrong(values, problem, operands):
+    for algorithm in _wrong(values, problem, operands, platform):
         warnings.warn(
             f"{algorithm} is not within its stated error on {problem} and is left out: please report it", stacklevel=2
         )
@@ -116,13 +117,16 @@ def _right_and_quick(
     return {a: programs[a] for a in took if took[a] <= _SLOWER * fastest}
 
 
-def _wrong(values: dict[Algorithm, np.ndarray], problem: Problem, operands: tuple[jax.Array, ...]) -> list[Algorithm]:
+def _wrong(
+    values: dict[Algorithm, np.ndarray], problem: Problem, operands: tuple[jax.Array, ...], platform: str
+) -> list[Algorithm]:
     """Those whose value is off. Where all agree they are right; where they do not, float64 NumPy decides."""
-    anchor = min(values, key=lambda a: a.error(problem))
-    if all(_distance(v, values[anchor]) <= a.error(problem) + anchor.error(problem) for a, v in values.items()):
+    stated = {a: error_on(platform, a, problem) for a in values}
+    anchor = min(stated, key=lambda a: stated[a])
+    if all(_distance(v, values[anchor]) <= stated[a] + stated[anchor] for a, v in values.items()):
         return []
     exact = np.asarray(reference(problem, *map(np.asarray, operands)))
-    return [a for a, v in values.items() if not _distance(v, exact) <= a.error(problem)]
+    return [a for a, v in values.items() if not _distance(v, exact) <= stated[a]]
 
 
 def _distance(a: Any, b: Any) -> float:

@@ -18,8 +18,9 @@ from jax.extend.core import Primitive
 from jax.extend.core.primitives import conv_general_dilated_p, rev_p
 from jax.interpreters import ad, batching, mlir
 
-from convjax.lowering import PLATFORMS, Bound, Filled, OfReversed, bind_eagerly, lower
+from convjax.lowering import Bound, Filled, OfReversed, bind_eagerly, lower
 from convjax.measure import decide
+from convjax.platforms import PLATFORMS
 from convjax.problem import ConvSpec
 from convjax.request import Request
 from convjax.rewrite import Replacement, replay

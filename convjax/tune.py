@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
-from convjax.explain import known_platform, problems
+from convjax.explain import problems
 from convjax.measure import SECONDS, is_known, measured, with_learnt
 from convjax.plans import Plan, Plans
+from convjax.platforms import known_platform
 from convjax.problem import Problem
 from convjax.request import Request
 from convjax.tracing import trace

@@ -23,10 +23,10 @@ from convjax import sizes
 from convjax.algorithms.window.geometry import few_tiles
 from convjax.algorithms.window.mask import Mask
 from convjax.choose import INCUMBENT, least_seconds
-from convjax.device import default_platform
 from convjax.dtypes import accumulator
-from convjax.lowering import PLATFORMS, Bound, Filled, bind_eagerly, lower
+from convjax.lowering import Bound, Filled, bind_eagerly, lower
 from convjax.measure import decide
+from convjax.platforms import PLATFORMS, default_platform
 from convjax.problem import WindowSpec
 from convjax.request import Request
 from convjax.window_stages import stages

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from scipy import optimize
 
-from convjax.algorithms.protocol import Cost
+from convjax.algorithms.protocol import Cost, cost_on
 from convjax.choose import INCUMBENT, candidates
 from convjax.device import Device
 from convjax.problem import Problem, parse
@@ -111,9 +111,12 @@ def _row(cell: Cell, platform: str) -> tuple[Cell, list[tuple[Any, Cost, SweepRe
         return None
     row = []
     for algorithm in candidates(problem, Request(), platform)[0]:
+        cost = cost_on(platform, algorithm, problem)
+        if cost is None:
+            continue
         record = cell.algorithms.get(str(algorithm))
         current = record is not None and record.version == algorithm.version
-        row.append((algorithm, algorithm.cost(problem), record if current else None))
+        row.append((algorithm, cost, record if current else None))
     return (cell, row) if any(record for _, _, record in row) else None
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import jax
 
+from convjax.platforms import default_platform
+
 _PACKAGES = ("convjax", "jax", "jaxlib", "numpy", "scipy", "flax", "optax", "scikit-learn", "torch")
 _VECTOR_FLAGS = ("avx", "avx2", "fma", "avx512f", "avx512_bf16", "amx_tile", "neon", "asimd", "sve")
 _FLAGS = ("XLA_FLAGS", "OMP_NUM_THREADS", "GOMP_SPINCOUNT", "GLIBC_TUNABLES")
@@ -25,7 +27,7 @@ def describe() -> dict[str, Any]:
         "cpu_vector_flags": vector,
         "cores": cores(),
         "system": f"{platform.system()} {platform.machine()}",
-        "platform": device.platform,
+        "platform": default_platform(),
         "device": device.device_kind,
         "devices": jax.device_count(),
         "python": platform.python_version(),

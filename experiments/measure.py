@@ -10,7 +10,10 @@ import jax
 import numpy as np
 
 from convjax import timing
+from convjax.algorithms.numerics import error_on
+from convjax.algorithms.protocol import cost_on
 from convjax.device import device_of
+from convjax.platforms import default_platform
 from experiments import peers
 from experiments.cases import AUTO, STOCK, Group
 from experiments.config import Sweep
@@ -74,7 +77,7 @@ class Measurement:
         algorithm = self.group.algorithms.get(name)
         if algorithm is None:
             return None
-        reasons = algorithm.unsupported(self.task.problem, jax.default_backend())
+        reasons = algorithm.unsupported(self.task.problem, default_platform())
         if reasons:
             return Outcome("unsupported", tuple(reasons))
         predicted, chosen = self._predicted(algorithm), self._predicted(self.task.chosen)
@@ -123,9 +126,9 @@ class Measurement:
         return Outcome("ok", (), compiled, took, error, seconds)
 
     def _predicted(self, algorithm: Any) -> float:
-        """The cost model's seconds; 0 on a platform it has no constants for."""
-        device = device_of(jax.default_backend())
-        return device.seconds(algorithm.cost(self.task.problem)) if device else 0.0
+        """The cost model's seconds; 0 for what it does not know on this platform."""
+        device, cost = device_of(default_platform()), cost_on(default_platform(), algorithm, self.task.problem)
+        return device.seconds(cost) if device and cost else 0.0
 
     def _function(self, name: str) -> Callable[..., jax.Array]:
         if name == STOCK:
@@ -140,7 +143,9 @@ class Measurement:
     def _bound(self, name: str) -> float:
         """What the algorithm promises; stock lax is held to what direct summation does, peers to `_LATITUDE` of it."""
         algorithm = self.group.algorithm(name) or self.task.algorithms["lax"]
-        stated = float(algorithm.error(self.task.problem)) * (_LATITUDE if name in self.group.peers else 1)
+        stated = error_on(default_platform(), algorithm, self.task.problem) * (
+            _LATITUDE if name in self.group.peers else 1
+        )
         return stated + self.task.rounding
 
     def _budget(self, name: str, outcome: Outcome) -> timing.Budget:

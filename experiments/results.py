@@ -54,7 +54,7 @@ class Cell:
     @property
     def best_candidate(self) -> SweepRecord | None:
         """The fastest that is exact enough to be chosen unasked."""
-        return _fastest(r for r in self.algorithms.values() if _admitted(r))
+        return _fastest(r for r in self.algorithms.values() if _admitted(r, self.stock))
 
     @property
     def regret(self) -> float | None:
@@ -218,10 +218,12 @@ def _fastest(records: Iterable[SweepRecord]) -> SweepRecord | None:
     return min(records, key=lambda r: r.median or np.inf, default=None)
 
 
-def _admitted(record: SweepRecord) -> bool:
-    """Whether the algorithm is exact enough to be chosen unasked."""
+def _admitted(record: SweepRecord, stock: SweepRecord | None) -> bool:
+    """Whether the algorithm is exact enough to be chosen unasked: always, if it is as exact as stock lax there."""
     admitted = _admitted_error(record.problem)
-    return admitted is None or record.error_bound is None or record.error_bound <= admitted
+    if admitted is None or record.error_bound is None:
+        return True
+    return record.error_bound <= max(admitted, (stock and stock.error_bound) or 0.0)
 
 
 @functools.lru_cache(maxsize=4096)

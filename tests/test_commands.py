@@ -93,7 +93,7 @@ def test_explain(capsys: pytest.CaptureFixture[str]) -> None:
         platform="cpu",
     )
     assert on_cpu == f"{row}\n"
-    assert "no measured constants for tpu" in printed(capsys, "explain", PROBLEM, "--platform", "tpu")
+    assert "no times are predicted for tpu" in printed(capsys, "explain", PROBLEM, "--platform", "tpu")
     assert "put" in printed(capsys, "explain", "put float32[8,8] window=2x2 stride=2x2")
 
 

@@ -4,8 +4,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from convjax import dtypes
+from convjax.algorithms.protocol import Algorithm
 from convjax.dtypes import dtype_of
-from convjax.problem import ConvSpec
+from convjax.problem import ConvSpec, Problem
+
+# Spacing at 1 of the floats that a platform's matrix units round float32 to before they multiply, by precision:
+# TensorFloat-32 has 10 bits of mantissa, bfloat16 7, and three products of parts of it as good as 16.
+_MULTIPLIED = {"cuda": {"default": 2.0**-10, "high": 2.0**-10}, "tpu": {"default": 2.0**-7, "high": 2.0**-16}}
+# The units add up in fewer bits as well: what long sums lose by it, in those spacings, for each root of a term.
+_ADDED = 0.005
+# Spacings that direct summation errs by, beside what grows with the products that it adds.
+DIRECT = 4.0
+# What cuDNN makes of such rounding at worst: now and then it multiplies by Winograd's algorithm.
+LIBRARY = 12.0
 
 
 def accumulator(problem: ConvSpec) -> np.dtype:
@@ -23,7 +34,7 @@ def epsilon(dtype: np.dtype) -> float:
 
 def direct_error(problem: ConvSpec) -> float:
     """Bound for adding the products one after another."""
-    return rounding_error(problem, fixed=4.0, growing=0.5)
+    return rounding_error(problem, fixed=DIRECT, growing=0.5)
 
 
 def rounding_error(problem: ConvSpec, fixed: float, growing: float) -> float:
@@ -36,3 +47,23 @@ def rounding_error(problem: ConvSpec, fixed: float, growing: float) -> float:
     out = dtype_of(problem.output_dtype)
     rounded = epsilon(out) if out != accumulator(problem) else 0.0
     return epsilon(accumulator(problem)) * (fixed + growing * terms**0.5) + rounded
+
+
+def error_on(platform: str, algorithm: Algorithm, problem: Problem) -> float:
+    """The bound that `algorithm` states, and what matrix products round beyond it at the problem's precision."""
+    rounded = rounding_on(platform, problem)
+    return algorithm.error(problem) + (rounded and rounded * amplification(algorithm))
+
+
+def rounding_on(platform: str, problem: Problem) -> float:
+    """What sums of products by `platform`'s matrix units err by beyond their own bound; 0 where they do not round."""
+    if not isinstance(problem, ConvSpec) or accumulator(problem) not in (np.float32, np.complex64):
+        return 0.0
+    spacing = _MULTIPLIED.get(platform, {}).get(problem.precision or "default", 0.0)
+    narrow = epsilon(dtype_of(problem.lhs_dtype)) >= spacing  # such operands are multiplied as they are
+    return 0.0 if narrow else spacing * (1 + _ADDED * (problem.taps * problem.C) ** 0.5)
+
+
+def amplification(algorithm: Algorithm) -> float:
+    """How many times the rounding of factors reaches the result; 0 for an algorithm without matrix products."""
+    return float(getattr(algorithm, "amplification", 1.0))

@@ -7,6 +7,8 @@ problems of their own.
 import dataclasses
 from typing import Any, Protocol, runtime_checkable
 
+from convjax.platforms import GPUS
+
 Reasons = tuple[str, ...]
 
 
@@ -18,7 +20,7 @@ class Cost:
         gemm: multiply-adds inside matrix products.
         vector: multiply-adds (or compare-selects) inside fused elementwise loops.
         library: multiply-adds inside XLA's own convolution library call.
-        scalar: multiply-adds in XLA's unvectorised loops.
+        scalar: multiply-adds where that is slow: in XLA's unvectorised loops, or by cuDNN's general kernels.
         bytes: bytes read and written, intermediate arrays counted.
         workspace: bytes of the largest set of intermediate arrays alive at once.
         calls: kernels launched, each with a fixed overhead.
@@ -42,6 +44,9 @@ class Algorithm(Protocol):
         version: raised when the result or the cost changes, so that old records are not compared with new.
         exact: whether small integers come out exactly, i.e. it only multiplies inputs and adds products.
         varies_on: the platforms on which it may give other bits on another run.
+
+    It may have an `amplification` too: how many times what a platform's matrix units round its factors by reaches the
+    result, 0 without matrix products; 1 if it has none.
     """
 
     @property
@@ -89,6 +94,25 @@ class ComputesDivided(Protocol):
     def of_divided(self, problem: Any, lhs: Any, rhs: Any) -> Any:
         """What calling it gives, by what XLA divides rightly."""
         ...
+
+
+@runtime_checkable
+class CostsOnGPU(Protocol):
+    """An algorithm whose time on a GPU is predicted, so that it may be chosen there untuned."""
+
+    def gpu_cost(self, problem: Any) -> Cost | None:
+        """What it costs on a GPU; None where that is not known."""
+        ...
+
+
+def cost_on(platform: str, algorithm: Algorithm, problem: Any) -> Cost | None:
+    """What `algorithm` costs on a platform; None where that is not known."""
+    return gpu_cost(algorithm, problem) if platform in GPUS else algorithm.cost(problem)
+
+
+def gpu_cost(algorithm: Algorithm, problem: Any) -> Cost | None:
+    """What `algorithm` costs on a GPU; None where that is not known."""
+    return algorithm.gpu_cost(problem) if isinstance(algorithm, CostsOnGPU) else None
 
 
 def describe(algorithm: Any) -> str:

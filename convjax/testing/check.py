@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from convjax.algorithms.numerics import error_on
 from convjax.algorithms.protocol import Algorithm, ReadsReversed, describe
 from convjax.dtypes import dtype_of
 from convjax.problem import ConvSpec, Problem
@@ -26,14 +27,15 @@ def check_algorithm(
     """Compares `algorithm`, jitted and eager, with `reference` on every problem it says it supports.
 
     One that has `of_reversed` is asked for the same of kernels that were reversed.
-    Checked are shapes, dtypes, the error on normal operands against `algorithm.error(problem)`, small
-    integers bit for bit where `algorithm.exact`, and for windows also ties, NaN and infinities.
+    Checked are shapes, dtypes, the error on normal operands against `algorithm.error(problem)` and what
+    the platform's products round beyond it, small integers bit for bit where `algorithm.exact`, and for
+    windows also ties, NaN and infinities.
 
     Args:
         algorithm: any value with the protocol's methods, registered or not.
         problems: what to try; by default 96 sampled convolutions. Give an algorithm for windows the
             problems of its operations, e.g. `sample_window_problems(0, 26, operations=("max",))`.
-        platform: where it runs, e.g. "cpu" or "gpu".
+        platform: where it runs, e.g. "cpu" or "cuda".
         eager: whether to run it without jit too, which compiles each of its steps and takes most of the time.
 
     Returns:
@@ -58,7 +60,9 @@ def check_algorithm(
         )
     with jax.default_device(jax.local_devices(backend=platform)[0]):
         faults = [
-            f"{problem}: {'; '.join(found)}" for problem in applies if (found := [*_faults(algorithm, problem, eager)])
+            f"{problem}: {'; '.join(found)}"
+            for problem in applies
+            if (found := [*_faults(algorithm, problem, platform, eager)])
         ]
     if faults:
         shown = "".join(f"\n  {fault}" for fault in faults[:_SHOWN])
@@ -69,13 +73,13 @@ def check_algorithm(
     return len(applies)
 
 
-def _faults(algorithm: Algorithm, problem: Problem, eager: bool) -> Iterator[str]:
+def _faults(algorithm: Algorithm, problem: Problem, platform: str, eager: bool) -> Iterator[str]:
     """What is wrong with the results on one problem, one sentence each."""
     run = partial(algorithm, problem)
     ways = {"jitted": jax.jit(run)} | ({"eager": run} if eager else {})
     if isinstance(algorithm, ReadsReversed) and isinstance(problem, ConvSpec):
         ways["of a reversed kernel"] = jax.jit(partial(_reversed_twice, algorithm, problem))
-    kinds: list[tuple[Kind, float]] = [("normal", algorithm.error(problem))]
+    kinds: list[tuple[Kind, float]] = [("normal", error_on(platform, algorithm, problem))]
     if algorithm.exact:
         kinds.append(("integers", 0.0))
         if not isinstance(problem, ConvSpec):

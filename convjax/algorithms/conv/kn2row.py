@@ -71,6 +71,16 @@ class Kn2row:
             calls=3 + 2 * turns,
         )
 
+    def gpu_cost(self, problem: ConvSpec) -> Cost:
+        products = problem.G * problem.taps * problem.K * problem.N * math.prod(problem.input)
+        z = accumulator(problem).itemsize * products
+        return Cost(
+            gemm=products * problem.C,
+            bytes=problem.bytes + 2 * z,
+            workspace=z / _turns(problem),
+            calls=3 + 2 * _turns(problem),
+        )
+
     def error(self, problem: ConvSpec) -> float:
         return direct_error(problem)
 

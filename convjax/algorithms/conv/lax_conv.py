@@ -10,14 +10,17 @@ import jax.numpy as jnp
 from jax import lax
 
 from convjax import layout, sizes
-from convjax.algorithms.numerics import accumulator, direct_error
+from convjax.algorithms.numerics import LIBRARY, accumulator, direct_error
 from convjax.algorithms.products import rows_by_columns, turning_work
 from convjax.algorithms.protocol import Cost, Reasons, describe
 from convjax.dtypes import dtype_of, itemsize
+from convjax.platforms import GPUS
 from convjax.problem import ConvSpec
 
 # Channels from which on the library is nearly as fast along lines as a matrix product.
 _WIDE = 64
+# Results of each channel up to which a layer counts as depthwise, and is none of matrix products.
+_FEW = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,12 +28,15 @@ class Lax:
     """One `convolution` instruction, or a product for groups whose windows do not slide; XLA decides how to run it."""
 
     name: ClassVar[str] = "lax"
-    version: ClassVar[int] = 7
+    version: ClassVar[int] = 8
     exact: ClassVar[bool] = True
-    varies_on: ClassVar[tuple[str, ...]] = ("cuda", "rocm")  # gradients may be added up by atomics
+    varies_on: ClassVar[tuple[str, ...]] = GPUS  # gradients may be added up by atomics
+    amplification: ClassVar[float] = LIBRARY
     __str__ = describe
 
     def unsupported(self, problem: ConvSpec, platform: str) -> Reasons:
+        if platform in GPUS and jnp.issubdtype(accumulator(problem), jnp.integer):
+            return (f"cuDNN has no convolution of {problem.lhs_dtype}",)
         return ()
 
     def cost(self, problem: ConvSpec) -> Cost:
@@ -73,37 +79,60 @@ class Lax:
         # The library's threads are woken by every call.
         return Cost(library=slower * needed, bytes=problem.bytes + turning_work(problem), calls=8)
 
+    def gpu_cost(self, problem: ConvSpec) -> Cost:
+        """As cuDNN runs it: by matrix units, by kernels made for depthwise layers, or one output after another."""
+        if _is_general(problem):
+            return Cost(scalar=problem.products, bytes=problem.bytes)
+        if _is_depthwise(problem):
+            return Cost(vector=(0.6 if problem.K == 1 else 1.5) * problem.products, bytes=problem.bytes)
+        return Cost(library=problem.products / math.prod(problem.lhs_dilation), bytes=problem.bytes)
+
     def error(self, problem: ConvSpec) -> float:
         return direct_error(problem)
 
     def __call__(self, problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
-        if problem.groups > 1 and _is_product(problem):
-            # XLA, 0.10 and 0.12, divides it among devices as the product that it is, of one group.
-            return _product_of_groups(problem, lhs, rhs)
-        if problem.groups > 1 and problem.dimension_numbers[0][1] != problem.dimension_numbers[2][1]:
-            # Divided by features, this too comes out wrong: half of it zeros.
-            return self._channels_last(problem, lhs, rhs)
-        if problem.batch_groups > 1:  # which XLA's CPU compiler runs up to 200 times slower
-            channels_last = functools.partial(self._channels_last, problem)
-            return lax.platform_dependent(lhs, rhs, tpu=functools.partial(_convolution, problem), default=channels_last)
-        return _convolution(problem, lhs, rhs)
+        """As each platform's compiler wants it.
+
+        cuDNN has the weight gradients of groups, which are groups of the batch, as calls of their own, up to 1,000
+        times faster than the same as groups of features.
+        """
+        plain = functools.partial(_convolution, problem)
+        on = {}
+        if _groups_are_turned(problem):
+            on["cpu"] = functools.partial(_of_groups, problem)
+        if max(problem.lhs_dilation, default=1) > 1:
+            on |= dict.fromkeys(GPUS, functools.partial(_as_input_gradient, problem))
+        return lax.platform_dependent(lhs, rhs, **on, default=plain) if on else plain(lhs, rhs)
 
     def of_divided(self, problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
-        """Without what jaxlib 0.10 and 0.12 divide wrongly: some dilated inputs, and groups of the batch."""
+        """Without what jaxlib 0.10 and 0.12 divide wrongly: some dilated inputs, and groups that are turned."""
         if max(problem.lhs_dilation, default=1) > 1:
             lhs = _with_zeros(problem, lhs)
             problem = dataclasses.replace(problem, lhs_shape=lhs.shape, lhs_dilation=(1,) * problem.ndim)
-        return (self._channels_last if problem.batch_groups > 1 else self)(problem, lhs, rhs)
+        return (_of_groups if _groups_are_turned(problem) else _convolution)(problem, lhs, rhs)
 
-    def _channels_last(self, problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
-        """As groups of features, which come last in lhs and in the result."""
-        x, w = layout.arrange_lhs(problem, lhs, "NSGC"), layout.arrange_rhs(problem, rhs, "SCGK")
-        x, w = (lax.collapse(a, a.ndim - 2) for a in (x, w))
-        same = ("strides", "padding", "lhs_dilation", "rhs_dilation")
-        given = {name: getattr(problem, name) for name in same}
-        last = layout.channels_last(problem, problem.N, problem.input, problem.kernel, problem.C, **given)
-        y = self(last, x, w)
-        return layout.restore_out(problem, y.reshape(*y.shape[:-1], problem.G, problem.K), "NSGK")
+
+def _groups_are_turned(problem: ConvSpec) -> bool:
+    """Whether XLA's CPU compiler is slow for these groups, those of the batch, or divides them wrongly.
+
+    It divides a convolution whose windows do not slide as the product that it is, of one group, and leaves half of the
+    result zeros where features are divided that stand at another axis in the result.
+    """
+    moved = problem.dimension_numbers[0][1] != problem.dimension_numbers[2][1]
+    return problem.batch_groups > 1 or (problem.groups > 1 and (moved or _is_product(problem)))
+
+
+def _of_groups(problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
+    """As a product of each group, or as groups of features, which come last in lhs and in the result."""
+    if _is_product(problem):
+        return _product_of_groups(problem, lhs, rhs)
+    x, w = layout.arrange_lhs(problem, lhs, "NSGC"), layout.arrange_rhs(problem, rhs, "SCGK")
+    x, w = (lax.collapse(a, a.ndim - 2) for a in (x, w))
+    same = ("strides", "padding", "lhs_dilation", "rhs_dilation")
+    given = {name: getattr(problem, name) for name in same}
+    last = layout.channels_last(problem, problem.N, problem.input, problem.kernel, problem.C, **given)
+    y = _convolution(last, x, w)
+    return layout.restore_out(problem, y.reshape(*y.shape[:-1], problem.G, problem.K), "NSGK")
 
 
 def _convolution(problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
@@ -129,6 +158,38 @@ def _convolution(problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array
         problem.precision,
         None if problem.preferred_element_type is None else dtype_of(problem.preferred_element_type),
     )
+
+
+def _as_input_gradient(problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
+    """Of a dilated input, with a kernel that is reversed before its eyes, as XLA knows what cuDNN has a call for.
+
+    By other calls it writes the zeros out. A kernel that has just been reversed is, twice reversed, itself.
+    """
+    spatial = problem.dimension_numbers[1][2:]
+    return _convolution(problem, lhs, lax.rev(lax.optimization_barrier(lax.rev(rhs, spatial)), spatial))
+
+
+def _is_depthwise(problem: ConvSpec) -> bool:
+    """Whether it is of single channels, or the gradient of their weights, which sums over a batch."""
+    return problem.G > 1 and ((problem.C == 1 and problem.K <= _FEW) or problem.N == problem.K == 1)
+
+
+def _is_general(problem: ConvSpec) -> bool:
+    """Whether cuDNN has neither matrix products nor a kernel of depthwise layers for it.
+
+    XLA does not see a weight gradient that is strided, as a dilated layer's is, or whose input is dilated, as a
+    transposed layer's. For depthwise layers of two axes there are kernels of 1, 3, 5 and 7 elements a side, for their
+    weight gradients in 32 bits up to 5.
+    """
+    of_weights = problem.taps > math.prod(problem.output)
+    if of_weights and max(*problem.strides, *problem.lhs_dilation, 1) > 1:
+        return True
+    if not _is_depthwise(problem):
+        return False
+    of_weights = problem.C > 1
+    sizes_known = (1, 3, 5) if of_weights and itemsize(problem.lhs_dtype) >= 4 else (1, 3, 5, 7)
+    size = problem.output if of_weights else problem.kernel
+    return problem.ndim != 2 or size[0] != size[1] or size[0] not in sizes_known
 
 
 def _with_zeros(problem: ConvSpec, lhs: jax.Array) -> jax.Array:

@@ -19,7 +19,7 @@ from jax import lax
 from convjax.algorithms.conv.rewritten import Holding
 from convjax.algorithms.conv.shift import Shift
 from convjax.algorithms.numerics import direct_error
-from convjax.algorithms.protocol import Algorithm, Cost, Reasons
+from convjax.algorithms.protocol import Algorithm, Cost, Reasons, gpu_cost
 from convjax.dtypes import itemsize
 from convjax.problem import ConvSpec, Ints
 
@@ -70,6 +70,20 @@ class Polyphase(Holding):
                 "calls": total["calls"] + 1,
             }
         )
+
+    def gpu_cost(self, problem: ConvSpec) -> Cost | None:
+        """That of all phases, which run together, read x together and write their places in the result."""
+        costs = [gpu_cost(self._of(phase), phase.problem) for phase in _phases(problem)]
+        known = [cost for cost in costs if cost is not None]
+        if len(known) < len(costs):
+            return None
+        total = {f.name: sum(getattr(cost, f.name) for cost in known) for f in dataclasses.fields(Cost)}
+        return Cost(**total | {"bytes": problem.bytes, "calls": 2})
+
+    @property
+    def amplification(self) -> float:
+        """A single tap may be a product."""
+        return max(1.0, super().amplification)
 
     def error(self, problem: ConvSpec) -> float:
         errors = (self._of(phase).error(phase.problem) for phase in _phases(problem))

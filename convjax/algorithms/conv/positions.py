@@ -42,6 +42,7 @@ from convjax.algorithms.numerics import accumulator, direct_error
 from convjax.algorithms.products import columns_by_columns, columns_by_columns_in_parts, grouping_work, product_work
 from convjax.algorithms.protocol import Cost, Reasons, describe
 from convjax.dtypes import dtype_of
+from convjax.platforms import GPUS
 from convjax.problem import ConvSpec
 
 # Output positions written out, by kind of contraction; more compile too slowly.
@@ -81,6 +82,10 @@ class Positions:
     varies_on: ClassVar[tuple[str, ...]] = ()
     __str__ = describe
 
+    @property
+    def amplification(self) -> float:
+        return 0.0 if self.by == "reduce" else 1.0
+
     def unsupported(self, problem: ConvSpec, platform: str) -> Reasons:
         reasons = []
         outputs = math.prod(problem.output)
@@ -89,6 +94,8 @@ class Positions:
         most = _MOST_POSITIONS[self.by]
         if outputs > most:
             reasons.append(f"{outputs} output positions, more than {most}: it writes out one contraction each")
+        if self.by == "reduce" and platform in GPUS and outputs * problem.N * problem.K > _MOST_SUMS:
+            reasons.append(f"{outputs} x {problem.N} x {problem.K} sums are more than a GPU's compiler can keep")
         if self.by == "reduce" and problem.N * problem.K > _MOST_SUMS:
             reasons.append(f"{problem.N} x {problem.K} outputs a position and group are a matrix product: by='dot'")
         return tuple(reasons)
@@ -149,6 +156,13 @@ class Positions:
             workspace=padded / 2 + size * problem.G * contracted * (of_x + of_w) / bands,
             calls=4 * bands,
         )
+
+    def gpu_cost(self, problem: ConvSpec) -> Cost:
+        """By elements, or by products of so few outputs that they come to little more."""
+        contracted = problem.C * math.prod(axis.length for axis in self._axes(problem))
+        products, workspace = contracted * math.prod(problem.output_shape), self.cost(problem).workspace
+        slower = 1.0 if self.by == "reduce" else 0.4 if problem.G == 1 else 4.0
+        return Cost(vector=slower * products, bytes=problem.bytes, workspace=workspace, calls=2)
 
     def error(self, problem: ConvSpec) -> float:
         return direct_error(problem)

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import ClassVar
 
+from convjax.algorithms.numerics import amplification
 from convjax.algorithms.protocol import Algorithm, Cost, Reasons, describe
 from convjax.problem import ConvSpec
 
@@ -31,6 +32,10 @@ class Holding:
         return self.by.exact
 
     @property
+    def amplification(self) -> float:
+        return amplification(self.by)
+
+    @property
     def varies_on(self) -> tuple[str, ...]:
         return self.by.varies_on
 
@@ -57,7 +62,11 @@ class Rewritten(Holding):
 
     def cost_with(self, problem: ConvSpec, moved: float, held: float, calls: int) -> Cost:
         """That of the rewritten problem, `moved` bytes more to and from memory, of which `held` are workspace."""
-        inner = self.by.cost(self.rewritten(problem))
-        return dataclasses.replace(
-            inner, bytes=inner.bytes + moved, workspace=inner.workspace + held, calls=inner.calls + calls
-        )
+        return added(self.by.cost(self.rewritten(problem)), moved, held, calls)
+
+
+def added(inner: Cost, moved: float, held: float, calls: int) -> Cost:
+    """A cost with `moved` bytes more to and from memory, of which `held` are workspace, and more kernels."""
+    return dataclasses.replace(
+        inner, bytes=inner.bytes + moved, workspace=inner.workspace + held, calls=inner.calls + calls
+    )

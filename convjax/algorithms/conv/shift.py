@@ -43,6 +43,10 @@ class Shift:
     varies_on: ClassVar[tuple[str, ...]] = ()
     __str__ = describe
 
+    @property
+    def amplification(self) -> float:
+        return 0.0 if self.by == "multiply" else 1.0
+
     def unsupported(self, problem: ConvSpec, platform: str) -> Reasons:
         if self.by == "multiply" and problem.C * problem.K > 64:
             return (f"{problem.C} x {problem.K} channels a group are a matrix product, not a multiply-add: by='dot'",)
@@ -54,6 +58,12 @@ class Shift:
         if self.by == "dot":
             return _dots_cost(problem)
         return sum_over_channels_cost(problem) if fill_vectors(problem) else multiply_add_cost(problem)
+
+    def gpu_cost(self, problem: ConvSpec) -> Cost | None:
+        of_weights = problem.C > 1 and problem.taps >= math.prod(problem.output)  # more taps than a loop writes out
+        if self.by == "dot" or of_weights:
+            return None
+        return Cost(vector=problem.products, bytes=problem.bytes, workspace=self.cost(problem).workspace)
 
     def error(self, problem: ConvSpec) -> float:
         return direct_error(problem)

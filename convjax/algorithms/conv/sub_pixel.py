@@ -15,8 +15,8 @@ import jax
 from jax import lax
 
 from convjax import layout
-from convjax.algorithms.conv.rewritten import Rewritten
-from convjax.algorithms.protocol import Cost, Reasons
+from convjax.algorithms.conv.rewritten import Rewritten, added
+from convjax.algorithms.protocol import Cost, Reasons, gpu_cost
 from convjax.dtypes import itemsize
 from convjax.problem import ConvSpec, Ints
 
@@ -51,6 +51,12 @@ class SubPixel(Rewritten):
         turned = 2 * math.prod(problem.rhs_shape) * itemsize(problem.rhs_dtype)
         interleaved = (4 if cropped else 2) * moved * max(1.0, 8 / problem.K)
         return self.cost_with(problem, interleaved + turned, moved, calls=2)
+
+    def gpu_cost(self, problem: ConvSpec) -> Cost | None:
+        inner = gpu_cost(self.by, _undilated(problem))
+        moved = math.prod(_undilated(problem).output_shape) * itemsize(problem.output_dtype)
+        turned = 2 * math.prod(problem.rhs_shape) * itemsize(problem.rhs_dtype)
+        return inner and added(inner, 2 * moved + turned, moved, calls=2)
 
     def __call__(self, problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
         undilated, n, phases = _undilated(problem), problem.ndim, problem.lhs_dilation

@@ -20,7 +20,7 @@ from convjax.algorithms.bands import Bands
 from convjax.algorithms.conv.group_loops import VECTOR, channel_sums
 from convjax.algorithms.conv.toom_cook import at_points, combine, every, inputs_at_points, powers, scales
 from convjax.algorithms.fusion import to_be_written, when_needed
-from convjax.algorithms.numerics import accumulator, rounding_error
+from convjax.algorithms.numerics import DIRECT, accumulator, rounding_error
 from convjax.algorithms.products import grouping_work, product_work
 from convjax.algorithms.protocol import Cost, Reasons, describe
 from convjax.dtypes import dtype_of
@@ -97,6 +97,11 @@ class Winograd:
             workspace=size * ((entering + leaving) / bands + filters),
             calls=(2 * passes + 2) * bands + 1,
         )
+
+    @property
+    def amplification(self) -> float:
+        """By as much as its own rounding exceeds that of direct summation: the transforms do both."""
+        return _ERROR[self.tile, 2][0] / DIRECT
 
     def error(self, problem: ConvSpec) -> float:
         """Grows with the channels summed as for 3 taps, however many a transformed axis has.

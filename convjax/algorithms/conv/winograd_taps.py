@@ -22,7 +22,7 @@ from convjax import layout
 from convjax.algorithms.bands import KEPT_BYTES, Bands, admitted_workspace
 from convjax.algorithms.conv.group_loops import LEAST_CHANNELS, can_sum_places, place_sums, terms_of_turn
 from convjax.algorithms.conv.toom_cook import at_points, inputs_at_points, powers, scales
-from convjax.algorithms.numerics import accumulator, rounding_error
+from convjax.algorithms.numerics import DIRECT, accumulator, rounding_error
 from convjax.algorithms.products import grouping_work, product_work
 from convjax.algorithms.protocol import Cost, Reasons, describe
 from convjax.dtypes import dtype_of
@@ -109,6 +109,11 @@ class WinogradTaps:
             workspace=size * (entering / turns + sums) + copied,
             calls=((tiles + 1) * passes + products + 3) * turns + 2,
         )
+
+    @property
+    def amplification(self) -> float:
+        """By as much as its own rounding exceeds that of direct summation: the transforms do both."""
+        return _ERROR[self.tile, 2] / DIRECT
 
     def error(self, problem: ConvSpec) -> float:
         """Does not grow with the products summed: they are summed by bands, and their errors' signs are random."""

@@ -22,6 +22,7 @@ from convjax.algorithms.window.geometry import (
     sum_error,
 )
 from convjax.dtypes import dtype_of
+from convjax.platforms import GPUS
 from convjax.problem import WindowSpec
 
 _MOST_ELEMENTS = 2**31 - 1  # that int32 numbers
@@ -34,7 +35,7 @@ class Lax:
     name: ClassVar[str] = "lax"
     version: ClassVar[int] = 1
     exact: ClassVar[bool] = True
-    varies_on: ClassVar[tuple[str, ...]] = ("cuda", "rocm")  # scatters add by atomics
+    varies_on: ClassVar[tuple[str, ...]] = GPUS  # scatters add by atomics
     __str__ = describe
 
     def unsupported(self, problem: WindowSpec, platform: str) -> Reasons:

@@ -1,0 +1,178 @@
+"""What differs on GPUs, as far as a machine without one can tell: choices, bounds, lowered programs, and timing."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax import export
+
+import convjax
+from convjax import ConvSpec, timing
+from convjax.algorithms import algorithms, named
+from convjax.algorithms.numerics import error_on, rounding_on
+from convjax.algorithms.protocol import cost_on
+from convjax.calibrate import _ON_GPUS
+from convjax.choose import admitted_error
+from convjax.device import devices
+from convjax.explain import explain_problem
+
+DENSE = "conv float32[32,56,56,64] float32[3,3,64,64] b01f_01io->b01f pad=1_1x1_1"
+# Layers with what was fastest of all that were timed on an H200, or within a tenth of it.
+FASTEST = {
+    DENSE: "lax",
+    "conv float32[32,28,28,192] float32[7,7,1,192] b01f_01io->b01f pad=3_3x3_3 feature_groups=192": "lax",
+    "conv float32[32,28,28,192] float32[32,28,28,192] f01b_i01o->01bf pad=3_3x3_3 batch_groups=192": (
+        "positions(by=reduce)"
+    ),
+    "conv float32[32,28,28,240] float32[32,28,28,240] f01b_i01o->01bf pad=2_2x2_2 batch_groups=240": "lax",
+    "conv float32[32,14,14,512] float32[27,27,1,512] b01f_01io->b01f pad=13_13x13_13 feature_groups=512": (
+        "shift(by=multiply)"
+    ),
+    "conv float32[32,14,14,512] float32[32,14,14,512] f01b_i01o->01bf pad=13_13x13_13 batch_groups=512": "kn2row",
+    "conv float32[32,400,512] float32[31,1,512] b0f_0io->b0f pad=15_15 feature_groups=512": "shift(by=multiply)",
+    "conv float32[32,8,56,56,54] float32[3,3,3,1,54] b012f_012io->b012f pad=1_1x1_1x1_1 feature_groups=54": (
+        "shift(by=multiply)"
+    ),
+    "conv float32[32,56,56,64] float32[3,3,64,1] b01f_01oi->b01f pad=1_2x1_2 lhs_dilate=2x2 feature_groups=64": (
+        "polyphase(by=shift(by=multiply))"
+    ),
+    "conv float32[32,8007,32] float32[32,8000,32] f0b_i0o->0bf stride=8": "positions(by=dot)",
+    "conv float32[32,28,28,256] float32[32,28,28,256] f01b_i01o->01bf pad=1_1x1_1 batch_groups=32": "lax",
+    "conv float32[32,28,28,128] float32[3,3,128,128] b01f_01oi->b01f pad=1_2x1_2 lhs_dilate=2x2": "lax",
+}
+
+
+@pytest.mark.parametrize(("text", "fastest"), FASTEST.items())
+def test_what_was_fastest_is_chosen(text: str, fastest: str) -> None:
+    (row,) = explain_problem(ConvSpec.parse(text), platform="cuda").rows
+    assert row.algorithm == fastest
+
+
+def test_bfloat16_has_a_kernel_for_gradients_that_float32_lacks() -> None:
+    text = "conv {0}[32,28,28,192] {0}[32,28,28,192] f01b_i01o->01bf pad=3_3x3_3 batch_groups=192"
+    (row,) = explain_problem(ConvSpec.parse(text.format("bfloat16")), platform="cuda").rows
+    assert row.algorithm == "lax"
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int32", "int64"])
+def test_integers_are_not_left_to_cudnn(dtype: str) -> None:
+    problem = ConvSpec.parse(f"conv {dtype}[1,8,8,4] {dtype}[3,3,4,4] b01f_01io->b01f")
+    (row,) = explain_problem(problem, platform="cuda").rows
+    assert row.algorithm == "shift(by=multiply)"
+    assert dict(row.rejected)["lax"] == (f"cuDNN has no convolution of {dtype}",)
+
+
+def test_every_sampled_convolution_has_a_choice() -> None:
+    for problem in convjax.testing.sample_conv_problems(0, 160, dtypes=("float32", "bfloat16", "int32", "complex64")):
+        (row,) = explain_problem(problem, platform="cuda").rows
+        assert row.algorithm
+
+
+def test_bounds_hold_what_matrix_units_round() -> None:
+    lax, winograd, multiply, reduce = (
+        named("conv", name)[0] for name in ("lax", "winograd(tile=4)", "shift(by=multiply)", "positions(by=reduce)")
+    )
+    problem = ConvSpec.parse(DENSE)
+    # As measured on an H200: stock lax 3.5e-4 of the largest output and now and then 1.2e-2, Winograd's F(4) 9.2e-3.
+    assert 1.2e-2 < error_on("cuda", lax, problem) < 3e-2
+    assert 9.2e-3 < error_on("cuda", winograd, problem) < 6e-2
+    for elementwise in (multiply, reduce):
+        assert error_on("cuda", elementwise, problem) == elementwise.error(problem)
+    for algorithm in (a for a in algorithms("conv") if not a.unsupported(problem, "cpu")):
+        assert error_on("cpu", algorithm, problem) == error_on("rocm", algorithm, problem) == algorithm.error(problem)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "precision", "rounds"),
+    [
+        ("float32", "", True),
+        ("float32", " precision=high", True),
+        ("float32", " precision=highest", False),
+        ("complex64", "", True),
+        ("bfloat16", "", False),
+        ("float64", "", False),
+        ("int32", "", False),
+    ],
+)
+def test_what_is_rounded(dtype: str, precision: str, rounds: bool) -> None:
+    text = re.sub("float32", dtype, DENSE) + precision
+    assert bool(rounding_on("cuda", ConvSpec.parse(text))) == rounds
+
+
+def test_winograd_with_rounded_factors_waits_for_precision() -> None:
+    refused = dict(explain_problem(ConvSpec.parse(DENSE), platform="cuda").rows[0].rejected)
+    assert "states an error" in refused["winograd(tile=4)"][0]
+    assert "admits" in refused["winograd(tile=4)"][0]
+    high = dict(explain_problem(ConvSpec.parse(DENSE + " precision=highest"), platform="cuda").rows[0].rejected)
+    assert "admits" in high["winograd(tile=2)"][0]  # only what is as exact as direct summation
+    assert admitted_error(ConvSpec.parse(DENSE), "cuda") >= error_on(
+        "cuda", named("conv", "lax")[0], ConvSpec.parse(DENSE)
+    )
+
+
+def test_more_sums_than_a_compiler_keeps_are_refused() -> None:
+    problem = ConvSpec.parse(
+        "conv float32[32,7,7,768] float32[7,7,1,768] b01f_01io->b01f pad=3_3x3_3 feature_groups=768"
+    )
+    (reduce,) = named("conv", "positions(by=reduce)")
+    assert not reduce.unsupported(problem, "cpu")
+    assert reduce.unsupported(problem, "cuda") == ("49 x 32 x 1 sums are more than a GPU's compiler can keep",)
+
+
+def lowered(fn: Callable[..., Any], platform: str, *args: jax.Array) -> str:
+    return str(export.export(jax.jit(fn), platforms=[platform])(*args).mlir_module())
+
+
+def test_weight_gradients_of_groups_stay_groups_of_the_batch() -> None:
+    x, w = jnp.ones((2, 12, 12, 8)), jnp.ones((3, 3, 1, 8))
+
+    def gradient(w: jax.Array, x: jax.Array) -> jax.Array:
+        return jax.grad(lambda w: jnp.sum(convjax.conv(x, w, groups=8, algorithm="lax")))(w)
+
+    assert "batch_group_count = 8" in lowered(gradient, "cuda", w, x)
+    assert "batch_group_count = 8" not in lowered(gradient, "cpu", w, x)
+
+
+def test_a_dilated_input_is_convolved_as_an_input_gradient() -> None:
+    x, w = jnp.ones((2, 12, 12, 8)), jnp.ones((4, 4, 8, 16))
+
+    def fn(x: jax.Array, w: jax.Array) -> jax.Array:
+        return convjax.conv_transpose(x, w, strides=2, algorithm="lax")
+
+    text = lowered(fn, "cuda", x, w)
+    assert re.search(r"reverse.*\n.*optimization_barrier.*\n.*reverse", text)
+    assert "optimization_barrier" not in lowered(fn, "cpu", x, w)
+    expected = convjax.conv_transpose(x, w, strides=2, algorithm="im2col")
+    assert jnp.allclose(jax.jit(fn)(x, w), expected, rtol=1e-5, atol=1e-4)
+
+
+def test_short_programs_run_in_a_row_where_the_host_is_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = 0
+
+    def executable() -> jax.Array:
+        nonlocal calls
+        calls += 1
+        return jnp.zeros(())
+
+    program = timing.Program(executable, (), 0.0)
+    budgets = {"": timing.Budget(0.0, 4, 4)}
+    counts = {}
+    for backend in ("cpu", "gpu"):
+        monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
+        calls = 0
+        samples = timing.interleave({"": program}, budgets)
+        assert len(samples[""]) == 4
+        counts[backend] = calls
+    assert counts["gpu"] - counts["cpu"] == 4 * 9
+
+
+@pytest.mark.parametrize("kind", _ON_GPUS)
+def test_a_calibration_measures_mostly_what_it_is_for(kind: str) -> None:
+    algorithm, text = _ON_GPUS[kind]
+    cost = cost_on("cuda", algorithm, ConvSpec.parse(text))
+    assert cost is not None
+    device = devices()["cuda"]
+    assert getattr(cost, kind) / getattr(device, kind) > 0.4 * device.seconds(cost)
