@@ -11,6 +11,7 @@ from convjax.algorithms import algorithms
 from convjax.algorithms.protocol import Algorithm
 from convjax.device import device_of
 from convjax.device_kind import device_kind
+from convjax.pages import large_pages
 from convjax.platforms import known_platform
 from convjax.problem import Problem
 from convjax.testing import check_algorithm, sample_conv_problems, sample_window_problems
@@ -30,6 +31,8 @@ def examine() -> Iterator[tuple[bool, str]]:
     yield True, f"{len(jax.devices())} {platform} devices: {device_kind(platform)}"
     known = "has constants" if device_of(platform) else "has no constants, so lax is taken where nothing was tuned,"
     yield True, f"the cost model {known} for {platform}"
+    if platform == "cpu":
+        yield True, large_pages()
     for probe in probes.PROBES:
         verdict = probes.run(probe)
         present = "absent" if verdict == "right" else f"PRESENT ({verdict}); {probe.answer}"

@@ -1,11 +1,12 @@
 """The doctor's probes: each finds its fault where the fault is known to be, and no algorithm meets it."""
 
 import importlib.metadata
+from pathlib import Path
 
 import pytest
 
 import convjax
-from convjax import doctor, probes
+from convjax import doctor, pages, probes
 from convjax.testing import sample_conv_problems
 
 # What each jaxlib computes wrongly; others are not known yet.
@@ -27,6 +28,25 @@ JAXLIB = importlib.metadata.version("jaxlib")
 def test_probes_find_the_faults_of_this_jaxlib() -> None:
     found = {probe.name for probe in probes.PROBES if probe.name not in CRASHES and not probe.holds()}
     assert found == WRONG[JAXLIB]
+
+
+@pytest.mark.parametrize(
+    ("given", "tunables", "libc", "said"),
+    [
+        ("[always] madvise never", "", ("glibc", "2.36"), "given to every program"),
+        ("always madvise [never]", "", ("glibc", "2.36"), "the system gives none"),
+        ("always [madvise] never", "", ("glibc", "2.36"), f"given on request; started with {pages.SETTING}"),
+        ("always [madvise] never", "glibc.malloc.check=0:glibc.malloc.hugetlb=1", ("glibc", "2.36"), "asked for"),
+        ("always [madvise] never", "", ("glibc", "2.31"), "which glibc 2.31 does not make"),
+        ("always [madvise] never", "", ("", ""), "which this C library does not make"),
+        (None, "", ("glibc", "2.36"), "this system has no transparent ones"),
+    ],
+)
+def test_large_pages(tmp_path: Path, given: str | None, tunables: str, libc: tuple[str, str], said: str) -> None:
+    policy = tmp_path / "enabled"
+    if given:
+        policy.write_text(given)
+    assert said in pages.large_pages(policy, {"GLIBC_TUNABLES": tunables}, libc)
 
 
 def test_a_crash_is_told_from_a_wrong_result() -> None:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from convjax import layout, sizes
+from convjax.algorithms.conv.cudnn import cudnn_cost
 from convjax.algorithms.numerics import LIBRARY, accumulator, direct_error
 from convjax.algorithms.products import rows_by_columns, turning_work
 from convjax.algorithms.protocol import Cost, Reasons, describe
@@ -19,8 +20,6 @@ from convjax.problem import ConvSpec
 
 # Channels from which on the library is nearly as fast along lines as a matrix product.
 _WIDE = 64
-# Results of each channel up to which a layer counts as depthwise, and is none of matrix products.
-_FEW = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,12 +79,7 @@ class Lax:
         return Cost(library=slower * needed, bytes=problem.bytes + turning_work(problem), calls=8)
 
     def gpu_cost(self, problem: ConvSpec) -> Cost:
-        """As cuDNN runs it: by matrix units, by kernels made for depthwise layers, or one output after another."""
-        if _is_general(problem):
-            return Cost(scalar=problem.products, bytes=problem.bytes)
-        if _is_depthwise(problem):
-            return Cost(vector=(0.6 if problem.K == 1 else 1.5) * problem.products, bytes=problem.bytes)
-        return Cost(library=problem.products / math.prod(problem.lhs_dilation), bytes=problem.bytes)
+        return cudnn_cost(problem)
 
     def error(self, problem: ConvSpec) -> float:
         return direct_error(problem)
@@ -161,35 +155,13 @@ def _convolution(problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array
 
 
 def _as_input_gradient(problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
-    """Of a dilated input, with a kernel that is reversed before its eyes, as XLA knows what cuDNN has a call for.
+    """Of a dilated input, as the gradient of a strided convolution, which XLA knows by its reversed kernel.
 
-    By other calls it writes the zeros out. A kernel that has just been reversed is, twice reversed, itself.
+    cuDNN has a call for that; for any other kernel XLA writes the input's zeros out. So the kernel is reversed once
+    where XLA does not look, and once where it does.
     """
     spatial = problem.dimension_numbers[1][2:]
     return _convolution(problem, lhs, lax.rev(lax.optimization_barrier(lax.rev(rhs, spatial)), spatial))
-
-
-def _is_depthwise(problem: ConvSpec) -> bool:
-    """Whether it is of single channels, or the gradient of their weights, which sums over a batch."""
-    return problem.G > 1 and ((problem.C == 1 and problem.K <= _FEW) or problem.N == problem.K == 1)
-
-
-def _is_general(problem: ConvSpec) -> bool:
-    """Whether cuDNN has neither matrix products nor a kernel of depthwise layers for it.
-
-    XLA does not see a weight gradient that is strided, as a dilated layer's is, or whose input is dilated, as a
-    transposed layer's. For depthwise layers of two axes there are kernels of 1, 3, 5 and 7 elements a side, for their
-    weight gradients in 32 bits up to 5.
-    """
-    of_weights = problem.taps > math.prod(problem.output)
-    if of_weights and max(*problem.strides, *problem.lhs_dilation, 1) > 1:
-        return True
-    if not _is_depthwise(problem):
-        return False
-    of_weights = problem.C > 1
-    sizes_known = (1, 3, 5) if of_weights and itemsize(problem.lhs_dtype) >= 4 else (1, 3, 5, 7)
-    size = problem.output if of_weights else problem.kernel
-    return problem.ndim != 2 or size[0] != size[1] or size[0] not in sizes_known
 
 
 def _with_zeros(problem: ConvSpec, lhs: jax.Array) -> jax.Array:

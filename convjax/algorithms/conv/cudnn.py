@@ -1,0 +1,46 @@
+"""What cuDNN has for a convolution, as XLA's GPU compiler finds it: seen on an H200 with jax 0.11.2.
+
+Matrix units do dense convolutions, their gradients, and groups of several channels. Depthwise layers have kernels of
+their own, of few sizes. The rest is done one output after another.
+"""
+
+import math
+
+from convjax.algorithms.protocol import Cost
+from convjax.dtypes import itemsize
+from convjax.problem import ConvSpec
+
+# Results of each channel up to which a layer counts as depthwise, and is none of matrix products.
+_FEW = 16
+# Elements a side of the depthwise kernels of two axes, and of those whose weight gradients in 32 bits there are.
+_SIDES, _GRADIENT_SIDES = (1, 3, 5, 7), (1, 3, 5)
+
+
+def cudnn_cost(problem: ConvSpec) -> Cost:
+    """By matrix units, by a depthwise kernel, or one output after another."""
+    if _is_general(problem):
+        return Cost(scalar=problem.products, bytes=problem.bytes)
+    if _is_depthwise(problem):
+        return Cost(vector=(0.6 if problem.K == 1 else 1.5) * problem.products, bytes=problem.bytes)
+    return Cost(library=problem.products / math.prod(problem.lhs_dilation), bytes=problem.bytes)
+
+
+def _is_depthwise(problem: ConvSpec) -> bool:
+    """Whether it is of single channels, or the gradient of their weights, which sums over a batch."""
+    return problem.G > 1 and ((problem.C == 1 and problem.K <= _FEW) or problem.N == problem.K == 1)
+
+
+def _is_general(problem: ConvSpec) -> bool:
+    """Whether there is neither a call by matrix units nor a depthwise kernel for it.
+
+    XLA does not see a weight gradient that is strided, as a dilated layer's is, or whose input is dilated, as a
+    transposed layer's.
+    """
+    if problem.taps > math.prod(problem.output) and max(*problem.strides, *problem.lhs_dilation, 1) > 1:
+        return True
+    if not _is_depthwise(problem):
+        return False
+    of_weights = problem.C > 1
+    sides = _GRADIENT_SIDES if of_weights and itemsize(problem.lhs_dtype) >= 4 else _SIDES
+    size = problem.output if of_weights else problem.kernel
+    return problem.ndim != 2 or size[0] != size[1] or size[0] not in sides
