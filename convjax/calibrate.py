@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 
 from convjax import timing
-from convjax.algorithms.conv.kn2row import Kn2row
 from convjax.algorithms.conv.lax_conv import Lax
 from convjax.algorithms.conv.shift import Shift
 from convjax.algorithms.protocol import Algorithm, Cost, cost_on
@@ -23,14 +22,15 @@ from convjax.problem import ConvSpec
 
 # Kernels in the chain that measures what one takes.
 _CHAIN = 64
-# An array larger than the caches of a core, smaller than those of a server: as large as activations are.
-_STREAMED = (2**22,)
+# An array larger than the caches of a core, smaller than those of a server: as large as activations are; and one far
+# larger than a GPU's.
+_STREAMED, _STREAMED_ON_GPUS = (2**22,), (2**28,)
 # What remains of a program's time, at least, when its other work is subtracted: the rest is noise.
 _LEAST = 0.2
 
-# On a GPU: larger ones, and for `scalar` what cuDNN has no kernel for.
+# On a GPU: larger ones, for `scalar` what cuDNN has no kernel for, and for `gemm` a product of square matrices.
+_SQUARE = 4096
 _ON_GPUS: dict[str, tuple[Algorithm, str]] = {
-    "gemm": (Kn2row(), "conv float32[8,28,28,4096] float32[1,1,4096,1024] b01f_01io->b01f"),
     "vector": (
         Shift("multiply"),
         "conv float32[32,28,28,256] float32[13,13,1,256] b01f_01io->b01f pad=6_6x6_6 feature_groups=256",
@@ -103,11 +103,13 @@ def calibrate(*, seconds: float = 20.0) -> Device:
 
 def _probes() -> list[_Probe]:
     """In an order in which each needs only the rates before it."""
-    convolutions = _ON_GPUS if default_platform() in GPUS else _CONVOLUTIONS
-    unit, streamed = jnp.eye(8, dtype=jnp.float32), jnp.ones(_STREAMED, jnp.float32)
+    on_gpu = default_platform() in GPUS
+    convolutions = _ON_GPUS if on_gpu else _CONVOLUTIONS
+    unit, streamed = jnp.eye(8, dtype=jnp.float32), jnp.ones(_STREAMED_ON_GPUS if on_gpu else _STREAMED, jnp.float32)
     return [
         _Probe("call", timing.compile_program(_chain, unit), Cost(calls=_CHAIN)),
         _Probe("memory", timing.compile_program(lambda x: x + 1, streamed), Cost(bytes=2.0 * streamed.nbytes)),
+        *([_product()] if on_gpu else []),
         *(_convolution(name, algorithm, ConvSpec.parse(text)) for name, (algorithm, text) in convolutions.items()),
     ]
 
@@ -117,6 +119,12 @@ def _chain(x: jax.Array) -> jax.Array:
     for _ in range(_CHAIN):
         x = jnp.dot(x, x)
     return x
+
+
+def _product() -> _Probe:
+    square = jnp.ones((_SQUARE, _SQUARE), jnp.float32)
+    cost = Cost(gemm=float(_SQUARE) ** 3, bytes=3.0 * square.nbytes)
+    return _Probe("gemm", timing.compile_program(jnp.dot, square, square), cost)
 
 
 def _convolution(name: str, algorithm: Algorithm, problem: ConvSpec) -> _Probe:

@@ -34,7 +34,7 @@ class Choice:
     Attributes:
         algorithm: what will run.
         reason: one sentence.
-        predicted: seconds by the cost model, None where the device has no constants.
+        predicted: seconds by the cost model, None where it knows no constants of the device or no cost.
         measured: seconds by a plan, None without one.
         rejected: every other registered algorithm with its reasons.
     """
@@ -103,7 +103,10 @@ def candidates(problem: Problem, request: Request, platform: str) -> tuple[list[
     }
     rejected = {a: reasons for a, reasons in refusals.items() if reasons}
     if len(rejected) == len(registered):
-        raise ValueError(f"no algorithm keeps the limits {request.policy.limits} for {problem}: {_listed(rejected)}")
+        advice = " (precision='highest' multiplies unrounded)" if rounding_on(platform, problem) else ""
+        raise ValueError(
+            f"no algorithm keeps the limits {request.policy.limits} for {problem}{advice}: {_listed(rejected)}"
+        )
     return [a for a in registered if a not in rejected], rejected
 
 
@@ -137,7 +140,7 @@ def measurements(
     return {} if plan is None else {a: seconds for a in allowed if (seconds := plan.seconds(a)) is not None}
 
 
-def admitted_error(problem: ConvSpec, platform: str = "cpu") -> float:
+def admitted_error(problem: ConvSpec, platform: str) -> float:
     """The largest stated error that the problem's precision admits on a platform.
 
     Direct summation always passes, and lax: where matrix units round, nothing has to be more exact than it.

@@ -38,7 +38,7 @@ def large_pages(
         return "large pages: given to every program"
     if "[madvise]" not in given:
         return f"large pages: {'the system gives none' if given else 'this system has no transparent ones'}"
-    if SETTING.partition("=")[2] in environ.get("GLIBC_TUNABLES", "").split(":"):
+    if "glibc.malloc.hugetlb=" in environ.get("GLIBC_TUNABLES", ""):
         return "large pages: asked for by GLIBC_TUNABLES"
     if name != "glibc" or tuple(map(int, version.split(".")[:2])) < _GLIBC:
         return f"large pages: given on request, which {f'{name} {version}'.strip() or 'this C library'} does not make"

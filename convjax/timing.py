@@ -40,6 +40,12 @@ class Program:
             self.executable(*self.operands)
         return jax.block_until_ready(self.executable(*self.operands))
 
+    @property
+    def is_behind_host(self) -> bool:
+        """Whether calls return before they have run, to be run one after another: on every device but CPUs."""
+        arrays = [a for a in jax.tree.leaves(self.operands) if isinstance(a, jax.Array)]
+        return any(device.platform != "cpu" for a in arrays for device in a.devices())
+
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
@@ -49,9 +55,10 @@ class Budget:
     min_samples: int
     max_samples: int
 
-    def spent(self, samples: list[float]) -> bool:
+    def spent(self, samples: list[float], calls: int = 1) -> bool:
+        """Whether samples of so many calls each are enough."""
         count = len(samples)
-        return count >= self.max_samples or (count >= self.min_samples and sum(samples) >= self.seconds)
+        return count >= self.max_samples or (count >= self.min_samples and calls * sum(samples) >= self.seconds)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,29 +123,36 @@ def interleave(
         The raw samples of each call in seconds, in the order taken.
     """
     samples: dict[Key, list[float]] = {key: [] for key in calls}
+    rows = {key: _row(call, turn_seconds) for key, call in calls.items()}
     waiting = list(calls)
     while waiting:
         for key in waiting:
-            _take_turn(calls[key], budgets[key], samples[key], turn_seconds, key in settled)
-        waiting = [key for key in waiting if not budgets[key].spent(samples[key])]
+            _take_turn(calls[key], rows[key], budgets[key], samples[key], turn_seconds, key in settled)
+        waiting = [key for key in waiting if not budgets[key].spent(samples[key], rows[key])]
     return samples
 
 
+def _row(call: Callable[[], Any], turn_seconds: float) -> int:
+    """How many calls one sample is of."""
+    behind = isinstance(call, Program) and call.is_behind_host
+    return _IN_A_ROW if behind and timed(call)[1] < turn_seconds else 1
+
+
 def _take_turn(
-    call: Callable[[], Any], budget: Budget, samples: list[float], turn_seconds: float, settled: bool
+    call: Callable[..., Any], row: int, budget: Budget, samples: list[float], turn_seconds: float, settled: bool
 ) -> None:
     """One turn: a long program runs once, a short one for about `turn_seconds`."""
     first = timed(call)[1]
-    if first >= turn_seconds and not settled:
+    if first >= turn_seconds and not settled and row == 1:
         samples.append(first)
         return
     untimed = first
     while settled and untimed < SETTLE_SECONDS:
         untimed += timed(call)[1]
-    row = _IN_A_ROW if isinstance(call, Program) and first < turn_seconds and jax.default_backend() != "cpu" else 1
-    in_a_row: Callable[[], Any] = functools.partial(call, row) if isinstance(call, Program) else call
+    in_a_row = functools.partial(call, row) if row > 1 else call
     begin, turn = len(samples), 0.0
-    while turn < turn_seconds and (len(samples) - begin) * _TURNS < budget.max_samples and not budget.spent(samples):
-        seconds = timed(in_a_row)[1] / row
-        samples.append(seconds)
+    few = budget.max_samples / _TURNS
+    while turn < turn_seconds and len(samples) - begin < few and not budget.spent(samples, row):
+        seconds = timed(in_a_row)[1]
+        samples.append(seconds / row)
         turn += seconds

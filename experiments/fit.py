@@ -26,7 +26,8 @@ def run(folder: RunFolder, output: Path | None) -> Fit:
     environment = _environment(folder, {r.environment for r in records})
     kind = environment["device"]
     times = cost_model.times_of(results.cells(records, list(layers)), environment["platform"])
-    start = devices().get(kind, devices()["cpu"])
+    known = devices()
+    start = known.get(kind) or known.get(environment["platform"]) or known["cpu"]
     fitted = cost_model.fit(times, start)
     _print(kind, times, {"shipped": cost_model.judge(times, start), "fitted": fitted})
     if output:
@@ -67,11 +68,12 @@ def _environment(folder: RunFolder, used: set[str]) -> dict[str, Any]:
 
 
 def _comment(environment: dict[str, Any], times: Times) -> str:
-    vector = environment["cpu_vector_flags"][-1:] if environment["platform"] == "cpu" else []
-    return (
-        f"{environment['cores']} cores of {environment['cpu']}{''.join(f' with {flag}' for flag in vector)}, "
-        f"jax {environment['packages']['jax']}: fitted to {times.count} times of {len(times.cells)} layers and passes."
-    )
+    device = environment["device"]
+    if environment["platform"] == "cpu":
+        vector = "".join(f" with {flag}" for flag in environment["cpu_vector_flags"][-1:])
+        device = f"{environment['cores']} cores of {environment['cpu']}{vector}"
+    fitted = f"{times.count} times of {len(times.cells)} layers and passes"
+    return f"{device}, jax {environment['packages']['jax']}: fitted to {fitted}."
 
 
 def _print(kind: str, times: Times, fits: dict[str, Fit]) -> None:

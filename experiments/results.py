@@ -229,7 +229,7 @@ def _admitted(record: SweepRecord, stock: SweepRecord | None) -> bool:
 @functools.lru_cache(maxsize=4096)
 def _admitted_error(problem: str) -> float | None:
     spec = parse(problem)
-    return admitted_error(spec) if isinstance(spec, ConvSpec) else None
+    return admitted_error(spec, "cpu") if isinstance(spec, ConvSpec) else None
 
 
 def geometric_mean(values: Sequence[float]) -> float | None:

@@ -13,6 +13,10 @@ from transforms import chosen, compiled, lax_arguments, two_devices
 import convjax
 from convjax.algorithms import algorithms
 from convjax.algorithms.conv import group_windows
+from convjax.algorithms.conv.lax_conv import Lax, _convolution
+from convjax.algorithms.conv.polyphase import Polyphase
+from convjax.algorithms.conv.rewritten import Holding
+from convjax.algorithms.conv.sub_pixel import SubPixel
 from convjax.algorithms.protocol import Algorithm
 from convjax.problem import ConvSpec
 from convjax.testing import random_operands, reference
@@ -133,3 +137,19 @@ def test_a_vmapped_pointwise_convolution_is_right_when_its_members_are_divided(m
     ]
     got = jax.jit(jax.vmap(convjax.conv))(*placed)
     np.testing.assert_allclose(got, np.einsum("mnhwc,mck->mnhwk", x, w[:, 0, 0]), rtol=1e-4, atol=1e-5)
+
+
+class OnGPUs(Lax):
+    """lax as GPUs have it, whose programs XLA divides as it does those of CPUs."""
+
+    def __call__(self, problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
+        return _convolution(problem, lhs, rhs)
+
+
+@pytest.mark.parametrize("composite", [SubPixel, Polyphase], ids=lambda composite: composite.name)
+@pytest.mark.parametrize("of_out", ["b", "f"])
+def test_what_is_made_of_lax_is_divided_as_lax_is(composite: type[Holding], of_out: str) -> None:
+    text = "conv float32[4,6,5,8] float32[2,2,2,16] b01f_01io->b01f pad=1_1x1_1 lhs_dilate=2x2 feature_groups=4"
+    problem = ConvSpec.parse(text)
+    got = _divided(text, ("f", "o", of_out), composite(OnGPUs()))
+    np.testing.assert_allclose(got, reference(problem, *random_operands(problem, 0)), rtol=1e-4, atol=1e-4)

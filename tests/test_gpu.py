@@ -1,5 +1,6 @@
 """What differs on GPUs, as far as a machine without one can tell: choices, bounds, lowered programs, and timing."""
 
+import functools
 import re
 from collections.abc import Callable
 from typing import Any
@@ -51,6 +52,29 @@ def test_what_was_fastest_is_chosen(text: str, fastest: str) -> None:
     assert row.algorithm == fastest
 
 
+# Forward layers that look like weight gradients: patches that do not overlap, a small map strided.
+@pytest.mark.parametrize(
+    "text",
+    [
+        "conv float32[32,224,224,3] float32[32,32,3,768] b01f_01io->b01f stride=32x32",
+        "conv float32[32,4,4,512] float32[3,3,512,512] b01f_01io->b01f stride=2x2 pad=1_1x1_1",
+        "conv float32[32,14,14,1024] float32[1,1,1024,2048] b01f_01io->b01f",
+    ],
+)
+def test_dense_layers_are_left_to_cudnn(text: str) -> None:
+    (row,) = explain_problem(ConvSpec.parse(text), platform="cuda").rows
+    assert row.algorithm == "lax"
+    assert row.predicted is not None
+    assert row.predicted < 1e-3
+
+
+@pytest.mark.parametrize("batch", [1, 32])
+def test_weight_gradients_of_few_examples_are_no_loops_over_taps(batch: int) -> None:
+    text = f"conv float32[{batch},112,112,32] float32[{batch},112,112,32] f01b_i01o->01bf pad=1_1x1_1 batch_groups=32"
+    (row,) = explain_problem(ConvSpec.parse(text), platform="cuda").rows
+    assert row.algorithm == "lax"
+
+
 def test_bfloat16_has_a_kernel_for_gradients_that_float32_lacks() -> None:
     text = "conv {0}[32,28,28,192] {0}[32,28,28,192] f01b_i01o->01bf pad=3_3x3_3 batch_groups=192"
     (row,) = explain_problem(ConvSpec.parse(text.format("bfloat16")), platform="cuda").rows
@@ -100,6 +124,29 @@ def test_bounds_hold_what_matrix_units_round() -> None:
 def test_what_is_rounded(dtype: str, precision: str, rounds: bool) -> None:
     text = re.sub("float32", dtype, DENSE) + precision
     assert bool(rounding_on("cuda", ConvSpec.parse(text))) == rounds
+
+
+def test_transformed_operands_are_rounded_though_they_were_narrow() -> None:
+    problem = ConvSpec.parse(re.sub("float32", "bfloat16", DENSE))
+    for name, rounds in (("winograd(tile=4)", True), ("lax", False), ("shift(by=dot)", False)):
+        (algorithm,) = named("conv", name)
+        assert (error_on("cuda", algorithm, problem) > algorithm.error(problem)) == rounds
+
+
+def test_an_error_that_is_asked_for_can_be_kept() -> None:
+    x, w = jax.ShapeDtypeStruct((32, 28, 28, 128), "float32"), jax.ShapeDtypeStruct((3, 3, 128, 128), "float32")
+    depthwise = jax.ShapeDtypeStruct((3, 3, 1, 128), "float32")
+
+    def chosen(precision: str | None, w: jax.ShapeDtypeStruct, groups: int = 1) -> str:
+        fn = functools.partial(convjax.conv, precision=precision, groups=groups)
+        (row,) = convjax.explain(fn, x, w, platform="cuda").rows
+        return row.algorithm
+
+    with convjax.using(max_error=1e-5):
+        assert chosen(None, depthwise, groups=128) == "shift(by=multiply)"
+        assert chosen("highest", w) == "lax"
+        with pytest.raises(ValueError, match="precision='highest' multiplies unrounded"):
+            chosen(None, w)
 
 
 def test_winograd_with_rounded_factors_waits_for_precision() -> None:
@@ -160,13 +207,19 @@ def test_short_programs_run_in_a_row_where_the_host_is_ahead(monkeypatch: pytest
     program = timing.Program(executable, (), 0.0)
     budgets = {"": timing.Budget(0.0, 4, 4)}
     counts = {}
-    for backend in ("cpu", "gpu"):
-        monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
+    for behind in (False, True):
+        monkeypatch.setattr(timing.Program, "is_behind_host", behind)
         calls = 0
         samples = timing.interleave({"": program}, budgets)
         assert len(samples[""]) == 4
-        counts[backend] = calls
-    assert counts["gpu"] - counts["cpu"] == 4 * 9
+        counts[behind] = calls
+    assert counts[True] - counts[False] == 4 * 9 + 1  # one tells that it is short
+
+
+def test_a_row_counts_as_the_calls_that_it_is() -> None:
+    budget = timing.Budget(1.0, 2, 100)
+    assert budget.spent([0.1, 0.1], calls=10)
+    assert not budget.spent([0.1, 0.1])
 
 
 @pytest.mark.parametrize("kind", _ON_GPUS)

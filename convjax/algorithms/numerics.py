@@ -51,17 +51,20 @@ def rounding_error(problem: ConvSpec, fixed: float, growing: float) -> float:
 
 def error_on(platform: str, algorithm: Algorithm, problem: Problem) -> float:
     """The bound that `algorithm` states, and what matrix products round beyond it at the problem's precision."""
-    rounded = rounding_on(platform, problem)
+    rounded = rounding_on(platform, problem, transformed=not algorithm.exact)
     return algorithm.error(problem) + (rounded and rounded * amplification(algorithm))
 
 
-def rounding_on(platform: str, problem: Problem) -> float:
-    """What sums of products by `platform`'s matrix units err by beyond their own bound; 0 where they do not round."""
+def rounding_on(platform: str, problem: Problem, *, transformed: bool = False) -> float:
+    """What sums of products by `platform`'s matrix units err by beyond their own bound; 0 where they do not round.
+
+    Narrow operands are multiplied as they are, unless they were `transformed` in the accumulator's dtype before.
+    """
     if not isinstance(problem, ConvSpec) or accumulator(problem) not in (np.float32, np.complex64):
         return 0.0
     spacing = _MULTIPLIED.get(platform, {}).get(problem.precision or "default", 0.0)
-    narrow = epsilon(dtype_of(problem.lhs_dtype)) >= spacing  # such operands are multiplied as they are
-    return 0.0 if narrow else spacing * (1 + _ADDED * (problem.taps * problem.C) ** 0.5)
+    narrow = epsilon(dtype_of(problem.lhs_dtype)) >= spacing
+    return 0.0 if narrow and not transformed else spacing * (1 + _ADDED * (problem.taps * problem.C) ** 0.5)
 
 
 def amplification(algorithm: Algorithm) -> float:

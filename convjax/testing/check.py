@@ -13,6 +13,7 @@ from jax import lax
 from convjax.algorithms.numerics import error_on
 from convjax.algorithms.protocol import Algorithm, ReadsReversed, describe
 from convjax.dtypes import dtype_of
+from convjax.platforms import known_platform
 from convjax.problem import ConvSpec, Problem
 from convjax.testing.operands import Kind, needs_x64, random_operands
 from convjax.testing.reference import reference
@@ -43,13 +44,14 @@ def check_algorithm(
 
     Raises:
         AssertionError: some results are wrong; the first few are listed with their problems.
-        ValueError: it applies to none of the problems, so nothing was checked.
+        ValueError: it applies to none of the problems, so nothing was checked; or the platform is unknown.
 
     Example:
         >>> from convjax.algorithms.conv.lax_conv import Lax
         >>> check_algorithm(Lax(), sample_conv_problems(seed=0, count=4))
         4
     """
+    platform = known_platform(platform)
     tried = tuple(problems) if problems is not None else sample_conv_problems(0, 96)
     applies = [problem for problem in tried if not algorithm.unsupported(problem, platform)]
     if not applies:

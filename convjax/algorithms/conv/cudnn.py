@@ -6,12 +6,15 @@ their own, of few sizes. The rest is done one output after another.
 
 import math
 
+from convjax import sizes
 from convjax.algorithms.protocol import Cost
 from convjax.dtypes import itemsize
 from convjax.problem import ConvSpec
 
 # Results of each channel up to which a layer counts as depthwise, and is none of matrix products.
 _FEW = 16
+# Taps that the kernel of no layer has.
+_TAPS = 64
 # Elements a side of the depthwise kernels of two axes, and of those whose weight gradients in 32 bits there are.
 _SIDES, _GRADIENT_SIDES = (1, 3, 5, 7), (1, 3, 5)
 
@@ -27,7 +30,18 @@ def cudnn_cost(problem: ConvSpec) -> Cost:
 
 def _is_depthwise(problem: ConvSpec) -> bool:
     """Whether it is of single channels, or the gradient of their weights, which sums over a batch."""
-    return problem.G > 1 and ((problem.C == 1 and problem.K <= _FEW) or problem.N == problem.K == 1)
+    of_weights = problem.N == problem.K == 1 and (problem.batch_groups > 1 or _is_long(problem))
+    return problem.G > 1 and ((problem.C == 1 and problem.K <= _FEW) or of_weights)
+
+
+def _is_long(problem: ConvSpec) -> bool:
+    """Whether the kernel is long as the cotangent is that it is in a weight gradient, along all of its input."""
+    sizes_along = zip(
+        problem.input, problem.kernel, problem.lhs_dilation, problem.rhs_dilation, problem.padding, strict=True
+    )
+    return problem.taps > _TAPS and all(
+        2 * sizes.dilated(k, d) > sizes.dilated(n, b) + lo + hi for n, k, b, d, (lo, hi) in sizes_along
+    )
 
 
 def _is_general(problem: ConvSpec) -> bool:
@@ -36,11 +50,11 @@ def _is_general(problem: ConvSpec) -> bool:
     XLA does not see a weight gradient that is strided, as a dilated layer's is, or whose input is dilated, as a
     transposed layer's.
     """
-    if problem.taps > math.prod(problem.output) and max(*problem.strides, *problem.lhs_dilation, 1) > 1:
+    if _is_long(problem) and {*problem.strides, *problem.lhs_dilation} != {1}:
         return True
     if not _is_depthwise(problem):
         return False
-    of_weights = problem.C > 1
+    of_weights = problem.batch_groups > 1 or problem.C > 1
     sides = _GRADIENT_SIDES if of_weights and itemsize(problem.lhs_dtype) >= 4 else _SIDES
     size = problem.output if of_weights else problem.kernel
     return problem.ndim != 2 or size[0] != size[1] or size[0] not in sides

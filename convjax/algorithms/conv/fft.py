@@ -35,6 +35,7 @@ class FFT:
     version: ClassVar[int] = 2
     exact: ClassVar[bool] = False
     varies_on: ClassVar[tuple[str, ...]] = ()
+    amplification: ClassVar[float] = 0.0  # products of transforms are of full precision
     __str__ = describe
 
     def unsupported(self, problem: ConvSpec, platform: str) -> Reasons:

@@ -71,15 +71,13 @@ class Kn2row:
             calls=3 + 2 * turns,
         )
 
-    def gpu_cost(self, problem: ConvSpec) -> Cost:
-        products = problem.G * problem.taps * problem.K * problem.N * math.prod(problem.input)
+    def gpu_cost(self, problem: ConvSpec) -> Cost | None:
+        """Of the weight gradients of depthwise layers, where it was seen to be the fastest."""
+        if problem.G == 1 or problem.N * problem.K > 1:
+            return None
+        products = problem.G * problem.taps * math.prod(problem.input)
         z = accumulator(problem).itemsize * products
-        return Cost(
-            gemm=products * problem.C,
-            bytes=problem.bytes + 2 * z,
-            workspace=z / _turns(problem),
-            calls=3 + 2 * _turns(problem),
-        )
+        return Cost(gemm=products * problem.C, bytes=problem.bytes + 2 * z, calls=3 + 2 * _turns(problem))
 
     def error(self, problem: ConvSpec) -> float:
         return direct_error(problem)

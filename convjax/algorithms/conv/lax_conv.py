@@ -34,7 +34,7 @@ class Lax:
     __str__ = describe
 
     def unsupported(self, problem: ConvSpec, platform: str) -> Reasons:
-        if platform in GPUS and jnp.issubdtype(accumulator(problem), jnp.integer):
+        if platform in GPUS and jnp.issubdtype(dtype_of(problem.lhs_dtype), jnp.integer):
             return (f"cuDNN has no convolution of {problem.lhs_dtype}",)
         return ()
 

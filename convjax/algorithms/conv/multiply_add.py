@@ -68,7 +68,7 @@ def multiply_add_cost(problem: ConvSpec) -> Cost:
     # loop over taps go to memory and back.
     work = (0.6 if problem.C * problem.K <= 16 else 1.0) if outer in (0, problem.ndim) else 1.2
     out = 2 * size * math.prod(problem.output_shape)
-    turns = math.prod(problem.kernel[:outer])
+    turns = turns_over_taps(problem)
     if _is_clipped(problem):
         padded, joined, calls = 0, 0, 2.0
     else:
@@ -216,6 +216,11 @@ def _rolled(problem: ConvSpec, x: jax.Array, w: jax.Array, outer: int) -> jax.Ar
 
 def _terms(problem: ConvSpec) -> int:
     return problem.taps * problem.C
+
+
+def turns_over_taps(problem: ConvSpec) -> int:
+    """Turns of the loop over the outer taps; 1 where all are written out."""
+    return math.prod(problem.kernel[: _rolled_axes(problem)])
 
 
 def _rolled_axes(problem: ConvSpec) -> int:

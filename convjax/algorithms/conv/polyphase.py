@@ -72,7 +72,7 @@ class Polyphase(Holding):
         )
 
     def gpu_cost(self, problem: ConvSpec) -> Cost | None:
-        """That of all phases, which run together, read x together and write their places in the result."""
+        """That of all phases, which wait for nothing, read x one after another and write their places in the result."""
         costs = [gpu_cost(self._of(phase), phase.problem) for phase in _phases(problem)]
         known = [cost for cost in costs if cost is not None]
         if len(known) < len(costs):

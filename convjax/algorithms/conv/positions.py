@@ -160,9 +160,9 @@ class Positions:
     def gpu_cost(self, problem: ConvSpec) -> Cost:
         """By elements, or by products of so few outputs that they come to little more."""
         contracted = problem.C * math.prod(axis.length for axis in self._axes(problem))
-        products, workspace = contracted * math.prod(problem.output_shape), self.cost(problem).workspace
+        products = contracted * math.prod(problem.output_shape)
         slower = 1.0 if self.by == "reduce" else 0.4 if problem.G == 1 else 4.0
-        return Cost(vector=slower * products, bytes=problem.bytes, workspace=workspace, calls=2)
+        return Cost(vector=slower * products, bytes=problem.bytes, calls=2)
 
     def error(self, problem: ConvSpec) -> float:
         return direct_error(problem)

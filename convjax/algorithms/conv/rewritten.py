@@ -3,8 +3,10 @@
 import dataclasses
 from typing import ClassVar
 
+import jax
+
 from convjax.algorithms.numerics import amplification
-from convjax.algorithms.protocol import Algorithm, Cost, Reasons, describe
+from convjax.algorithms.protocol import Algorithm, ComputesDivided, Cost, Reasons, describe
 from convjax.problem import ConvSpec
 
 
@@ -39,6 +41,15 @@ class Holding:
     def varies_on(self) -> tuple[str, ...]:
         return self.by.varies_on
 
+    def of_divided(self, problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
+        """With what the held algorithm does in programs that XLA divides among devices, if that is otherwise."""
+        if not isinstance(self.by, ComputesDivided):
+            return self(problem, lhs, rhs)
+        return dataclasses.replace(self, by=_Divided(self.by))(problem, lhs, rhs)
+
+    def __call__(self, problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
+        raise NotImplementedError
+
 
 @dataclasses.dataclass(frozen=True)
 class Rewritten(Holding):
@@ -63,6 +74,27 @@ class Rewritten(Holding):
     def cost_with(self, problem: ConvSpec, moved: float, held: float, calls: int) -> Cost:
         """That of the rewritten problem, `moved` bytes more to and from memory, of which `held` are workspace."""
         return added(self.by.cost(self.rewritten(problem)), moved, held, calls)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Divided(Holding):
+    """The held algorithm as it is in divided programs."""
+
+    name: ClassVar[str] = "divided"
+
+    def unsupported(self, problem: ConvSpec, platform: str) -> Reasons:
+        return self.by.unsupported(problem, platform)
+
+    def cost(self, problem: ConvSpec) -> Cost:
+        return self.by.cost(problem)
+
+    def error(self, problem: ConvSpec) -> float:
+        return self.by.error(problem)
+
+    def __call__(self, problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
+        assert isinstance(self.by, ComputesDivided)
+        result: jax.Array = self.by.of_divided(problem, lhs, rhs)
+        return result
 
 
 def added(inner: Cost, moved: float, held: float, calls: int) -> Cost:

@@ -15,7 +15,7 @@ from jax import lax
 
 from convjax import layout, sizes
 from convjax.algorithms.conv.many_groups import fill_vectors, sum_over_channels, sum_over_channels_cost
-from convjax.algorithms.conv.multiply_add import multiply_add, multiply_add_cost
+from convjax.algorithms.conv.multiply_add import multiply_add, multiply_add_cost, turns_over_taps
 from convjax.algorithms.fusion import when_needed
 from convjax.algorithms.numerics import accumulator, direct_error
 from convjax.algorithms.products import grouping_work, product_work, rows_by_columns
@@ -60,10 +60,10 @@ class Shift:
         return sum_over_channels_cost(problem) if fill_vectors(problem) else multiply_add_cost(problem)
 
     def gpu_cost(self, problem: ConvSpec) -> Cost | None:
-        of_weights = problem.C > 1 and problem.taps >= math.prod(problem.output)  # more taps than a loop writes out
+        of_weights = problem.C > 1 and problem.taps >= math.prod(problem.output)  # each tap a loop over channels
         if self.by == "dot" or of_weights:
             return None
-        return Cost(vector=problem.products, bytes=problem.bytes, workspace=self.cost(problem).workspace)
+        return Cost(vector=problem.products, bytes=problem.bytes, calls=turns_over_taps(problem))
 
     def error(self, problem: ConvSpec) -> float:
         return direct_error(problem)
