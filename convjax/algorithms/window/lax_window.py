@@ -33,7 +33,7 @@ class Lax:
     """One XLA window instruction for reductions; flat positions for the maps that differentiate them."""
 
     name: ClassVar[str] = "lax"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     exact: ClassVar[bool] = True
     varies_on: ClassVar[tuple[str, ...]] = GPUS  # scatters add by atomics
     __str__ = describe
@@ -52,7 +52,7 @@ class Lax:
         match problem.operation:
             case "max" | "min" | "sum":
                 tiling_sum = problem.operation == "sum" and problem.strides == problem.window
-                return Cost(vector=(2.5 if tiling_sum else 5) * problem.macs, bytes=problem.bytes)
+                return Cost(vector=(2 if tiling_sum else 5) * problem.macs, bytes=problem.bytes)
             case "argmax" | "argmin":
                 return Cost(scalar=6 * problem.macs, bytes=3 * problem.bytes, workspace=problem.bytes, calls=4)
             case "take":
