@@ -11,7 +11,7 @@ import tomllib
 import jax
 
 from convjax.algorithms.protocol import Cost
-from convjax.platforms import GPUS
+from convjax.platforms import default_platform
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +58,5 @@ def devices() -> dict[str, Device]:
 
 def device_of(platform: str) -> Device | None:
     """The constants of this machine's kind of device, else of its platform; None where neither was measured."""
-    here = jax.devices()[0]
-    local = here.platform == platform or (here.platform == "gpu" and platform in GPUS)
-    return (devices().get(here.device_kind) if local else None) or devices().get(platform)
+    kind = jax.devices()[0].device_kind if platform == default_platform() else platform
+    return devices().get(kind) or devices().get(platform)

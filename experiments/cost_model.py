@@ -105,7 +105,7 @@ def times_of(table: Sequence[Cell], platform: str) -> Times:
 
 
 def _row(cell: Cell, platform: str) -> tuple[Cell, list[tuple[Any, Cost, SweepRecord | None]]] | None:
-    """The candidates of a cell with their costs and, where they were timed, records; None if none was."""
+    """The candidates of a cell whose costs are known, with these and their records, if any; None if none was timed."""
     problem: Problem = parse(next(iter(cell.records.values())).problem)
     if problem.operation == "put":
         return None

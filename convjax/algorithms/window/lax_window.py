@@ -26,7 +26,7 @@ from convjax.platforms import GPUS
 from convjax.problem import WindowSpec
 
 _MOST_ELEMENTS = 2**31 - 1  # that int32 numbers
-_VECTOR = 16  # elements
+_VECTOR = 16  # channels that fill one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,8 +53,9 @@ class Lax:
         match problem.operation:
             case "max" | "min" | "sum":
                 tiling_sum = problem.operation == "sum" and problem.strides == problem.window
-                few = max(1.0, _VECTOR / max((1, *problem.shape[-1:])))  # of which each window is added by itself
-                return Cost(vector=(2 * few if tiling_sum else 5) * problem.macs, bytes=problem.bytes)
+                # Tiles are added channels at a time, as many as there are.
+                narrow = max(1.0, _VECTOR / max((1, *problem.shape[-1:])))
+                return Cost(vector=(2 * narrow if tiling_sum else 5) * problem.macs, bytes=problem.bytes)
             case "argmax" | "argmin":
                 return Cost(scalar=6 * problem.macs, bytes=3 * problem.bytes, workspace=problem.bytes, calls=4)
             case "take":
