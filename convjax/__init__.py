@@ -4,6 +4,7 @@ import importlib as _importlib
 from typing import Any as _Any
 
 from convjax import functional as functional
+from convjax import taylor as _taylor  # noqa: F401  # its rules, for jax.experimental.jet
 from convjax.accelerate import accelerate as accelerate
 from convjax.algorithms import algorithms as algorithms
 from convjax.calibrate import calibrate as calibrate
