@@ -14,7 +14,7 @@ from jax.interpreters import mlir
 
 from convjax.algorithms.fusion import apart, when_needed
 from convjax.algorithms.protocol import Algorithm, ComputesDivided, ReadsReversed
-from convjax.problem import ConvSpec, Problem
+from convjax.problem import ConvSpec, Problem, WindowSpec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,14 +84,15 @@ def lower(ctx: Any, fn: Bound | OfReversed | Filled, *operands: Any, in_memory: 
     The algorithm sees plain local arrays: inside shard_map its intermediates need not say which mesh axes
     they vary over, since the primitive's own type rule has said so for the result.
     """
-    # XLA of jaxlib 0.10 pads an array that is divided along its rows once, whatever the padding holds, so that two
-    # poolings of it would share theirs: behind a barrier it is another array.
-    divided = getattr(ctx.module_context.axis_context, "num_devices", 1) > 1
-    if divided and not isinstance(fn, Filled):
+    if not isinstance(fn, Filled) and _is_divided(ctx.module_context.axis_context):
         fn = dataclasses.replace(fn, divided=True)
+    # XLA of jaxlib 0.10 pads an array that is divided along its rows once, whatever the padding holds, so that two
+    # poolings of it would share theirs: behind a barrier it is another array. Convolutions have none: among several
+    # mesh axes XLA divides some wrongly behind a barrier that it divides rightly without.
+    shares_padding = isinstance(fn, Bound) and fn.divided and isinstance(fn.problem, WindowSpec)
 
     def run(*arrays: jax.Array) -> jax.Array:
-        if divided:
+        if shares_padding:
             arrays = lax.optimization_barrier(arrays)
         result = _jitted(fn)(*arrays)
         return apart(lambda x: x, result) if in_memory else result
@@ -101,6 +102,13 @@ def lower(ctx: Any, fn: Bound | OfReversed | Filled, *operands: Any, in_memory: 
     wide = any(jax.dtypes.canonicalize_dtype(a.dtype) != a.dtype for a in (*plain.avals_in, *plain.avals_out))
     with jax.enable_x64(True) if wide else contextlib.nullcontext():
         return mlir.lower_fun(run, multiple_results=False)(plain, *operands)
+
+
+def _is_divided(context: mlir.AxisContext) -> bool:
+    """Whether XLA divides the program among devices: along any axis of a mesh that shard_map does not hold."""
+    if isinstance(context, mlir.SPMDAxisContext):
+        return any(size > 1 and axis not in context.manual_axes for axis, size in context.mesh.shape.items())
+    return context.num_devices > 1
 
 
 @functools.lru_cache(maxsize=4096)

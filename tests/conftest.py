@@ -1,4 +1,4 @@
-"""Strict by default: two CPU devices, no rank promotion, warnings are errors, fixed seeds."""
+"""Strict by default: four CPU devices, no rank promotion, warnings are errors, fixed seeds."""
 
 import gc
 import importlib.metadata
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 # fusions that take a third of that time, and `.ci/run` repeats the conformance of values with those it prefers. Torch's
 # threads spin after their work and take a core from whatever jax runs next.
 FLAGS = [
-    "--xla_force_host_platform_device_count=2",
+    "--xla_force_host_platform_device_count=4",
     "--xla_backend_optimization_level=0",
     "--xla_cpu_parallel_codegen_split_count=1",  # both cores are at work on tests
 ]

@@ -1,13 +1,14 @@
 """Programs that XLA divides among devices: what is computed is right, and nothing moves that need not."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from transforms import chosen, compiled, lax_arguments, two_devices
 
 import convjax
@@ -51,14 +52,34 @@ ORDINARY = [
 ]
 
 
-def _divided(text: str, divided: Sequence[str], algorithm: object) -> np.ndarray:
-    """The result of `algorithm` with lhs, rhs and the result in halves along the axes of these letters."""
-    problem = ConvSpec.parse(text)
+# Divided by a mesh of two axes, a letter for each, "-" where it divides nothing: XLA's own division is wrong of these.
+OF_TWO_AXES = [
+    ("conv float32[4,8,8,8] float32[3,3,8,8] b01f_01io->b01f pad=1_1x1_1", "-0", "oi", ""),
+    ("conv float32[4,8,8,8] float32[3,3,8,8] b01f_01io->b01f pad=1_1x1_1", "0-", "--", "0f"),
+    ("conv float32[4,8,8,8] float32[3,3,8,8] b01f_01io->b01f stride=2x2 pad=1_1x1_1", "1-", "-i", "--"),
+    ("conv float32[4,8,8,8] float32[2,2,8,8] b01f_01io->b01f stride=2x2 ", "-f", "01", "01"),
+    ("conv float32[4,8,8,8] float32[4,4,8,8] b01f_01io->b01f pad=3_3x3_3 lhs_dilate=2x2", "--", "--", "f0"),
+    ("conv float32[8,8,8,4] float32[8,8,8,4] f01b_i01o->01bf pad=1_1x1_1", "-0", "o0", "b-"),
+    ("conv float32[4,16,8] float32[3,8,8] b0f_0io->b0f pad=1_1", "--", "-o", "0f"),
+]
+
+
+def four_devices() -> Mesh:
+    return Mesh(np.array(jax.devices()[:4]).reshape(2, 2), ("batch", "model"))
+
+
+def _shardings(text: str, divided: Sequence[str], mesh: Mesh) -> Iterator[NamedSharding]:
+    """Of lhs, rhs and the result, halved along the axes of these letters, one for each axis of the mesh."""
     specs = re.fullmatch(r".*\] (\w+)_(\w+)->(\w+) .*", text).groups()  # type: ignore[union-attr]
-    of_lhs, of_rhs, of_out = (
-        NamedSharding(two_devices(), PartitionSpec(*("batch" if c == letter else None for c in spec)))
-        for spec, letter in zip(specs, divided, strict=True)
-    )
+    for spec, letters in zip(specs, divided, strict=True):
+        axis_of = dict(zip(letters, mesh.axis_names, strict=False))
+        yield NamedSharding(mesh, PartitionSpec(*(axis_of.get(c) for c in spec)))
+
+
+def _divided(text: str, divided: Sequence[str], algorithm: object, mesh: Mesh | None = None) -> np.ndarray:
+    """The result of `algorithm` with its operands and itself divided so, among two devices if no mesh is given."""
+    problem = ConvSpec.parse(text)
+    of_lhs, of_rhs, of_out = _shardings(text, divided, mesh or two_devices())
 
     def conv(lhs: jax.Array, rhs: jax.Array) -> jax.Array:
         return convjax.conv_general_dilated(lhs, rhs, *lax_arguments(problem), algorithm=algorithm)
@@ -86,6 +107,35 @@ def test_lax_is_right_where_xla_divides_it_wrongly(text: str, of_lhs: str, of_rh
     size = dict(zip(out_spec, problem.output_shape, strict=True))[of_out]
     got = _divided(text, (of_lhs, of_rhs, of_out if size % 2 == 0 else ""), "lax")
     np.testing.assert_allclose(got, reference(problem, *random_operands(problem, 0)), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("algorithm", ["lax", None])
+@pytest.mark.parametrize(("text", "of_lhs", "of_rhs", "of_out"), OF_TWO_AXES)
+def test_divisions_by_two_axes_are_right(text: str, of_lhs: str, of_rhs: str, of_out: str, algorithm: Any) -> None:
+    problem = ConvSpec.parse(text)
+    got = _divided(text, (of_lhs, of_rhs, of_out), algorithm, four_devices())
+    np.testing.assert_allclose(got, reference(problem, *random_operands(problem, 0)), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("of_lhs", ["f", "0", "1"])
+def test_what_shard_map_leaves_to_xla_is_divided_as_under_jit(of_lhs: str) -> None:
+    """One axis of the mesh is shard_map's, and XLA divides along the other."""
+    text = "conv float32[8,8,6,4] float32[4,4,8,4] f01b_01io->01bf pad=1_1x1_1 lhs_dilate=2x2"
+    problem, mesh = ConvSpec.parse(text), four_devices()
+    x, w = random_operands(problem, 0)
+
+    def conv(lhs: jax.Array, rhs: jax.Array) -> jax.Array:
+        return convjax.conv_general_dilated(lhs[0], rhs, *lax_arguments(problem), algorithm="lax")[None]
+
+    batch, letters = PartitionSpec("batch"), "f01b"
+    mapped = jax.shard_map(
+        conv, mesh=mesh, in_specs=(batch, PartitionSpec()), out_specs=batch, axis_names=frozenset({"batch"})
+    )
+    of_x = NamedSharding(mesh, PartitionSpec("batch", *("model" if c == of_lhs else None for c in letters)))
+    of_w = NamedSharding(mesh, PartitionSpec(None, None, "model"))
+    got = jax.jit(mapped)(jax.device_put(np.stack([x, -x]), of_x), jax.device_put(w, of_w))
+    want = reference(problem, x, w)
+    np.testing.assert_allclose(got, np.stack([want, -want]), rtol=1e-4, atol=1e-4)
 
 
 def test_gradients_of_single_sharded_examples_stay_where_the_examples_are(monkeypatch: pytest.MonkeyPatch) -> None:

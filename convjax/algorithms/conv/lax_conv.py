@@ -11,9 +11,12 @@ from jax import lax
 
 from convjax import layout, sizes
 from convjax.algorithms.conv.cudnn import cudnn_cost
+from convjax.algorithms.conv.polyphase import Polyphase
+from convjax.algorithms.conv.positions import Positions
+from convjax.algorithms.conv.shift import Shift
 from convjax.algorithms.numerics import LIBRARY, accumulator, direct_error
 from convjax.algorithms.products import rows_by_columns, turning_work
-from convjax.algorithms.protocol import Cost, Reasons, describe
+from convjax.algorithms.protocol import Algorithm, Cost, Reasons, describe
 from convjax.dtypes import dtype_of, itemsize
 from convjax.platforms import GPUS
 from convjax.problem import ConvSpec
@@ -99,11 +102,33 @@ class Lax:
         return lax.platform_dependent(lhs, rhs, **on, default=plain) if on else plain(lhs, rhs)
 
     def of_divided(self, problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
-        """Without what jaxlib 0.10 and 0.12 divide wrongly: some dilated inputs, and groups that are turned."""
-        if max(problem.lhs_dilation, default=1) > 1:
-            lhs = _with_zeros(problem, lhs)
-            problem = dataclasses.replace(problem, lhs_shape=lhs.shape, lhs_dilation=(1,) * problem.ndim)
-        return (_of_groups if _groups_are_turned(problem) else _convolution)(problem, lhs, rhs)
+        """By what jaxlib 0.10 and 0.12 divide rightly: on CPUs products, if some algorithm's are few enough.
+
+        XLA's division of convolutions is right where one axis of a mesh divides their batch or features, as in data
+        parallel programs, and wrong for some divisions of rows among several, of groups, and of dilated inputs. On GPUs
+        cuDNN is worth keeping, so only the last two are computed otherwise.
+        """
+        plain = functools.partial(_convolution_of_divided, problem)
+        by = next((a for a in _of_products(problem) if not a.unsupported(problem, "cpu")), None)
+        return (
+            plain(lhs, rhs)
+            if by is None
+            else lax.platform_dependent(lhs, rhs, cpu=functools.partial(by, problem), default=plain)
+        )
+
+
+def _of_products(problem: ConvSpec) -> tuple[Algorithm, ...]:
+    """Algorithms that are sums of products, which XLA divides rightly; those first that need fewer products."""
+    by_taps, by_outputs = (Polyphase(Shift("dot")), Shift("dot")), (Positions("dot"),)
+    return by_taps + by_outputs if problem.taps <= math.prod(problem.output) else by_outputs + by_taps
+
+
+def _convolution_of_divided(problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
+    """One convolution, without dilated inputs and groups that are turned."""
+    if max(problem.lhs_dilation, default=1) > 1:
+        lhs = _with_zeros(problem, lhs)
+        problem = dataclasses.replace(problem, lhs_shape=lhs.shape, lhs_dilation=(1,) * problem.ndim)
+    return (_of_groups if _groups_are_turned(problem) else _convolution)(problem, lhs, rhs)
 
 
 def _groups_are_turned(problem: ConvSpec) -> bool:
@@ -130,7 +155,11 @@ def _of_groups(problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
 
 
 def _convolution(problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
-    """One `convolution`, its padding written out where XLA misreads it."""
+    """One `convolution`, its padding written out where XLA misreads it.
+
+    Integers that are added up in wider ones are kept apart from what made them: jaxlib 0.10 and 0.12 fuse a pad of int8
+    into their convolution, and read what is no number or cannot compile it.
+    """
     padding, lhs_dilation = problem.padding, problem.lhs_dilation
     if _misread(problem):
         spatial = problem.dimension_numbers[0][2:]
@@ -139,6 +168,9 @@ def _convolution(problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array
             pads[axis], gaps[axis] = pair, dilation - 1
         lhs = layout.pad(lhs, pads, gaps)
         padding, lhs_dilation = ((0, 0),) * problem.ndim, (1,) * problem.ndim
+    dtype = dtype_of(problem.lhs_dtype)
+    if jnp.issubdtype(dtype, jnp.integer) and dtype.itemsize < itemsize(problem.output_dtype):
+        lhs, rhs = lax.optimization_barrier((lhs, rhs))
     return lax.conv_general_dilated(
         lhs,
         rhs,
