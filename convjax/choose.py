@@ -6,7 +6,7 @@ A lowering asks `choose` and `explain` prints what it saw, so both see the same.
 import dataclasses
 import functools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from convjax.algorithms import algorithms, named
 from convjax.algorithms.bands import MOST_WORKSPACE, SMALL_WORKSPACE, admitted_workspace
@@ -121,14 +121,27 @@ def predictions(
     return {a: device.seconds(cost) for a, cost in costs.items() if cost is not None}
 
 
-def least_seconds(problem: Problem, request: Request, platform: str) -> float:
-    """Of the algorithms that may be taken, the shortest time measured or else predicted; infinite where none is."""
+def least_seconds(ways: Sequence[Sequence[Problem]], request: Request, platform: str) -> list[float]:
+    """For each way, the sum of the shortest times of its problems; infinite where no algorithm may be taken.
+
+    All are measured, or else all are predicted: plans of one way alone do not turn what they were tuned for to another.
+    """
+    measured, predicted = [], []
+    for way in ways:
+        allowed = [_allowed(problem, request, platform) for problem in way]
+        measured.append([measurements(a, p, request, platform) for a, p in zip(allowed, way, strict=True)])
+        predicted.append([predictions(a, p, request, platform) for a, p in zip(allowed, way, strict=True)])
+    all_measured = all(times for way in measured for times in way)
+    return [
+        sum(min(times.values(), default=math.inf) for times in way) for way in (measured if all_measured else predicted)
+    ]
+
+
+def _allowed(problem: Problem, request: Request, platform: str) -> list[Algorithm]:
     try:
-        allowed, _ = candidates(problem, request, platform)
+        return candidates(problem, request, platform)[0]
     except ValueError:  # none keeps the limits
-        return math.inf
-    times = measurements(allowed, problem, request, platform) or predictions(allowed, problem, request, platform)
-    return min(times.values(), default=math.inf)
+        return []
 
 
 def measurements(

@@ -125,11 +125,10 @@ def _compares(problem: WindowSpec, request: Request) -> bool:
         applies = wished == {"mask"} or not Mask().unsupported(_as(problem, "put_equal"), default_platform())
         return "mask" in wished and applies
 
-    def seconds(problem: WindowSpec, *operations: str) -> float:
-        return sum(least_seconds(_as(problem, operation), request, default_platform()) for operation in operations)
-
-    saved = sum(seconds(stage, f"arg{problem.operation}", "put") for stage in stages(problem))
-    return seconds(problem, "put_equal") < INCUMBENT * saved
+    saved = [_as(stage, operation) for stage in stages(problem) for operation in (f"arg{problem.operation}", "put")]
+    comparing = [_as(problem, "put_equal")]
+    by_comparing, by_taps = least_seconds([comparing, saved], request, default_platform())
+    return by_comparing < INCUMBENT * by_taps
 
 
 def _followed(primitive: Primitive, operation: str, value: jax.Array, found: Winners, request: Request) -> jax.Array:

@@ -240,3 +240,23 @@ def test_files_keep_what_is_not_understood(tmp_path: Path) -> None:
     Plans((plan,)).save(tmp_path / "plans.json")
     assert json.loads((tmp_path / "plans.json").read_text())["plans"][0]["times"][0]["algorithm"] == "of the future"
     assert Plans.load(tmp_path / "plans.json").entries == (plan,)
+
+
+@pytest.mark.parametrize("factor", [0.1, 10.0])
+@pytest.mark.parametrize(("window", "strides"), [(2, 2), (3, 2), (3, 1)])
+def test_plans_of_a_maximum_do_not_change_the_program_that_they_were_tuned_for(
+    factor: float, window: int, strides: int
+) -> None:
+    """Its gradient finds the winners in one of two ways, of which plans hold the problems of one alone."""
+    gradient = jax.grad(lambda x: jnp.sum(jnp.square(convjax.max_pool(x, window, strides=strides))))
+    x = jax.ShapeDtypeStruct((4, 32, 32, 64), jnp.float32)
+    rows = convjax.explain(gradient, x, platform="cpu").rows
+    version = next(a.version for a in convjax.algorithms("max") if str(a) == "shift")
+    plans = [
+        Plan(str(row.problem), KIND, (Time("shift", version, factor * row.predicted),))
+        for row in rows
+        if not row.problem.operation.endswith("equal")
+    ]
+    with convjax.using(Plans(tuple(plans))):
+        again = convjax.explain(gradient, x, platform="cpu").rows
+    assert [row.problem for row in again] == [row.problem for row in rows]
