@@ -35,14 +35,16 @@ def accelerate(fn: Callable[P, R]) -> Callable[P, R]:
             NumPy's scalars included, reaches it as given. Modules of Flax NNX among them may change in place.
 
     Returns:
-        A function of the same arguments and results. Convolutions of finite values agree with lax's within their
-        algorithm's stated error. Poolings agree exactly but for two corners of the gradient of maxima and minima: it
-        goes to the first NaN of a window, where lax passes on to what follows the last one, and to a real element of a
-        window of infinities, where lax may lose it to padding.
+        A function of the same arguments and results; without a `jax.jit` around it, every call traces fn anew.
+        Convolutions of finite values agree with lax's within their algorithm's stated error. Poolings agree exactly but
+        for two corners of the gradient of maxima and minima: it goes to the first NaN of a window, where lax passes on
+        to what follows the last one, and to a real element of a window of infinities, where lax may lose it to padding.
 
     Raises:
         TypeError: fn is not callable.
-        ValueError: called, fn changes an argument in place that is no module of NNX, and does not return the new one.
+        ValueError: called, fn changes in place an argument, of a type that is registered as a pytree and no module of
+            NNX, and does not return the new one. What jax knows nothing of, as the object of a bound method, is left
+            with tracers in it, as by `jax.jit`.
 
     Example:
         >>> import jax, jax.numpy as jnp, convjax

@@ -9,17 +9,20 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-import numpy as np
+
+# What NNX keeps its record under of which object is which.
+_CONTEXT = "convjax.accelerate"
 
 # What evaluates fn(*args, **kwargs) without its changes in place.
 Evaluate = Callable[[Callable[..., Any], Sequence[Any], Mapping[str, Any]], Any]
 
 
 def call(evaluate: Evaluate, fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """`evaluate(fn, args, kwargs)`, with what `fn` changes in NNX modules changed in them.
+    """`evaluate(fn, args, kwargs)`, with what `fn` changes in NNX modules changed in them, as by `nnx.jit`.
 
     The modules, optimizers, metrics and rngs among the arguments, or `fn` itself, are split before and updated
-    afterwards, all at once, so that what they share stays shared; so are their settings, as `model.eval()` changes.
+    afterwards, all at once, so that what they share stays shared; so are their settings, as `model.eval()` changes, and
+    attributes that are added or deleted.
 
     Raises:
         ValueError: `fn` leaves something in another argument that it neither was given nor returns.
@@ -30,51 +33,29 @@ def call(evaluate: Evaluate, fn: Callable[..., Any], args: Sequence[Any], kwargs
         return evaluate(_refused_in_place(fn), args, kwargs)
     from flax import nnx
 
-    modules = tuple(leaves[i] for i in places)
-    graph, state = nnx.split(modules)
     rest = {i: leaf for i, leaf in enumerate(leaves) if i not in places}
-    settings: dict[tuple[Any, ...], Any] = {}
+    graphs = []
 
     @functools.wraps(fn, updated=())
     def pure(state: Any, rest: dict[int, Any]) -> Any:
-        merged = nnx.merge(graph, state)
+        with nnx.merge_context(_CONTEXT, inner=True) as context:
+            merged = context.merge(graphs[0], state)
         whole = rest | dict(zip(places, merged, strict=True))
         fn, args, kwargs = jax.tree.unflatten(tree, [whole[i] for i in range(len(leaves))])
         results = _refused_in_place(fn)(*args, **kwargs)
-        settings.update(_settings(merged))
-        return results, nnx.state(merged)
+        with nnx.split_context(_CONTEXT) as context:
+            graph, new = context.split(merged)
+        graphs.append(graph)
+        return results, new
 
-    results, new = evaluate(pure, (state, rest), {})
-    old = {path: _identity(value) for path, value in nnx.to_flat_state(state)}
-    changed = {path: value for path, value in nnx.to_flat_state(new) if _identity(value) != old.get(path)}
-    nnx.update(modules, nnx.from_flat_state(changed))
-    _set(modules, settings)
+    with nnx.update_context(_CONTEXT):
+        with nnx.split_context(_CONTEXT) as context:
+            graph, state = context.split(tuple(leaves[i] for i in places))
+        graphs.append(graph)
+        results, new = evaluate(pure, (state, rest), {})
+        with nnx.merge_context(_CONTEXT, inner=False) as context:
+            context.merge(graphs[-1], new)
     return results
-
-
-def _settings(modules: Any) -> dict[tuple[Any, ...], Any]:
-    """The attributes of modules that hold neither arrays nor other modules, by path."""
-    from flax import nnx
-
-    held = nnx.Variable, nnx.Pytree, jax.Array, np.ndarray
-    return {
-        (*path, name): value
-        for path, node in nnx.iter_graph(modules)
-        if isinstance(node, nnx.Pytree)
-        for name, value in vars(node).items()
-        if not any(isinstance(leaf, held) for leaf in jax.tree.leaves(value, is_leaf=lambda v: isinstance(v, held)))
-    }
-
-
-def _set(modules: Any, settings: Mapping[tuple[Any, ...], Any]) -> None:
-    """Sets in `modules` the settings that differ."""
-    from flax import nnx
-
-    nodes = dict(nnx.iter_graph(modules))
-    for (*parents, name), value in settings.items():
-        node = nodes[tuple(parents)]
-        if not name.startswith("_pytree__") and getattr(node, name, None) is not value:
-            setattr(node, name, value)
 
 
 def _refused_in_place(fn: Callable[..., Any]) -> Callable[..., Any]:
@@ -116,8 +97,3 @@ def _leaves_left(node: Any) -> list[Any]:
         return _leaves(node)
     except ValueError:
         return []
-
-
-def _identity(tree: Any) -> list[int]:
-    """Which arrays it holds."""
-    return list(map(id, jax.tree.leaves(tree)))

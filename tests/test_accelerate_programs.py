@@ -404,3 +404,20 @@ def test_settings_and_intermediates_of_modules_are_kept() -> None:
     norm, dropout = model.blocks
     assert (norm.use_running_average, dropout.deterministic, model.sizes) == (True, True, (3, 3, 2))
     np.testing.assert_allclose(norm.seen[...], x.mean(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("way", [nnx.jit, accelerate, lambda step: nnx.jit(accelerate(accelerate(step)))])
+def test_parts_of_modules_are_added_shared_and_deleted(way: Any) -> None:
+    def step(model: nnx.Sequential, x: jax.Array) -> jax.Array:
+        model.added = nnx.Conv(3, 3, (1, 1), rngs=nnx.Rngs(1))
+        model.again = model.layers[0]
+        del model.old
+        return model.added(model.again(x))
+
+    model, x = nnx.Sequential(nnx.Conv(3, 3, (1, 1), rngs=nnx.Rngs(0))), batch()[0]
+    model.old = nnx.Linear(3, 3, rngs=nnx.Rngs(0))
+    first = model.layers[0]
+    y = way(step)(model, x)
+    assert not hasattr(model, "old")
+    assert model.again is model.layers[0] is first
+    np.testing.assert_allclose(y, model.added(model.again(x)), rtol=1e-5, atol=1e-5)
