@@ -1,9 +1,12 @@
-"""The commands of `python -m convjax`: arguments in, a table or one sentence out; bad input exits with 2.
+"""The commands of `python -m convjax`: arguments in, a table or one sentence out.
+
+Bad input exits with 2, an installation that is not well with 1, an interruption with 130.
 
 To add one, write its function, which takes the parsed arguments and prints, and its parser in `_parser`.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +30,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = _parser().parse_args(arguments)
     try:
         given.run(given)
-    except (ValueError, OSError) as error:
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads has enough; Python would complain once more as it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        print("convjax: interrupted; the same command does what is left", file=sys.stderr)
+        sys.exit(130)
+    except (ValueError, OSError, RuntimeError) as error:  # RuntimeError: jax finds no such backend
         _refuse(str(error))
 
 
@@ -82,7 +91,8 @@ def _doctor(given: argparse.Namespace) -> None:
         ill += not well
         print(line, flush=True)
     if ill:
-        _refuse(f"{ill} algorithms do not hold on this installation")
+        print(f"convjax: {ill} of these do not hold on this installation", file=sys.stderr)
+        sys.exit(1)
 
 
 def _parser() -> argparse.ArgumentParser:

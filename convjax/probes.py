@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -27,6 +28,7 @@ class Probe:
         source: where it is reported.
         answer: what convjax does about it.
         program: computes something that the fault spoils, and the right result.
+        avoided: whether that answer keeps programs right on a jaxlib that has the fault.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Probe:
     source: str
     answer: str
     program: Callable[[], tuple[jax.Array, np.ndarray]]
+    avoided: bool = True
 
     def holds(self) -> bool:
         """Whether the result is right."""
@@ -41,18 +44,28 @@ class Probe:
         return np.allclose(np.asarray(got), want, rtol=1e-4, atol=1e-4, equal_nan=True)
 
 
-# How the process of a probe ends; any other status is a crash.
-_RIGHT, _WRONG = 0, 3
+# How the process of a probe ends; a signal is a crash.
+_RIGHT, _WRONG, _RAISED = 0, 3, 4
 
 
 def run(probe: Probe, seconds: float = 120.0) -> str:
-    """`right`, `wrong`, `crashes` or `hangs`, found in a process of its own."""
+    """`right`, `wrong`, `raises`, `crashes` or `hangs`, found in a process of its own; or why it cannot be run here."""
     command = [sys.executable, "-m", "convjax.probes", probe.name]
     try:
-        code = subprocess.run(command, capture_output=True, timeout=seconds, check=False).returncode
+        ended = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+            env=os.environ | {"JAX_TRACEBACK_FILTERING": "off"},  # so that an error comes last
+        )
     except subprocess.TimeoutExpired:
         return "hangs"
-    return {_RIGHT: "right", _WRONG: "wrong"}.get(code, "crashes")
+    if ended.returncode < 0:
+        return "crashes"
+    said = ended.stderr.strip().splitlines()[-1:] or ["nothing"]
+    return {_RIGHT: "right", _WRONG: "wrong", _RAISED: "raises"}.get(ended.returncode, f"cannot be run: {said[0]}")
 
 
 _CONV: dict[str, Any] = {"window_strides": (1, 1), "dimension_numbers": ("NHWC", "HWIO", "NHWC")}
@@ -113,6 +126,19 @@ def _crop_beside_padding() -> tuple[jax.Array, np.ndarray]:
     return got, np.pad(x[:, :, 5:], [(0, 0), (0, 0), (0, 1), (0, 0)])
 
 
+def _padded_int8() -> tuple[jax.Array, np.ndarray]:
+    rng = np.random.default_rng(0)
+    x, w = (rng.integers(-9, 9, shape).astype(np.int8) for shape in ((1, 4, 4, 40), (5, 5, 40, 4)))
+    pads = [(0, 0), (2, 2), (2, 2), (0, 0)]
+
+    def program(x: jax.Array, w: jax.Array) -> jax.Array:
+        x = jnp.pad(x, pads)
+        return lax.conv_general_dilated(x, w, padding="VALID", **_CONV, preferred_element_type=jnp.int32)
+
+    windows = np.lib.stride_tricks.sliding_window_view(np.pad(x, pads), (5, 5), (1, 2))
+    return jax.jit(program)(x, w), np.einsum("nhwcrs,rsck->nhwk", windows, w, dtype=np.int64)
+
+
 def _dilated_and_short() -> tuple[jax.Array, np.ndarray]:
     x, w = _normal(1, 8, 4, 3), _normal(2, 5, 3, 4)
     padding, lhs_dilation = [(0, 0), (0, 0)], (2, 2)
@@ -164,6 +190,7 @@ PROBES = (
         "jax-ml/jax#39103",
         "jaxlib 0.10.2 is excluded",
         _matrix_vector_sum,
+        avoided=False,
     ),
     Probe(
         "rank-7",
@@ -192,6 +219,13 @@ PROBES = (
         "openxla/xla#48713",
         "`lax` writes such padding out",
         _crop_beside_padding,
+    ),
+    Probe(
+        "padded-int8",
+        "a convolution of int8 into int32 whose input is padded before is wrong, or does not compile",
+        "seen on jaxlib 0.10.1 and 0.12.0.1",
+        "`lax` keeps small integers apart from what made them",
+        _padded_int8,
     ),
     Probe(
         "base-dilation",
@@ -234,4 +268,7 @@ PROBES = (
 if __name__ == "__main__":
     jax.config.update("jax_num_cpu_devices", 2)
     probes = {probe.name: probe for probe in PROBES}
-    sys.exit(_RIGHT if probes[sys.argv[1]].holds() else _WRONG)
+    try:
+        sys.exit(_RIGHT if probes[sys.argv[1]].holds() else _WRONG)
+    except jax.errors.JaxRuntimeError:  # by XLA; that there is no backend is another error
+        sys.exit(_RAISED)

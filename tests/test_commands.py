@@ -1,7 +1,9 @@
 """`python -m convjax`: what it prints, and one sentence and exit code 2 for bad input."""
 
 import dataclasses
+import os
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -188,6 +190,31 @@ def test_doctor(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("convjax.commands.examine", lambda: iter([(True, "all is well")]))
     assert printed(capsys, "doctor") == "all is well\n"
     monkeypatch.setattr("convjax.commands.examine", lambda: iter([(False, "fft: FAILS")]))
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit) as caught:
         main(["doctor"])
-    assert "convjax: 1 algorithms do not hold" in capsys.readouterr().err
+    assert caught.value.code == 1
+    assert "convjax: 1 of these do not hold" in capsys.readouterr().err
+
+
+def test_interrupted_it_says_how_to_go_on(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("convjax.commands.measured", interrupted)
+    with pytest.raises(SystemExit) as caught:
+        main(["tune", PROBLEM])
+    assert caught.value.code == 130
+    assert capsys.readouterr().err == "convjax: interrupted; the same command does what is left\n"
+
+
+def test_no_backend_is_one_sentence_and_a_closed_pipe_is_silent() -> None:
+    command = [sys.executable, "-m", "convjax"]
+    environment = os.environ | {"JAX_PLATFORMS": "abacus"}
+    ended = subprocess.run([*command, "doctor"], env=environment, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (2, "", 1)
+    assert ended.stderr.startswith("convjax: Unable to initialize backend 'abacus'")
+    with subprocess.Popen([*command, "algorithms"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as reader:
+        assert reader.stdout
+        assert reader.stderr
+        reader.stdout.close()
+        assert reader.stderr.read() == b""

@@ -1,5 +1,6 @@
 """What operations make of their operands: NumPy's arrays, integers beside fractions, two precisions, no arrays."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -186,3 +187,51 @@ def test_numbers_an_axis_may_stand_in_arrays_of_numpy() -> None:
         (2, 3, 5, 4),
         (2, 4, 8, 4),
     ]
+
+
+def _int8(*shape: int) -> np.ndarray:
+    return np.random.default_rng(len(shape)).integers(-9, 9, shape).astype(np.int8)
+
+
+THREE_AXES: dict[str, Any] = {
+    "window_strides": (2, 3, 1),
+    "padding": ((0, 3), (1, 3), (2, 1)),
+    "lhs_dilation": (3, 2, 2),
+    "rhs_dilation": (1, 2, 1),
+    "dimension_numbers": ("NDHWC", "DHWIO", "NDHWC"),
+}
+
+
+def _padded_before(conv: Callable[..., jax.Array], x: jax.Array, w: jax.Array) -> jax.Array:
+    x = jnp.pad(x, [(0, 0), (1, 2), (2, 3), (0, 0)])
+    numbers = ("NHWC", "HWIO", "NHWC")
+    return conv(x, w, (1, 1), "VALID", dimension_numbers=numbers, preferred_element_type=jnp.int32)
+
+
+@pytest.mark.parametrize(
+    ("conv", "x", "w"),
+    [
+        (functools.partial(convjax.conv_transpose, strides=2), (1, 2, 2, 64), (4, 4, 64, 64)),
+        (functools.partial(convjax.conv_general_dilated, **THREE_AXES), (1, 12, 3, 6, 33), (5, 5, 2, 33, 64)),
+        (
+            functools.partial(convjax.conv, strides=2, padding=((3, -1), (2, 3)), algorithm="lax"),
+            (3, 9, 6, 40),
+            (4, 7, 40, 4),
+        ),
+    ],
+    ids=["transposed", "three axes", "crossing"],
+)
+def test_int8_is_added_up_in_int32(conv: Any, x: tuple[int, ...], w: tuple[int, ...]) -> None:
+    """XLA fuses a pad of int8 wrongly into the convolution after it, so `lax` must not be given one."""
+    lhs, rhs = _int8(*x), _int8(*w)
+    wide = conv(lhs.astype(np.int32), rhs.astype(np.int32), preferred_element_type=jnp.int32)
+    np.testing.assert_array_equal(conv(lhs, rhs, preferred_element_type=jnp.int32), wide)
+
+
+def test_int8_that_the_program_has_padded_before() -> None:
+    x, w = _int8(1, 4, 4, 40), _int8(5, 5, 40, 4)
+    wide = _padded_before(jax.lax.conv_general_dilated, x.astype(np.int32), w.astype(np.int32))
+    ours = jax.jit(functools.partial(_padded_before, convjax.conv_general_dilated))
+    accelerated = jax.jit(convjax.accelerate(functools.partial(_padded_before, jax.lax.conv_general_dilated)))
+    np.testing.assert_array_equal(ours(x, w), wide)
+    np.testing.assert_array_equal(accelerated(x, w), wide)
