@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from convjax.algorithms import algorithms, named
 from convjax.algorithms.bands import MOST_WORKSPACE, SMALL_WORKSPACE, admitted_workspace
 from convjax.algorithms.numerics import LIBRARY, direct_error, epsilon, error_on, rounding_on
-from convjax.algorithms.protocol import Algorithm, Reasons, cost_on, describe
+from convjax.algorithms.protocol import Algorithm, Gathers, Reasons, cost_on, describe
 from convjax.device import device_of
 from convjax.device_kind import device_kind
 from convjax.dtypes import dtype_of
@@ -99,6 +99,7 @@ def candidates(problem: Problem, request: Request, platform: str) -> tuple[list[
         a: _unusable(a, problem, request, platform)
         or _inexact(a, problem, request, platform)
         or _wasteful(a, problem, request)
+        or _gathering(a, problem, request)
         for a in registered
     }
     rejected = {a: reasons for a, reasons in refusals.items() if reasons}
@@ -199,6 +200,13 @@ def _wasteful(algorithm: Algorithm, problem: Problem, request: Request) -> Reaso
         return ()
     small = f" and {SMALL_WORKSPACE} are too many" if most < SMALL_WORKSPACE else ""
     return (f"needs {needed:.0f} bytes of workspace, {MOST_WORKSPACE} times operands and result are {most}{small}",)
+
+
+def _gathering(algorithm: Algorithm, problem: Problem, request: Request) -> Reasons:
+    """Why it would move more between devices than need be."""
+    if request.divided and isinstance(algorithm, Gathers) and algorithm.gathers(problem):
+        return ("moves operands that are divided by batch among devices",)
+    return ()
 
 
 def _wished(problem: Problem, request: Request, platform: str) -> list[Algorithm]:

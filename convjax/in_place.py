@@ -34,7 +34,7 @@ def call(evaluate: Evaluate, fn: Callable[..., Any], args: Sequence[Any], kwargs
     from flax import nnx
 
     rest = {i: leaf for i, leaf in enumerate(leaves) if i not in places}
-    graphs = []
+    graphs: list[Any] = []
 
     @functools.wraps(fn, updated=())
     def pure(state: Any, rest: dict[int, Any]) -> Any:

@@ -12,7 +12,7 @@ from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
 
-from convjax.algorithms.fusion import apart, when_needed
+from convjax.algorithms.fusion import apart, of_divided_program, when_needed
 from convjax.algorithms.protocol import Algorithm, ComputesDivided, ReadsReversed
 from convjax.problem import ConvSpec, Problem, WindowSpec
 
@@ -84,7 +84,7 @@ def lower(ctx: Any, fn: Bound | OfReversed | Filled, *operands: Any, in_memory: 
     The algorithm sees plain local arrays: inside shard_map its intermediates need not say which mesh axes
     they vary over, since the primitive's own type rule has said so for the result.
     """
-    if not isinstance(fn, Filled) and _is_divided(ctx.module_context.axis_context):
+    if not isinstance(fn, Filled) and is_divided(ctx):
         fn = dataclasses.replace(fn, divided=True)
     # XLA of jaxlib 0.10 pads an array that is divided along its rows once, whatever the padding holds, so that two
     # poolings of it would share theirs: behind a barrier it is another array. Convolutions have none: among several
@@ -94,8 +94,9 @@ def lower(ctx: Any, fn: Bound | OfReversed | Filled, *operands: Any, in_memory: 
     def run(*arrays: jax.Array) -> jax.Array:
         if shares_padding:
             arrays = lax.optimization_barrier(arrays)
-        result = _jitted(fn)(*arrays)
-        return apart(lambda x: x, result) if in_memory else result
+        with of_divided_program(getattr(fn, "divided", False)):
+            result = _jitted(fn)(*arrays)
+            return apart(lambda x: x, result) if in_memory else result
 
     plain = ctx.replace(avals_in=[_plain(a) for a in ctx.avals_in], avals_out=[_plain(a) for a in ctx.avals_out])
     # A program may be lowered where x64 is not enabled any more.
@@ -104,8 +105,9 @@ def lower(ctx: Any, fn: Bound | OfReversed | Filled, *operands: Any, in_memory: 
         return mlir.lower_fun(run, multiple_results=False)(plain, *operands)
 
 
-def _is_divided(context: mlir.AxisContext) -> bool:
+def is_divided(ctx: mlir.LoweringRuleContext) -> bool:
     """Whether XLA divides the program among devices: along any axis of a mesh that shard_map does not hold."""
+    context = ctx.module_context.axis_context
     if isinstance(context, mlir.SPMDAxisContext):
         return any(size > 1 and axis not in context.manual_axes for axis, size in context.mesh.shape.items())
     return context.num_devices > 1

@@ -6,6 +6,7 @@ place of lax's primitive, so that no derivative formula is written twice. Choosi
 choosing after AD, vmap, remat, scan and shard_map have happened, for the exact problem and platform.
 """
 
+import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,7 +19,7 @@ from jax.extend.core import Primitive
 from jax.extend.core.primitives import conv_general_dilated_p, rev_p
 from jax.interpreters import ad, batching, mlir
 
-from convjax.lowering import Bound, Filled, OfReversed, bind_eagerly, lower
+from convjax.lowering import Bound, Filled, OfReversed, bind_eagerly, is_divided, lower
 from convjax.measure import decide
 from convjax.platforms import PLATFORMS
 from convjax.problem import ConvSpec
@@ -165,6 +166,7 @@ def _lower(platform: str, ctx: Any, lhs: Any, rhs: Any, *, request: Request, rhs
     problem = problem_of(lhs_aval, rhs_aval, params)
     if problem.empty:
         return lower(ctx, Filled(problem.output_shape, problem.output_dtype), lhs, rhs)
+    request = dataclasses.replace(request, divided=is_divided(ctx))
     algorithm = decide(problem, request, platform).algorithm
     return lower(ctx, OfReversed(algorithm, problem) if rhs_reversed else Bound(algorithm, problem), lhs, rhs)
 

@@ -118,6 +118,11 @@ class ConvSpec:
         return self.preferred_element_type or self.lhs_dtype
 
     @property
+    def has_few_outputs(self) -> bool:
+        """Whether windows are fewer than the elements of each, as in weight gradients."""
+        return self.taps > math.prod(self.output)
+
+    @property
     def taps(self) -> int:
         return math.prod(self.kernel)
 

@@ -24,7 +24,7 @@ from convjax.algorithms.window.geometry import few_tiles
 from convjax.algorithms.window.mask import Mask
 from convjax.choose import INCUMBENT, least_seconds
 from convjax.dtypes import accumulator
-from convjax.lowering import Bound, Filled, bind_eagerly, lower
+from convjax.lowering import Bound, Filled, bind_eagerly, is_divided, lower
 from convjax.measure import decide
 from convjax.platforms import PLATFORMS, default_platform
 from convjax.problem import WindowSpec
@@ -229,6 +229,7 @@ def _lower(platform: str, ctx: Any, *operands: Any, problem: WindowSpec, request
     if problem.empty:
         (out,) = ctx.avals_out
         return lower(ctx, Filled(out.shape, out.dtype.name, 0 if finds_taps else problem.identity), *operands)
+    request = dataclasses.replace(request, divided=is_divided(ctx))
     bound = Bound(decide(problem, request, platform).algorithm, problem)
     return lower(ctx, bound, *operands, in_memory=finds_taps and not few_tiles(problem))
 

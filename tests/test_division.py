@@ -1,7 +1,7 @@
 """Programs that XLA divides among devices: what is computed is right, and nothing moves that need not."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -136,6 +136,51 @@ def test_what_shard_map_leaves_to_xla_is_divided_as_under_jit(of_lhs: str) -> No
     got = jax.jit(mapped)(jax.device_put(np.stack([x, -x]), of_x), jax.device_put(w, of_w))
     want = reference(problem, x, w)
     np.testing.assert_allclose(got, np.stack([want, -want]), rtol=1e-4, atol=1e-4)
+
+
+# Divided by batch, which weight gradients sum.
+BY_BATCH = [
+    ("conv float32[4,8,8,4] float32[3,3,4,4] b01f_01io->b01f pad=1_1x1_1", "b", ""),
+    ("conv float32[8,14,14,32] float32[3,3,32,32] b01f_01io->b01f stride=2x2 pad=1_1x1_1", "b", ""),
+    ("conv float32[32,7,7,256] float32[3,3,256,256] b01f_01io->b01f pad=1_1x1_1", "b", ""),
+    ("conv float32[8,7,7,32] float32[3,3,32,32] b01f_01oi->b01f pad=1_2x1_2 lhs_dilate=2x2", "b", ""),
+    ("conv float32[8,14,14,32] float32[3,3,1,32] b01f_01io->b01f stride=2x2 pad=0_1x0_1 feature_groups=32", "b", ""),
+    ("conv float32[4,64,16] float32[3,16,16] b0f_0io->b0f pad=1_1", "b", ""),
+    ("conv float32[32,14,14,64] float32[32,7,7,64] f01b_i01o->01bf pad=0_1x0_1 rhs_dilate=2x2", "f", "i"),
+    ("conv float32[8,14,14,32] float32[8,14,14,32] f01b_i01o->01bf pad=1_1x1_1 batch_groups=32", "f", "i"),
+    ("conv float32[8,14,14,64] float32[8,14,14,64] f01b_i01o->01bf pad=1_1x1_1 batch_groups=4", "f", "i"),
+]
+MOVES = re.compile(r" (all-gather|all-to-all|collective-permute|all-reduce)(?:-start)?\(")
+
+
+def _moved(f: Callable[..., jax.Array], *operands: jax.ShapeDtypeStruct) -> tuple[list[str], Any]:
+    """What a program moves between devices, and how its result is divided."""
+    program = jax.jit(f).lower(*operands).compile()
+    return sorted(MOVES.findall(program.as_text() or "")), program.output_shardings.spec
+
+
+@pytest.mark.parametrize(("text", "of_lhs", "of_rhs"), BY_BATCH)
+def test_the_choice_moves_no_more_than_lax_does(text: str, of_lhs: str, of_rhs: str) -> None:
+    problem = ConvSpec.parse(text)
+    shardings = _shardings(text, (of_lhs, of_rhs, ""), Mesh(np.array(jax.devices()[:4]), ("batch",)))
+    operands = [
+        jax.ShapeDtypeStruct(shape, jnp.float32, sharding=sharding)
+        for shape, sharding in zip((problem.lhs_shape, problem.rhs_shape), shardings, strict=False)
+    ]
+    arguments = lax_arguments(problem)
+    stock = _moved(lambda lhs, rhs: jax.lax.conv_general_dilated(lhs, rhs, *arguments), *operands)
+    assert _moved(lambda lhs, rhs: convjax.conv_general_dilated(lhs, rhs, *arguments), *operands) == stock
+
+
+@pytest.mark.parametrize("pool", [convjax.max_pool, convjax.avg_pool], ids=["max", "average"])
+@pytest.mark.parametrize(("window", "strides"), [(3, 2), (2, 2), (7, 1)])
+def test_poolings_of_divided_batches_move_nothing(pool: Any, window: int, strides: int) -> None:
+    def gradient(x: jax.Array) -> jax.Array:
+        return jax.grad(lambda x: jnp.sum(jnp.square(pool(x, window, strides=strides))))(x)
+
+    batch = NamedSharding(Mesh(np.array(jax.devices()[:4]), ("batch",)), PartitionSpec("batch"))
+    moved, spec = _moved(gradient, jax.ShapeDtypeStruct((4, 9, 9, 16), jnp.float32, sharding=batch))
+    assert (moved, spec[0]) == ([], "batch")
 
 
 def test_gradients_of_single_sharded_examples_stay_where_the_examples_are(monkeypatch: pytest.MonkeyPatch) -> None:

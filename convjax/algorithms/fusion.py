@@ -2,8 +2,10 @@
 compute all that waits for nothing before everything else.
 """
 
+import contextlib
+import contextvars
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -13,6 +15,19 @@ from jax import lax
 # Bytes of what is made of a kernel from which on it is made when its convolution begins: XLA's CPU scheduler would do
 # so for all kernels of a network at its start, and memory for all of them is cleared at every call.
 _LARGE = 2**20
+
+
+_divided = contextvars.ContextVar("divided", default=False)
+
+
+@contextlib.contextmanager
+def of_divided_program(divided: bool) -> Iterator[None]:
+    """Says of what is traced inside whether XLA divides it among devices."""
+    token = _divided.set(divided)
+    try:
+        yield
+    finally:
+        _divided.reset(token)
 
 
 def apart(compute: Callable[..., Any], *operands: Any) -> Any:
@@ -54,7 +69,8 @@ def _once_there(first: jax.Array, compute: Callable[..., Any], *operands: Any) -
     """`compute(*operands)` once `first` is there.
 
     XLA's CPU compiler of jaxlib 0.10 drops optimization barriers before it fuses, so there the barrier is a
-    conditional around `compute` whose predicate it cannot know.
+    conditional around `compute` whose predicate it cannot know; of a program that is divided among devices all would
+    have to agree on it, which is not worth their waiting.
     """
 
     def in_conditional(first: jax.Array, operands: Any) -> Any:
@@ -71,4 +87,6 @@ def _once_there(first: jax.Array, compute: Callable[..., Any], *operands: Any) -
         _, operands = lax.optimization_barrier((first, operands))
         return compute(*operands)
 
+    if _divided.get():
+        return behind_barrier(first, operands)
     return lax.platform_dependent(first, operands, cpu=in_conditional, default=behind_barrier)

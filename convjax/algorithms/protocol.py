@@ -97,6 +97,15 @@ class ComputesDivided(Protocol):
 
 
 @runtime_checkable
+class Gathers(Protocol):
+    """An algorithm for some of whose problems XLA moves operands that are divided by batch among devices."""
+
+    def gathers(self, problem: Any) -> bool:
+        """Whether it does for `problem`; a convolution with few outputs is a weight gradient, which sums the batch."""
+        ...
+
+
+@runtime_checkable
 class CostsOnGPU(Protocol):
     """An algorithm whose time on a GPU is predicted, so that it may be chosen there untuned."""
 

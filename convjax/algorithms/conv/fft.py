@@ -62,6 +62,9 @@ class FFT:
             calls=2 + 8 * bands,
         )
 
+    def gathers(self, problem: ConvSpec) -> bool:
+        return True
+
     def error(self, problem: ConvSpec) -> float:
         """Grows with log2 of the length (Gentleman and Sande, 1966) and with the channels summed, not with the taps."""
         fixed = 6.0 + 2.0 * math.log2(max(2, math.prod(_lengths(problem))))

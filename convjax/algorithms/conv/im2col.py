@@ -57,6 +57,9 @@ class Im2col:
             copied += 2 * itemsize(problem.rhs_dtype) * math.prod(problem.rhs_shape)
         return Cost(gemm=gemm, bytes=problem.bytes + moved + copied, workspace=patches, calls=6)
 
+    def gathers(self, problem: ConvSpec) -> bool:
+        return problem.has_few_outputs
+
     def error(self, problem: ConvSpec) -> float:
         return direct_error(problem)
 

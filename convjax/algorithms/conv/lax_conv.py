@@ -120,7 +120,7 @@ class Lax:
 def _of_products(problem: ConvSpec) -> tuple[Algorithm, ...]:
     """Algorithms that are sums of products, which XLA divides rightly; those first that need fewer products."""
     by_taps, by_outputs = (Polyphase(Shift("dot")), Shift("dot")), (Positions("dot"),)
-    return by_taps + by_outputs if problem.taps <= math.prod(problem.output) else by_outputs + by_taps
+    return by_outputs + by_taps if problem.has_few_outputs else by_taps + by_outputs
 
 
 def _convolution_of_divided(problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:

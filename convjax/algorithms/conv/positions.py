@@ -164,6 +164,9 @@ class Positions:
         slower = 1.0 if self.by == "reduce" else 0.4 if problem.G == 1 else 4.0
         return Cost(vector=slower * products, bytes=problem.bytes, calls=2)
 
+    def gathers(self, problem: ConvSpec) -> bool:
+        return not problem.has_few_outputs
+
     def error(self, problem: ConvSpec) -> float:
         return direct_error(problem)
 

@@ -6,7 +6,7 @@ from typing import ClassVar
 import jax
 
 from convjax.algorithms.numerics import amplification
-from convjax.algorithms.protocol import Algorithm, ComputesDivided, Cost, Reasons, describe
+from convjax.algorithms.protocol import Algorithm, ComputesDivided, Cost, Gathers, Reasons, describe
 from convjax.problem import ConvSpec
 
 
@@ -40,6 +40,9 @@ class Holding:
     @property
     def varies_on(self) -> tuple[str, ...]:
         return self.by.varies_on
+
+    def gathers(self, problem: ConvSpec) -> bool:
+        return isinstance(self.by, Gathers) and self.by.gathers(problem)
 
     def of_divided(self, problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
         """With what the held algorithm does in programs that XLA divides among devices, if that is otherwise."""

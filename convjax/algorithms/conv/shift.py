@@ -65,6 +65,9 @@ class Shift:
             return None
         return Cost(vector=problem.products, bytes=problem.bytes, calls=turns_over_taps(problem))
 
+    def gathers(self, problem: ConvSpec) -> bool:
+        return self.by == "multiply" and problem.has_few_outputs
+
     def error(self, problem: ConvSpec) -> float:
         return direct_error(problem)
 

@@ -43,6 +43,9 @@ class Vmap:
             calls=4,
         )
 
+    def gathers(self, problem: ConvSpec) -> bool:
+        return problem.has_few_outputs
+
     def error(self, problem: ConvSpec) -> float:
         return direct_error(problem)
 

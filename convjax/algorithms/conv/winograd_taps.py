@@ -115,6 +115,9 @@ class WinogradTaps:
         """By as much as its own rounding exceeds that of direct summation: the transforms do both."""
         return _ERROR[self.tile, 2] / DIRECT
 
+    def gathers(self, problem: ConvSpec) -> bool:
+        return not problem.has_few_outputs
+
     def error(self, problem: ConvSpec) -> float:
         """Does not grow with the products summed: they are summed by bands, and their errors' signs are random."""
         spread = math.prod(problem.lhs_dilation) ** 0.5  # zeros make outputs smaller, but not what the transforms lose

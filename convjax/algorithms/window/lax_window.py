@@ -63,6 +63,9 @@ class Lax:
             case _:
                 return Cost(scalar=6 * windows, bytes=2 * problem.bytes, workspace=4 * windows, calls=3)
 
+    def gathers(self, problem: WindowSpec) -> bool:
+        return problem.operation in ("take", "put")
+
     def error(self, problem: WindowSpec) -> float:
         return sum_error(problem)
 
