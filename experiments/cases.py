@@ -1,6 +1,7 @@
 """Cases: what a sweep's config asks for, in the groups that are timed in turns, and the part of it to be done."""
 
 import dataclasses
+import hashlib
 import itertools
 import re
 from collections.abc import Sequence
@@ -10,9 +11,8 @@ import convjax
 from convjax.layer import Layer
 from experiments import peers
 from experiments.config import PASSES, Sweep, Train
-from experiments.errors import ExperimentError, nearest
 from experiments.programs import Task
-from experiments.records import Record, Records, SweepRecord
+from experiments.records import Record, Records, SweepRecord, TrainRecord
 
 # Beside the algorithms: convjax's own choice, and stock lax, which the others are compared with.
 AUTO = "auto"
@@ -80,7 +80,6 @@ class Group:
 
 def groups(sweep: Sweep, selection: Selection) -> list[Group]:
     """The selected groups of a sweep, in the order of its layers and passes, holding only the selected cases."""
-    _require_known(sweep)
     layers = [Layer.parse(name, text) for name, text in sweep.layers.items()]
     tasks = [Task(layer, p) for layer in layers for p in sweep.passes if not (layer.is_pool and p == "wgrad")]
     cases = tuple(case for peer in sweep.peers for case in peers.CASES[peer])
@@ -96,28 +95,34 @@ def epoch_case(epoch: int, choice: str) -> str:
     return f"train/{choice}/epoch-{epoch:03d}"
 
 
+def versions() -> str:
+    """A hash of the registered algorithms and their versions: what convjax chooses from, and what that computes.
+
+    Records of whole networks hold it: which algorithms each took is known only once the network is built again.
+    """
+    registered = "; ".join(f"{a} {a.version}" for a in convjax.algorithms())
+    return hashlib.sha256(registered.encode()).hexdigest()[:12]
+
+
+def trained(records: Records) -> dict[str, TrainRecord]:
+    """The epochs trained under the algorithms of today; those of stock lax too, as others are compared with them."""
+    now = versions()
+    return {r.case: r for r in records.train if r.versions == now}
+
+
 def epochs(train: Train, selection: Selection, records: Records) -> list[tuple[int, str]]:
-    """The selected epochs that have no record yet, each with its choice. Choices take turns, so all are one group."""
+    """The selected epochs still to be trained, each with its choice. Choices take turns, so all are one group."""
     if not selection.takes_group(0):
         return []
     every = itertools.product(range(1, train.epochs + 1), train.choices)
+    done = trained(records)
     return [
         (epoch, choice)
         for epoch, choice in every
-        if selection.takes(case := epoch_case(epoch, choice)) and case not in records.by_case
+        if selection.takes(case := epoch_case(epoch, choice)) and case not in done
     ]
 
 
 def candidates(task: Task, wanted: Literal["all"] | Sequence[str]) -> dict[str, Any]:
     """The algorithms to be compared on a task, by name."""
     return {name: a for name, a in task.algorithms.items() if wanted == "all" or {name, a.name} & set(wanted)}
-
-
-def _require_known(sweep: Sweep) -> None:
-    """Refuses names that no operation knows; whether one applies to a problem is a matter of record."""
-    if sweep.algorithms == "all":
-        return
-    known = sorted({a.name for a in convjax.algorithms()})
-    for name in sweep.algorithms:
-        if name.partition("(")[0] not in known:
-            raise ExperimentError(f"sweep.algorithms: {name!r} is no algorithm{nearest(name, known)}")

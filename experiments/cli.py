@@ -135,10 +135,12 @@ def run(
 ) -> None:
     """The whole experiment: sweep, train and report, as far as the config has them."""
     from experiments import networks, report, sweep, train
+    from experiments.checks import require_sound
 
     folder = RunFolder(workdir)
     resolved = _config(config, folder, settings)
     if overwrite:
+        require_sound(resolved)
         folder.prepare(resolved, overwrite=True)
     if resolved.sweep:
         sweep.run(resolved, folder, Selection())

@@ -91,6 +91,6 @@ def _takes(selection: Selection, record: AnyRecord) -> bool:
 
 
 def _environment_changes(a: RunFolder, b: RunFolder) -> list[str]:
-    left, right = (folder.environments()[:1] or [{}] for folder in (a, b))
+    left, right = (folder.environments(folder.records().by_case.values())[:1] or [{}] for folder in (a, b))
     keys = [key for key in {**left[0], **right[0]} if key != "id"]
     return [f"{key}: {left[0].get(key)} / {right[0].get(key)}" for key in keys if left[0].get(key) != right[0].get(key)]

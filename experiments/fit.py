@@ -9,10 +9,11 @@ from rich.console import Console
 from rich.table import Table
 
 from convjax.device import Device, devices
-from experiments import cost_model, results
+from experiments import cost_model, files, results
 from experiments.cost_model import RATES, Fit, Times
 from experiments.errors import ExperimentError
 from experiments.folder import RunFolder
+from experiments.records import SweepRecord
 
 _MOST_WORST = 5
 # What must be the same of the environments that a fit's records come from.
@@ -23,7 +24,7 @@ def run(folder: RunFolder, output: Path | None) -> Fit:
     """Fits the constants of the device that `folder`'s sweep ran on, prints them and stores them in `output`."""
     layers = folder.config().section("sweep").layers
     records = folder.records().sweep
-    environment = _environment(folder, {r.environment for r in records})
+    environment = _environment(folder, records)
     kind = environment["device"]
     times = cost_model.times_of(results.cells(records, list(layers)), environment["platform"])
     known = devices()
@@ -51,12 +52,12 @@ def store(path: Path, kind: str, device: Device, comment: str) -> None:
     written, replaced = re.subn(old, lambda _: table, text)
     if not replaced:
         written = f"{text.rstrip()}\n\n{table}".lstrip()
-    path.write_text(written, encoding="utf-8")
+    files.write(path, written)
 
 
-def _environment(folder: RunFolder, used: set[str]) -> dict[str, Any]:
+def _environment(folder: RunFolder, records: list[SweepRecord]) -> dict[str, Any]:
     """The machine of the records; `ExperimentError` if they come from several."""
-    environments = [e for e in folder.environments() if e["id"] in used]
+    environments = folder.environments(records)
     if not environments:
         raise ExperimentError(f"{folder.path} has no sweep records yet: run a sweep in it first")
     machines = {tuple(e[key] for key in _MACHINE) for e in environments}

@@ -1,17 +1,46 @@
 """A run folder: config, environment, records, plots, report, checkpoints and plans of one experiment."""
 
 import dataclasses
+import functools
 import json
+import operator
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import convjax
+from convjax.plans import Plan
 from experiments import config as configs
-from experiments import environment, records
+from experiments import environment, files, records
 from experiments.config import Config
 from experiments.errors import ExperimentError
+from experiments.records import AnyRecord
 
-_CONTENTS = ("config.toml", "environment.json", "records", "plots", "report.html", "checkpoints", "plans.json")
+# Patterns of names. Of environments, records and plans there are several files, so that no two shards write to one.
+_CONTENTS = ("config.toml", "environment*.json", "records", "plots", "report.html", "checkpoints", "plans*.json")
+
+
+@dataclasses.dataclass(frozen=True)
+class SharedPlans:
+    """The plans that the shards of one run keep, each in a file of its own."""
+
+    folder: Path
+    # Of the shard that keeps plans here.
+    suffix: str
+
+    @property
+    def path(self) -> Path:
+        return self.folder / f"plans{self.suffix}.json"
+
+    def load(self) -> convjax.Plans:
+        """Those of all shards; of two for one problem this shard's counts."""
+        paths = sorted(self.folder.glob("plans*.json"), key=lambda path: path == self.path)
+        return functools.reduce(operator.or_, map(convjax.Plans.load, paths), convjax.Plans())
+
+    def keep(self, plan: Plan) -> None:
+        own = convjax.Plans.load(self.path) if self.path.exists() else convjax.Plans()
+        (own | convjax.Plans((plan,))).save(self.path)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,10 +66,6 @@ class RunFolder:
         return self.path / "report.html"
 
     @property
-    def plans_path(self) -> Path:
-        return self.path / "plans.json"
-
-    @property
     def checkpoints_path(self) -> Path:
         return self.path / "checkpoints"
 
@@ -64,7 +89,10 @@ class RunFolder:
 
     def check(self, config: Config, *, overwrite: bool = False) -> None:
         """Refuses what `prepare` would, and changes nothing."""
-        if self.path.exists() and not self.config_path.exists() and any(self.path.iterdir()):
+        present = {p.name for p in self.path.iterdir()} if self.path.exists() else set()
+        # A draft of the config is that of another shard, which begins just now, or of an interrupted beginning.
+        strange = {name for name in present if not name.startswith("config.toml.")}
+        if strange and "config.toml" not in strange:
             raise ExperimentError(
                 f"{self.path} is not a run folder (no config.toml in it): --overwrite deletes nothing there"
                 if overwrite
@@ -80,34 +108,33 @@ class RunFolder:
             self._clear()
         self.path.mkdir(parents=True, exist_ok=True)
         if not self.config_path.exists():
-            self.config_path.write_text(config.text(), encoding="utf-8")
-        return self._note_environment()
+            files.write(self.config_path, config.text())
+        now = environment.describe()
+        files.write(self.path / f"environment-{now['id']}.json", json.dumps(now, indent=2) + "\n")
+        return now
 
     def records(self) -> records.Records:
         return records.read(self.records_path.glob("*.jsonl"))
 
-    def environments(self) -> list[dict[str, Any]]:
-        """The environment of the newest records first; a run resumed after an update has several."""
-        path = self.path / "environment.json"
-        try:
-            newest = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return []
-        except json.JSONDecodeError as error:
-            raise ExperimentError(f"{path} is not JSON ({error}): delete it, the next run writes it anew") from None
-        earlier = newest.pop("earlier", [])
-        return [newest, *earlier]
+    def plans(self, suffix: str) -> SharedPlans:
+        """The plans of a run as the shard with this suffix sees them."""
+        return SharedPlans(self.path, suffix)
 
-    def _note_environment(self) -> dict[str, Any]:
-        now = environment.describe()
-        earlier = [e for e in self.environments() if e["id"] != now["id"]]
-        text = json.dumps({**now, "earlier": earlier} if earlier else now, indent=2)
-        (self.path / "environment.json").write_text(text + "\n", encoding="utf-8")
-        return now
+    def environments(self, made: Iterable[AnyRecord]) -> list[dict[str, Any]]:
+        """What these records were measured on, of the newest first; a run resumed after an update has several."""
+        found: dict[str, dict[str, Any]] = {}
+        for path in self.path.glob("environment*.json"):
+            try:
+                noted = json.loads(path.read_text(encoding="utf-8"))
+            except json.JSONDecodeError as error:
+                raise ExperimentError(f"{path} is not JSON ({error}): delete it, the next run writes it anew") from None
+            earlier = noted.pop("earlier", [])  # of runs from when one file held all
+            found |= {e["id"]: e for e in (noted, *earlier)}
+        used = dict.fromkeys(r.environment for r in sorted(made, key=lambda r: r.made, reverse=True))
+        return [found[id_] for id_ in used if id_ in found]
 
     def _clear(self) -> None:
-        for name in _CONTENTS:
-            target = self.path / name
+        for target in [path for pattern in _CONTENTS for path in self.path.glob(pattern)]:
             if target.is_dir():
                 shutil.rmtree(target)
             else:

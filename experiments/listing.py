@@ -7,6 +7,7 @@ from rich.table import Table
 
 from experiments import networks, sweep
 from experiments.cases import Selection, epochs, groups
+from experiments.checks import require_sound
 from experiments.config import Config
 from experiments.folder import RunFolder
 from experiments.models.choices import describe
@@ -15,6 +16,7 @@ from experiments.records import Records
 
 def print_cases(config: Config, selection: Selection, folder: RunFolder | None) -> None:
     """One row a layer and pass, with the algorithms to be compared on it; of a run folder, those still to do."""
+    require_sound(config)
     records = folder.records() if folder else Records({})
     table = Table(title=f"{config.name}: cases{' still to do' if folder else ''}", title_justify="left")
     for column in ("case", "problem", "algorithms"):

@@ -5,7 +5,6 @@ import dataclasses
 import functools
 import statistics
 from collections.abc import Callable, Collection, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,10 +16,10 @@ import convjax
 from convjax import timing
 from convjax.plans import Plan
 from experiments import peers, progress
-from experiments.cases import Selection
+from experiments.cases import Selection, versions
+from experiments.checks import require_sound
 from experiments.config import Config, Mode, Models
-from experiments.errors import ExperimentError, nearest
-from experiments.folder import RunFolder
+from experiments.folder import RunFolder, SharedPlans
 from experiments.measure import Outcome, guarded
 from experiments.models.catalogue import NETWORKS, Network
 from experiments.network_steps import NetworkSteps, State, Training, distance, nearby, parameters, split
@@ -59,9 +58,13 @@ class Group:
         return f"{self.id}/{variant}"
 
     def holds(self, variant: str, records: Records) -> bool:
-        """Whether there is a record of a case; what was not supported may have been installed since."""
+        """Whether there is a record of a case as it is now: by the algorithms of today, where convjax computes it."""
         record = records.by_case.get(self.case(variant))
-        return record is not None and (record.status != "unsupported" or record.reasons == peers.absent())
+        if not isinstance(record, NetworkRecord):
+            return False
+        if record.status == "unsupported":  # by what may have been installed since
+            return record.reasons == peers.absent()
+        return variant == STOCK or variant in peers.CASES or record.versions == versions()
 
 
 Todo = list[tuple[Group, list[str]]]
@@ -69,9 +72,6 @@ Todo = list[tuple[Group, list[str]]]
 
 def groups(settings: Models) -> list[Group]:
     """All of a config, in the order of its networks and modes."""
-    for name in settings.networks:
-        if name not in NETWORKS:
-            raise ExperimentError(f"models.networks: {name!r} is no network{nearest(name, NETWORKS)}")
     variants = (STOCK, *settings.variants, *settings.peers)
     return [
         Group(NETWORKS[name], mode, timed.batch, timed.size or NETWORKS[name].size, variants)
@@ -81,7 +81,7 @@ def groups(settings: Models) -> list[Group]:
 
 
 def remaining(settings: Models, selection: Selection, records: Records) -> Todo:
-    """The groups that have selected cases without a record, with the variants of these."""
+    """The groups that have selected cases without a valid record, with the variants of these."""
     todo = [
         (group, [v for v in group.variants if selection.takes(group.case(v)) and not group.holds(v, records)])
         for index, group in enumerate(groups(settings))
@@ -95,12 +95,9 @@ def run(
 ) -> None:
     """Checks and times the selected cases that have no record yet."""
     settings: Models = config.section("models")
-    groups(settings)  # says so if one is unknown
-    if dry_run:
-        folder.check(config, overwrite=overwrite)
-    else:
-        environment = folder.prepare(config, overwrite=overwrite)["id"]
-    records = Records({}) if dry_run and overwrite else folder.records()
+    require_sound(config)
+    folder.check(config, overwrite=overwrite)
+    records = Records({}) if overwrite else folder.records()
     todo = remaining(settings, selection, records)
     cases = sum(len(variants) for _, variants in todo)
     print(f"models: {cases} cases in {len(todo)} groups to do, {len(records.networks)} recorded", flush=True)
@@ -108,12 +105,13 @@ def run(
         for group, variants in todo:
             print(f"{group.id}: {', '.join(variants)}")
         return
+    environment = folder.prepare(config, overwrite=overwrite)["id"]
     with (
         RecordWriter(folder.records_path / f"models{selection.suffix}.jsonl") as writer,
         progress.meter("models", len(todo)) as meter,
     ):
         for group, variants in todo:
-            measurement = Measurement(group, settings, config.seed, environment, folder.plans_path)
+            measurement = Measurement(group, settings, config.seed, environment, folder.plans(selection.suffix))
             measured = measurement.measure(variants)
             writer.write(measured)
             jax.clear_caches()  # a group's programs are not needed again
@@ -123,7 +121,7 @@ def run(
 class Measurement:
     """The variants of one group on this machine."""
 
-    def __init__(self, group: Group, settings: Models, seed: int, environment: str, plans: Path) -> None:
+    def __init__(self, group: Group, settings: Models, seed: int, environment: str, plans: SharedPlans) -> None:
         self.group, self.settings, self.environment, self.plans = group, settings, environment, plans
         self.steps, self.state = _built(group.network, seed, settings.learning_rate)
         self.batch = tuple(map(jnp.asarray, group.network.batch(group.batch, group.size, seed)))
@@ -149,6 +147,7 @@ class Measurement:
                 samples=tuple(samples.get(v, ())),
                 compile_seconds=outcomes[v].compile_seconds,
                 environment=self.environment,
+                versions=versions(),
                 network=self.group.network.name,
                 mode=self.group.mode,
                 variant=v,
@@ -180,13 +179,10 @@ class Measurement:
         inference = self.group.mode == "inference"
         step, operands = (steps.inference, self.batch[:1]) if inference else (steps.train, self.batch)
 
-        def known() -> convjax.Plans:
-            return convjax.Plans.load(self.plans) if self.plans.exists() else convjax.Plans()
-
         def keep(plan: Plan, done: int, total: int) -> None:
-            (known() | convjax.Plans((plan,))).save(self.plans)  # what other shards have found meanwhile is kept
+            self.plans.keep(plan)
 
-        with convjax.using(known()):
+        with convjax.using(self.plans.load()):
             tuned = convjax.accelerate(step)
             new = convjax.tune(tuned, self.state, *operands, seconds=settings.tune_seconds, progress=keep)
             with convjax.using(new):

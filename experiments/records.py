@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import statistics
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
@@ -32,6 +33,8 @@ class _Line(BaseModel):
     samples: tuple[float, ...] = ()
     compile_seconds: float | None = None
     environment: str
+    # When it was written, in seconds since 1970; 0 of records from before this was kept.
+    made: float = 0.0
 
     @property
     def median(self) -> float | None:
@@ -76,6 +79,8 @@ class TrainRecord(_Line):
     """One epoch of one choice; `samples` are the seconds of its steps."""
 
     kind: Literal["train"] = "train"
+    # Of the algorithms it was made by, as `cases.versions` tells them; None of records from before this was kept.
+    versions: str | None = None
     choice: str
     algorithms: str
     epoch: int
@@ -91,6 +96,8 @@ class NetworkRecord(_Compared):
     """An inference or a training step of one network in one variant: `stock`, `accelerated`, or a peer's."""
 
     kind: Literal["network"] = "network"
+    # As those of a `TrainRecord`.
+    versions: str | None = None
     network: str
     mode: Mode
     variant: str
@@ -114,7 +121,7 @@ _ADAPTER: pydantic.TypeAdapter[AnyRecord] = pydantic.TypeAdapter(Record)
 
 @dataclasses.dataclass(frozen=True)
 class Records:
-    """What a run folder's records say; of two with one case id the later counts."""
+    """What a run folder's records say; of two with one case id the one made later counts."""
 
     by_case: dict[str, AnyRecord]
     # Lines that could not be read: half-written or damaged. Their cases count as not done.
@@ -146,12 +153,14 @@ def read(paths: Iterable[Path]) -> Records:
             except pydantic.ValidationError:
                 broken += 1
             else:
-                by_case[record.case] = record
+                known = by_case.get(record.case)
+                if known is None or record.made >= known.made:  # the later line of two without a time
+                    by_case[record.case] = record
     return Records(by_case, broken)
 
 
 class RecordWriter:
-    """Appends records to one file; each `write` is on the disk when it returns."""
+    """Appends records to one file, stamped with the time; each `write` is on the disk when it returns."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -160,7 +169,8 @@ class RecordWriter:
 
     def write(self, records: Iterable[AnyRecord]) -> None:
         for record in records:
-            self._file.write(record.model_dump_json().encode() + b"\n")
+            stamped = record.model_copy(update={"made": time.time()})
+            self._file.write(stamped.model_dump_json().encode() + b"\n")
         self._file.flush()
         os.fsync(self._file.fileno())
 

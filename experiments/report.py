@@ -9,7 +9,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from experiments import families, plots, results
+from experiments import families, files, plots, results
 from experiments.cases import STOCK
 from experiments.errors import ExperimentError
 from experiments.families import Ratios
@@ -39,7 +39,7 @@ def write(folder: RunFolder) -> Path:
         networks=rows,
         network_means=results.network_means(rows),
         pictures={name: _embedded(path) for name, path in pictures.items()},
-        environments=folder.environments(),
+        environments=folder.environments(records.by_case.values()),
         used={r.environment for r in records.by_case.values()},
         broken=records.broken,
         stock=STOCK,
@@ -51,7 +51,7 @@ def write(folder: RunFolder) -> Path:
         late=families.late(table),
         large=families.large(table),
     )
-    folder.report_path.write_text(text, encoding="utf-8")
+    files.write(folder.report_path, text)
     _print_families(family_rows)
     print(f"report: {folder.report_path}, {len(records.by_case)} records, {len(pictures)} pictures", flush=True)
     if records.broken:

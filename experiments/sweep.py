@@ -6,6 +6,7 @@ import jax
 
 from experiments import progress, results
 from experiments.cases import Group, Selection, groups
+from experiments.checks import require_sound
 from experiments.config import Config, Sweep
 from experiments.folder import RunFolder
 from experiments.measure import Measurement
@@ -19,13 +20,10 @@ def run(
 ) -> None:
     """Measures the selected cases that have no record yet."""
     settings: Sweep = config.section("sweep")
-    every = groups(settings, selection)  # says so if an algorithm is unknown, before anything is deleted
-    if dry_run:
-        folder.check(config, overwrite=overwrite)
-    else:
-        environment = folder.prepare(config, overwrite=overwrite)["id"]
-    records = Records({}) if dry_run and overwrite else folder.records()
-    todo = remaining(every, selection, records)
+    require_sound(config)
+    folder.check(config, overwrite=overwrite)
+    records = Records({}) if overwrite else folder.records()
+    todo = remaining(groups(settings, selection), selection, records)
     cases = sum(len(names) for _, names in todo)
     skipped = f", {records.broken} broken record lines skipped" if records.broken else ""
     print(f"sweep: {cases} cases in {len(todo)} groups to do, {len(records.sweep)} recorded{skipped}", flush=True)
@@ -33,6 +31,7 @@ def run(
         for group, names in todo:
             print(f"{group.task.id}: {', '.join(names)}")
         return
+    environment = folder.prepare(config, overwrite=overwrite)["id"]
     with (
         RecordWriter(folder.records_path / f"sweep{selection.suffix}.jsonl") as writer,
         progress.meter("sweep", len(todo)) as meter,

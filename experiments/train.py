@@ -7,6 +7,7 @@ checkpoint and then a record; a run that was interrupted goes on behind the last
 import functools
 import logging
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,13 @@ from flax import nnx
 
 from convjax import timing
 from experiments import progress
-from experiments.cases import Selection, epoch_case, epochs
+from experiments.cases import Selection, epoch_case, epochs, trained, versions
+from experiments.checks import require_sound
 from experiments.config import Choice, Config, Train
 from experiments.errors import ExperimentError
 from experiments.folder import RunFolder
-from experiments.models.choices import conv_of, describe, pool_of, require_known
-from experiments.models.digits import Digits, DigitsNet
+from experiments.models.choices import describe, digits_net
+from experiments.models.digits import Digits
 from experiments.records import Records, RecordWriter, TrainRecord
 
 State = dict[str, Any]
@@ -35,41 +37,47 @@ def run(
 ) -> None:
     """Trains every selected choice to the last epoch, resuming what is there."""
     settings: Train = config.section("train")
-    for name, choice in settings.choices.items():
-        require_known(name, choice)
+    require_sound(config)
+    folder.check(config, overwrite=overwrite)
+    records = Records({}) if overwrite else folder.records()
+    todo, finished = epochs(settings, selection, records), trained(records)
+    first = next(iter(settings.choices))
+    _require_first(first, todo, finished)
+    print(f"train: {len(todo)} epochs to do, {len(records.train)} recorded", flush=True)
     if dry_run:
-        folder.check(config, overwrite=overwrite)
-    else:
-        environment = folder.prepare(config, overwrite=overwrite)["id"]
-    records = Records({}) if dry_run and overwrite else folder.records()
-    todo = epochs(settings, selection, records)
-    finished = {r.case: r for r in records.train}
-    print(f"train: {len(todo)} epochs to do, {len(finished)} recorded", flush=True)
-    if dry_run or not todo:
         print(*(epoch_case(*place) for place in todo), sep="\n", end="\n" if todo else "")
         return
+    environment = folder.prepare(config, overwrite=overwrite)["id"]
+    if not todo:
+        return
     data = Digits.load(settings.test_fraction, config.seed)
-    if settings.batch_size > len(data.train_images):
-        raise ExperimentError(
-            f"train.batch_size {settings.batch_size} is more than the {len(data.train_images)} training images"
-        )
     logging.getLogger("absl").setLevel(logging.WARNING)  # orbax reports every file it touches
     with RecordWriter(folder.records_path / "train.jsonl") as writer, progress.meter("training", len(todo)) as meter:
-        # The same for every choice: how a network computes plays no part in how it is initialised.
-        params = nnx.state(_network(config, Choice()))
+        params = nnx.state(digits_net(settings, Choice(), config.seed))  # the same for every choice
         runs: dict[str, ChoiceRun] = {}
         for epoch, name in todo:
             if name not in runs:
                 runs[name] = ChoiceRun(
                     config, name, data, params, folder.checkpoints_path.resolve() / name, before=epoch
                 )
-            peer = finished.get(epoch_case(epoch, next(iter(settings.choices))))
+            peer = None if name == first else finished[epoch_case(epoch, first)]
             record = runs[name].train_epoch(epoch, environment, peer)
             writer.write([record])
             finished[record.case] = record
             meter.advance(_line(record))
         for choice_run in runs.values():
             choice_run.checkpoints.close()
+
+
+def _require_first(first: str, todo: list[tuple[int, str]], finished: Collection[str]) -> None:
+    """Refuses to train an epoch whose losses could not be compared with those of the first choice."""
+    for epoch, name in todo:
+        case = epoch_case(epoch, first)
+        if (epoch, first) not in todo and case not in finished:
+            raise ExperimentError(
+                f"train: {epoch_case(epoch, name)} is compared with {case}, which has no record of today's algorithms "
+                "and is not selected: select it as well"
+            )
 
 
 class ChoiceRun:
@@ -79,18 +87,14 @@ class ChoiceRun:
         settings: Train = config.section("train")
         self.name, self.data, self.settings, self.seed = name, data, settings, config.seed
         self.choice = settings.choices[name]
-        graph = nnx.graphdef(nnx.eval_shape(functools.partial(_network, config, self.choice)))
+        graph = nnx.graphdef(nnx.eval_shape(functools.partial(digits_net, settings, self.choice, config.seed)))
         steps = settings.epochs * (len(data.train_images) // settings.batch_size)
         optimiser = optax.adam(optax.cosine_decay_schedule(settings.learning_rate, steps))
         self.parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
         self.state: State = {"params": params, "optimiser": optimiser.init(params)}
         images = jnp.asarray(data.train_images[: settings.batch_size])
         labels = jnp.asarray(data.train_labels[: settings.batch_size])
-        step = functools.partial(_step, graph, optimiser)
-        try:
-            program = timing.compile_program(step, self.state, images, labels)
-        except ValueError as error:  # an algorithm that does not apply to one of the layers says why
-            raise ExperimentError(f"train.choices.{name}: {error}") from None
+        program = timing.compile_program(functools.partial(_step, graph, optimiser), self.state, images, labels)
         program()  # warms up; its result is not kept
         self.step, self.compile_seconds = program.executable, program.compile_seconds
         self.predict = jax.jit(lambda params, images: nnx.merge(graph, params)(images).argmax(-1))
@@ -115,6 +119,7 @@ class ChoiceRun:
             samples=tuple(seconds),
             compile_seconds=self.compile_seconds,
             environment=environment,
+            versions=versions(),
             choice=self.name,
             algorithms=describe(self.choice),
             epoch=epoch,
@@ -151,11 +156,6 @@ class ChoiceRun:
             self.epoch = max(kept)
             target = jax.tree.map(ocp.utils.to_shape_dtype_struct, self.state)
             self.state = self.checkpoints.restore(self.epoch, args=ocp.args.StandardRestore(target))
-
-
-def _network(config: Config, choice: Choice) -> DigitsNet:
-    width = config.section("train").width
-    return DigitsNet(width, conv_of(choice), pool_of(choice), nnx.Rngs(config.seed))
 
 
 def _step(graph: Any, optimiser: Any, state: State, images: jax.Array, labels: jax.Array) -> tuple[State, jax.Array]:

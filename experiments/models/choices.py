@@ -1,7 +1,7 @@
 """Choices: what a config's words for a way to compute convolutions and poolings stand for."""
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -9,11 +9,8 @@ from flax import nnx
 from jax import lax
 
 import convjax
-from experiments.config import Choice
-from experiments.errors import ExperimentError, nearest
-from experiments.models.digits import Pool
-
-_WORDS = ("auto", "stock")
+from experiments.config import Choice, Train
+from experiments.models.digits import DigitsNet, Pool
 
 
 def conv_of(choice: Choice) -> Callable[..., jax.Array]:
@@ -31,26 +28,14 @@ def pool_of(choice: Choice) -> Pool:
     return lambda x: convjax.max_pool(x, 2)
 
 
+def digits_net(train: Train, choice: Choice, seed: int) -> DigitsNet:
+    """The network that is trained; how it computes plays no part in how it is initialised."""
+    return DigitsNet(train.width, conv_of(choice), pool_of(choice), nnx.Rngs(seed))
+
+
 def describe(choice: Choice) -> str:
     """One line that says how a choice computes."""
     return f"convolutions {_written(choice.conv)}; pooling {choice.pool}"
-
-
-def require_known(name: str, choice: Choice) -> None:
-    """Refuses algorithm names that convolution does not know."""
-    known = sorted({a.name for a in convjax.algorithms("conv")})
-    for algorithm in _names(choice.conv):
-        if algorithm.partition("(")[0] not in known and algorithm not in _WORDS:
-            raise ExperimentError(
-                f"train.choices.{name}.conv: {algorithm!r} is no algorithm{nearest(algorithm, [*known, *_WORDS])}"
-            )
-
-
-def _names(algorithm: Any) -> Iterable[str]:
-    if isinstance(algorithm, str):
-        return [algorithm]
-    parts = algorithm.values() if isinstance(algorithm, dict) else algorithm
-    return [name for part in parts for name in _names(part)]
 
 
 def _written(algorithm: Any) -> str:

@@ -1,5 +1,6 @@
 """The commands: one sentence and exit code 2 for bad input, and the whole small experiment."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -66,8 +67,8 @@ def test_run_does_everything_and_then_nothing(
     arguments = ["run", "--config", config_path, "--workdir", tmp_path / "run", *settings]
     assert call(monkeypatch, *arguments) == 0
     folder = tmp_path / "run"
-    assert {p.name for p in folder.iterdir()} == {
-        "config.toml", "environment.json", "records", "plots", "report.html", "checkpoints",
+    assert {re.sub("-[0-9a-f]{12}", "-ID", p.name) for p in folder.iterdir()} == {
+        "config.toml", "environment-ID.json", "records", "plots", "report.html", "checkpoints",
     }  # fmt: skip
     lines = (folder / "records" / "sweep.jsonl").read_bytes()
     capsys.readouterr()

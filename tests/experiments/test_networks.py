@@ -1,5 +1,6 @@
 """Networks timed: steps that train and keep statistics, and records that are right, complete and resumed."""
 
+import dataclasses
 import functools
 import re
 import sys
@@ -13,6 +14,7 @@ import pytest
 from flax import nnx
 
 import convjax
+from convjax.algorithms.conv.winograd import Winograd
 from experiments import config as configs
 from experiments import networks, report
 from experiments.cases import Selection
@@ -158,6 +160,37 @@ def test_tuned_networks_follow_plans_that_are_kept(tmp_path: Path) -> None:
     (folder.records_path / "models.jsonl").unlink()
     networks.run(config, folder, Selection())
     assert convjax.Plans.load(folder.path / "plans.json") == plans
+
+
+def test_shards_keep_plans_in_files_of_their_own_and_follow_each_other_s(tmp_path: Path) -> None:
+    config = config_of(tmp_path, 'models.variants=["tuned"]', "models.tune_seconds=0.001")
+    folder = RunFolder(tmp_path / "run")
+    for part in (1, 2):  # inference; training, which has the same convolution
+        networks.run(config, folder, Selection(shard=(part, 2)))
+    kept = {part: convjax.Plans.load(folder.path / f"plans-{part}of2.json") for part in (1, 2)}
+    assert {part: len(plans) for part, plans in kept.items()} == {1: 1, 2: 1}
+    assert folder.plans("-1of2").load() == kept[2] | kept[1]
+    (plan,) = kept[1]
+    (other,) = kept[2]
+    again = dataclasses.replace(other, times=plan.times)
+    folder.plans("-1of2").keep(again)
+    assert set(convjax.Plans.load(folder.path / "plans-1of2.json")) == {plan, again}
+    assert set(folder.plans("-1of2").load()) == {plan, again}
+    assert set(folder.plans("-2of2").load()) == {plan, other}
+
+
+def test_cases_of_other_versions_of_the_algorithms_are_measured_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_of(tmp_path, 'models.modes=["inference"]')
+    folder, settings = RunFolder(tmp_path / "run"), config.section("models")
+    networks.run(config, folder, Selection())
+    assert not networks.remaining(settings, Selection(), folder.records())
+    monkeypatch.setattr(Winograd, "version", Winograd.version + 1)
+    ((_, variants),) = networks.remaining(settings, Selection(), folder.records())
+    assert variants == ["accelerated"]  # stock has none of them
+    networks.run(config, folder, Selection())
+    assert not networks.remaining(settings, Selection(), folder.records())
 
 
 def test_what_is_too_far_from_stock_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

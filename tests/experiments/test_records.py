@@ -50,13 +50,18 @@ def train_record(epoch: int) -> TrainRecord:
     )
 
 
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.time", lambda: 7.0)
+
+
 def test_round_trip(tmp_path: Path) -> None:
     lost = train_record(2).model_copy(update={"losses": (math.inf, -math.inf)})
     records = [sweep_record("a/fprop/shift"), train_record(1), lost]
     with RecordWriter(tmp_path / "records" / "x.jsonl") as writer:
         writer.write(records)
     found = read((tmp_path / "records").glob("*.jsonl"))
-    assert list(found.by_case.values()) == records
+    assert list(found.by_case.values()) == [r.model_copy(update={"made": 7.0}) for r in records]
     assert found.broken == 0
     assert (found.sweep[0].median, found.sweep[0].speedup) == (0.002, 2.0)
 
@@ -82,7 +87,7 @@ def test_damage_is_counted_and_swallows_nothing(tmp_path: Path, damage: bytes) -
     with RecordWriter(path) as writer:
         writer.write([second])
     found = read([path])
-    assert list(found.by_case.values()) == [first, second]
+    assert list(found.by_case.values()) == [r.model_copy(update={"made": 7.0}) for r in (first, second)]
     assert found.broken == 1
 
 
@@ -91,3 +96,23 @@ def test_later_record_of_a_case_counts(tmp_path: Path) -> None:
     with RecordWriter(path) as writer:
         writer.write([sweep_record("a/fprop/shift"), sweep_record("a/fprop/shift", (0.009,))])
     assert [r.samples for r in read([path]).sweep] == [(0.009,)]
+
+
+def test_record_made_later_counts_whatever_its_file_is_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As shards write them: "sweep-1of2.jsonl" is read before "sweep.jsonl".
+    whole, shard = tmp_path / "sweep.jsonl", tmp_path / "sweep-1of2.jsonl"
+    for path, version, made in [(whole, 1, 10.0), (shard, 2, 20.0)]:
+        monkeypatch.setattr("time.time", lambda made=made: made)
+        with RecordWriter(path) as writer:
+            writer.write([sweep_record("a/fprop/shift").model_copy(update={"version": version})])
+    (found,) = read([whole, shard]).sweep
+    assert (found.version, found.made) == (2, 20.0)
+
+
+def test_record_without_a_time_is_older_than_those_with(tmp_path: Path) -> None:
+    old = sweep_record("a/fprop/shift", (0.009,)).model_dump_json(exclude={"made"})
+    (tmp_path / "sweep.jsonl").write_text(old + "\n")
+    assert [r.samples for r in read(tmp_path.glob("*")).sweep] == [(0.009,)]
+    with RecordWriter(tmp_path / "sweep-1of2.jsonl") as writer:
+        writer.write([sweep_record("a/fprop/shift", (0.001,))])
+    assert [r.samples for r in read(tmp_path.glob("*")).sweep] == [(0.001,)]

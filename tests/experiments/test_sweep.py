@@ -134,9 +134,11 @@ def test_overwrite_deletes_nothing_in_a_folder_that_is_no_run(config: Config, tm
 def test_overwrite_deletes_the_plans_of_a_run(config: Config, tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     folder.prepare(config)
-    folder.plans_path.write_text("{}", encoding="utf-8")
+    shards = [folder.plans(suffix).path for suffix in ("", "-1of2")]
+    for path in shards:
+        path.write_text("{}", encoding="utf-8")
     folder.prepare(config, overwrite=True)
-    assert not folder.plans_path.exists()
+    assert not any(path.exists() for path in shards)
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3, 7, 20])
@@ -146,12 +148,6 @@ def test_every_case_is_in_exactly_one_shard(config: Config, parts: int) -> None:
     assert sorted(case for part in shared for case in part) == sorted(everything)
     groups_of = [{case.rpartition("/")[0] for case in part} for part in shared]
     assert max(map(len, groups_of)) - min(map(len, groups_of)) <= 1
-
-
-def test_unknown_algorithm_is_named_with_the_nearest(config_path: Path) -> None:
-    config = configs.load(config_path, ["sweep.algorithms=['winogard']"])
-    with pytest.raises(ExperimentError, match="'winogard' is no algorithm; did you mean 'winograd'"):
-        groups(config.section("sweep"), Selection())
 
 
 def test_report_and_comparison_of_a_run(config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

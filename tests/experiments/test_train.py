@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import config as configs
+from convjax.algorithms.conv.winograd import Winograd
 from experiments import report, train
 from experiments.cases import Selection, epochs
 from experiments.config import Config
@@ -45,14 +45,36 @@ def test_choices_learn_alike(config: Config, tmp_path: Path) -> None:
     assert stock.parameters == auto.parameters
 
 
-def test_bad_choices_are_refused(config_path: Path, tmp_path: Path) -> None:
+def test_choice_without_the_first_to_compare_it_with_is_refused(config: Config, tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
-    with pytest.raises(ExperimentError, match="'winogard' is no algorithm; did you mean 'winograd'"):
-        train.run(configs.load(config_path, ["train.choices.auto.conv=winogard"]), folder, Selection())
-    with pytest.raises(ExperimentError, match=r"train.choices.auto: .*no axis has 2 to 3 taps"):
-        train.run(configs.load(config_path, ["train.choices.auto.conv='winograd(tile=2)'"]), folder, Selection())
-    with pytest.raises(ExperimentError, match="batch_size 9999 is more than the 1438 training images"):
-        train.run(configs.load(config_path, ["train.batch_size=9999"]), RunFolder(tmp_path / "b"), Selection())
+    told = "train/auto/epoch-001 is compared with train/stock/epoch-001, which has no record .* and is not selected"
+    for dry_run in (True, False):
+        with pytest.raises(ExperimentError, match=told):
+            train.run(config, folder, Selection(skip=re.compile("stock")), dry_run=dry_run)
+    assert not folder.path.exists()
+    train.run(config, folder, Selection(only=re.compile("stock/epoch-001")))
+    train.run(config, folder, Selection(only=re.compile("auto/epoch-001")))
+    assert [r.loss_difference is None for r in folder.records().train] == [True, False]
+    with pytest.raises(ExperimentError, match="train/auto/epoch-002 is compared with train/stock/epoch-002"):
+        train.run(config, folder, Selection(skip=re.compile("stock")))
+
+
+def test_epochs_of_other_versions_of_the_algorithms_are_trained_anew(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, first = RunFolder(tmp_path / "run"), Selection(only=re.compile("epoch-001"))
+    train.run(config, folder, first)
+    settings = config.section("train")
+    assert epochs(settings, first, folder.records()) == []
+    before = folder.records().by_case
+    monkeypatch.setattr(Winograd, "version", Winograd.version + 1)
+    assert epochs(settings, first, folder.records()) == [(1, "stock"), (1, "auto")]
+    train.run(config, folder, first)
+    assert epochs(settings, first, folder.records()) == []
+    for case, record in folder.records().by_case.items():
+        assert record.made > before[case].made
+    old = {case: r.model_copy(update={"versions": None}) for case, r in before.items()}  # from before it was kept
+    assert len(epochs(settings, first, Records(old))) == 2
 
 
 def test_the_choices_are_in_one_shard(config: Config) -> None:

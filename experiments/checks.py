@@ -1,0 +1,68 @@
+"""Checks: what a config asks for in vain, in any of its sections, said before anything is written or deleted."""
+
+import functools
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import jax
+from flax import nnx
+
+import convjax
+from experiments.config import Choice, Config, Train
+from experiments.errors import ExperimentError, nearest
+from experiments.models.catalogue import NETWORKS
+from experiments.models.choices import digits_net
+from experiments.models.digits import Digits
+
+# What a training choice may say in the place of algorithms, alone.
+_WORDS = ("auto", "stock")
+
+
+def require_sound(config: Config) -> None:
+    """Refuses algorithms and networks that nothing here has, and trainings that cannot be done."""
+    if config.sweep and config.sweep.algorithms != "all":
+        for name in config.sweep.algorithms:  # whether one applies to a layer is a matter of record
+            _require_algorithm("sweep.algorithms", name, convjax.algorithms())
+    if config.train:
+        _require_batches(config.train, config.seed)
+        for name, choice in config.train.choices.items():
+            _require_choice(name, choice, config.train)
+    if config.models:
+        for name in config.models.networks:
+            if name not in NETWORKS:
+                raise ExperimentError(f"models.networks: {name!r} is no network{nearest(name, NETWORKS)}")
+
+
+def _require_algorithm(key: str, name: str, registered: Sequence[Any], words: Sequence[str] = ()) -> None:
+    """`name` must be a family of those registered, one of them with its knobs, or one of `words`."""
+    if name in words or any(name in (a.name, str(a)) for a in registered):
+        return
+    family = [str(a) for a in registered if a.name == name.partition("(")[0]]
+    valid = family or [*sorted({a.name for a in registered}), *words]
+    raise ExperimentError(f"{key}: {name!r} is no algorithm{nearest(name, valid)}")
+
+
+def _require_batches(train: Train, seed: int) -> None:
+    images = len(Digits.load(train.test_fraction, seed).train_images)
+    if train.batch_size > images:
+        raise ExperimentError(f"train.batch_size {train.batch_size} is more than the {images} training images")
+
+
+def _require_choice(name: str, choice: Choice, train: Train) -> None:
+    """Its algorithms must be known and apply to the layers of the network, in every pass that training takes."""
+    words = _WORDS if isinstance(choice.conv, str) else ()
+    for algorithm in _names(choice.conv):
+        _require_algorithm(f"train.choices.{name}.conv", algorithm, convjax.algorithms("conv"), words)
+    graph, params = nnx.split(nnx.eval_shape(functools.partial(digits_net, train, choice, seed=0)))
+    images = jax.ShapeDtypeStruct((train.batch_size, 8, 8, 1), "float32")
+    try:
+        convjax.explain(jax.grad(lambda params, images: nnx.merge(graph, params)(images).sum()), params, images)
+    except ValueError as error:
+        raise ExperimentError(f"train.choices.{name}: {error}") from None
+
+
+def _names(algorithm: Any) -> Iterable[str]:
+    if isinstance(algorithm, str):
+        return [algorithm]
+    parts = algorithm.values() if isinstance(algorithm, dict) else algorithm
+    return [name for part in parts for name in _names(part)]
