@@ -2,24 +2,23 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
+import jax
 from jax import lax
 from jax.extend import core
 from jax.extend.core.primitives import conv_general_dilated_p, ge_p, reduce_window_p
 
 from convjax import in_place, window_primitive
 from convjax.primitive import bind, conv_p, unreversed
-from convjax.problem import ConvSpec
+from convjax.problem import ConvSpec, WindowSpec
 from convjax.request import Request, request
-from convjax.rewrite import Rewriter
+from convjax.rewrite import Replacement, Rewriter
 from convjax.stock import stated
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-_COMBINED = {"max": lax.max, "min": lax.min, "sum": lax.add}
 
 
 def accelerate(fn: Callable[P, R]) -> Callable[P, R]:
@@ -29,6 +28,7 @@ def accelerate(fn: Callable[P, R]) -> Callable[P, R]:
     remat, shard_map, the rules of custom derivatives), and the rest is evaluated as it was. Composes with jit, grad,
     vmap and shard_map on either side; jitted functions in `fn` keep names, donations and shardings. What cannot be
     entered (Pallas kernels, foreign calls) stays as it is, and `explain` says so.
+    What knows lax's primitives by name, such as `checkify.float_checks`, belongs inside: `accelerate(checkify(fn))`.
 
     Args:
         fn: any function that `jax.jit` could trace. The arrays in its arguments are traced; all else, Python's and
@@ -72,23 +72,56 @@ def _rewriter(asked: Request) -> Rewriter:
     return Rewriter(functools.partial(_replacement, asked), unreversed, {conv_p: conv_general_dilated_p})
 
 
-def _replacement(asked: Request, eqn: core.JaxprEqn) -> Callable[..., Sequence[Any]] | None:
+def _replacement(asked: Request, eqn: core.JaxprEqn) -> Replacement | None:
     """Our function of the operands of one of lax's equations, None where there is none."""
     problem = stated(eqn)
     if problem is None:
         return None
     if isinstance(problem, ConvSpec):
-        return lambda lhs, rhs: [bind(lhs, rhs, asked, **eqn.params)]
+        return _Convolution(asked, tuple(sorted(eqn.params.items())))
     if problem.operation in ("max", "min") and any(d > 1 for d in problem.base_dilation):
         return None  # their derivatives are not expressed
     if problem.operation in ("take", "put"):
         pooled = dataclasses.replace(problem, operation="max" if eqn.params["select_prim"] is ge_p else "min")
-        derivative = window_primitive.tangent if problem.operation == "take" else window_primitive.gradient
-        return lambda value, x: [derivative(value, x, problem=pooled, request=asked)]
-    if eqn.primitive is reduce_window_p:
-        return lambda x, first: [
-            _COMBINED[problem.operation](
-                window_primitive.reduce(x, problem, asked), lax.full_like(x, first, shape=problem.output_shape)
-            )
-        ]
-    return lambda x: [window_primitive.reduce(x, problem, asked)]
+        return _Derivative(asked, pooled, problem.operation)
+    return (_Reduction if eqn.primitive is reduce_window_p else _Pooling)(asked, problem)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Convolution:
+    request: Request
+    params: tuple[tuple[str, Any], ...]
+
+    def __call__(self, lhs: jax.Array, rhs: jax.Array) -> list[jax.Array]:
+        return [bind(lhs, rhs, self.request, **dict(self.params))]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Pooling:
+    request: Request
+    problem: WindowSpec
+
+    def __call__(self, x: jax.Array) -> list[jax.Array]:
+        return [window_primitive.reduce(x, self.problem, self.request)]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Reduction(_Pooling):
+    """With a first value beside the windows, and never of a weak type."""
+
+    def __call__(self, x: jax.Array, first: jax.Array) -> list[jax.Array]:  # type: ignore[override]
+        (pooled,) = super().__call__(x)
+        combine, shape = window_primitive.COMBINED[self.problem.operation], self.problem.output_shape
+        combined = combine(pooled, lax.full_like(x, first, shape=shape))
+        return [lax.convert_element_type(combined, x.dtype)]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Derivative:
+    request: Request
+    pooled: WindowSpec
+    operation: str
+
+    def __call__(self, value: jax.Array, x: jax.Array) -> list[jax.Array]:
+        derivative = window_primitive.tangent if self.operation == "take" else window_primitive.gradient
+        return [derivative(value, x, problem=self.pooled, request=self.request)]

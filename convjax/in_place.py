@@ -4,6 +4,7 @@ Flax is not needed: an object can only be one of NNX where that has been importe
 """
 
 import functools
+import operator
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -65,6 +66,7 @@ def _refused_in_place(fn: Callable[..., Any]) -> Callable[..., Any]:
     def checked(*args: Any, **kwargs: Any) -> Any:
         objects = jax.tree.leaves((args, kwargs), is_leaf=_is_object)
         given = _leaves(objects)
+        objects = list(filter(_stays, objects))  # of what computes its leaves nothing can be told
         results = fn(*args, **kwargs)
         known = set(map(id, [*given, *_leaves(results)]))
         for node in objects:
@@ -97,3 +99,9 @@ def _leaves_left(node: Any) -> list[Any]:
         return _leaves(node)
     except ValueError:
         return []
+
+
+def _stays(node: Any) -> bool:
+    """Whether it has the same leaves at every look."""
+    first, second = _leaves_left(node), _leaves_left(node)
+    return len(first) == len(second) and all(map(operator.is_, first, second))

@@ -25,12 +25,18 @@ from convjax.platforms import PLATFORMS
 from convjax.problem import ConvSpec
 from convjax.request import Request
 from convjax.rewrite import Replacement, replay
+from convjax.sizes import are_numbers
 
 conv_p = Primitive("convjax_conv")
 
 
 def conv(lhs: jax.Array, rhs: jax.Array, request: Request, **params: Any) -> jax.Array:
-    """`lax.conv_general_dilated(lhs, rhs, **params)` by the algorithm that `request` leads to."""
+    """`lax.conv_general_dilated(lhs, rhs, **params)` by the algorithm that `request` leads to.
+
+    Of sizes that are not known, `jax.export`'s symbols, it stays lax's own.
+    """
+    if not are_numbers(lhs, rhs):
+        return lax.conv_general_dilated(lhs, rhs, **params)
     traced = jax.make_jaxpr(lambda lhs, rhs: lax.conv_general_dilated(lhs, rhs, **params))(lhs, rhs)
     return replay(traced, _convs(request), lhs, rhs)[0]
 
@@ -154,6 +160,12 @@ def _batch(
         out, out_dim = batching.fancy_primitive_batchers[conv_general_dilated_p](axis_data, operands, dims, **params)
         return out
 
+    if not are_numbers(*operands):
+        lhs, rhs = operands
+        if rhs_reversed:
+            axes = params["dimension_numbers"].rhs_spec[2:]
+            rhs = lax.rev(rhs, [axis + (dims[1] is not None and axis >= dims[1]) for axis in axes])
+        return batched(lhs, rhs), out_dim
     traced = jax.make_jaxpr(batched)(*operands)
     return replay(traced, _convs(request, rhs_reversed), *operands)[0], out_dim
 

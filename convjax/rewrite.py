@@ -75,13 +75,13 @@ class Rewriter:
     A jaxpr is rewritten once, so that blocks which share one still share one, and programs compiled for it are found.
 
     Attributes:
-        replacement: the function of an equation's operands that stands in for it and returns its results; None
-            leaves the equation as it is.
+        replacement: the function of an equation's operands that stands in for it and returns its results, equal
+            where what it computes is; None leaves the equation as it is.
         joined: puts a jaxpr in the place of one whose equations were replaced.
         names: what policies of `jax.checkpoint` know the new primitives by.
     """
 
-    replacement: Callable[[core.JaxprEqn], Callable[..., Sequence[Any]] | None]
+    replacement: Callable[[core.JaxprEqn], Replacement | None]
     joined: Callable[[core.Jaxpr], core.Jaxpr]
     names: Mapping[core.Primitive, core.Primitive]
     _rewritten: weakref.WeakKeyDictionary[Any, Any] = dataclasses.field(
@@ -114,7 +114,7 @@ class Rewriter:
         function = self.replacement(eqn)
         if function is not None:
             avals = tuple(atom.aval for atom in eqn.invars)
-            key = (eqn.primitive, avals, tuple(sorted(eqn.params.items())), eqn.ctx)
+            key = (function, avals, eqn.ctx)
             if key not in self._traced:
                 with eqn.ctx.manager:  # the mesh, if it stands in shard_map
                     self._traced[key] = jax.make_jaxpr(function)(*avals).jaxpr

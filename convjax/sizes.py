@@ -3,6 +3,13 @@
 n input size, k kernel taps, s stride, d dilation, (lo, hi) padding; every quantity counts elements.
 """
 
+from typing import Any
+
+
+def are_numbers(*arrays: Any) -> bool:
+    """Whether all sizes of these are known, which those of `jax.export.symbolic_shape` are not."""
+    return all(isinstance(n, int) for array in arrays for n in array.shape)
+
 
 def dilated(size: int, dilation: int) -> int:
     """Extent of `size` elements spread `dilation` apart: d(k - 1) + 1, and 0 for none."""

@@ -18,6 +18,7 @@ from jax.extend.core.primitives import (
 
 from convjax.primitive import problem_of
 from convjax.problem import Problem, WindowSpec
+from convjax.sizes import are_numbers
 
 # The derivatives of max and min have the operand that is pooled after the value that they carry.
 _WINDOWS = {
@@ -40,9 +41,9 @@ def stated(eqn: core.JaxprEqn) -> Problem | None:
     """
     avals: list[Any] = [atom.aval for atom in eqn.invars]
     if eqn.primitive is conv_general_dilated_p:
-        return problem_of(avals[0], avals[1], eqn.params) if _counted(avals) else None
+        return problem_of(avals[0], avals[1], eqn.params) if are_numbers(*avals) else None
     operation = _reduced(eqn) if eqn.primitive is reduce_window_p else _WINDOWS.get(eqn.primitive)
-    if operation is None or not _counted(avals):
+    if operation is None or not are_numbers(*avals):
         return None
     x = avals[1 if operation in ("take", "put") else 0]
     ones = (1,) * x.ndim
@@ -61,18 +62,14 @@ def stated(eqn: core.JaxprEqn) -> Problem | None:
     )
 
 
-def _counted(avals: list[Any]) -> bool:
-    """Whether all sizes are numbers, which those of `jax.export.symbolic_shape` are not."""
-    return all(isinstance(n, int) for aval in avals for n in aval.shape)
-
-
 def _reduced(eqn: core.JaxprEqn) -> str | None:
     """What a general window reduction of one array computes, where it is one equation on the two values."""
     body = eqn.params["jaxpr"]
     if len(eqn.invars) != 2 or len(body.eqns) != 1:
         return None
     (combined,) = body.eqns
-    if set(combined.invars) != set(body.invars) or combined.outvars != body.outvars:
+    read = [atom for atom in combined.invars if isinstance(atom, core.Var)]
+    if len(read) != 2 or set(read) != set(body.invars) or combined.outvars != body.outvars:
         return None
     operation = _BODIES.get(combined.primitive)
     # Every padded cell adds the first value to a sum.

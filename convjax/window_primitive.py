@@ -36,11 +36,16 @@ sum_p = Primitive("convjax_window_sum")
 arg_p = Primitive("convjax_window_arg")
 take_p = Primitive("convjax_window_take")
 put_p = Primitive("convjax_window_put")
+COMBINED = {"max": lax.max, "min": lax.min, "sum": lax.add}
 PRIMITIVES = (extremum_p, sum_p, arg_p, take_p, put_p)
 
 
 def reduce(x: jax.Array, problem: WindowSpec, request: Request) -> jax.Array:
-    """The maximum, minimum or sum of every window of x."""
+    """The maximum, minimum or sum of every window of x; of sizes that are not known, `jax.export`'s symbols, by lax."""
+    if not sizes.are_numbers(x):
+        geometry = (problem.window, problem.strides, problem.padding)
+        dilations = (problem.base_dilation, problem.window_dilation)
+        return lax.reduce_window(x, problem.identity, COMBINED[problem.operation], *geometry, *dilations)
     primitive = sum_p if problem.operation == "sum" else extremum_p
     return primitive.bind(x, problem=problem, request=request)
 
@@ -83,7 +88,7 @@ def _take_type(t: Any, *where: Any, problem: WindowSpec, request: Request) -> An
 
 
 def _put_type(g: Any, *where: Any, problem: WindowSpec, request: Request) -> Any:
-    return g.update(shape=problem.shape, weak_type=False)
+    return g.update(shape=problem.shape)
 
 
 # Derivatives.
@@ -200,6 +205,18 @@ for _primitive, _transpose in ((take_p, put_p), (put_p, take_p)):
 def _batch(
     primitive: Primitive, operands: Sequence[Any], dims: Sequence[Any], *, problem: WindowSpec, request: Request
 ) -> Any:
+    if not sizes.are_numbers(*operands) and primitive in (sum_p, extremum_p):
+        (x,), (axis,) = operands, dims
+        return reduce(x, _with_axis(problem, axis, x.shape[axis]), request), axis
+    if not sizes.are_numbers(*operands):  # lax has no such function: one example after another
+        mapped = [jnp.moveaxis(x, d, 0) for x, d in zip(operands, dims, strict=True) if d is not None]
+
+        def one(mapped: Sequence[jax.Array]) -> jax.Array:
+            each = iter(mapped)
+            every = [x if d is None else next(each) for x, d in zip(operands, dims, strict=True)]
+            return primitive.bind(*every, problem=problem, request=request)
+
+        return lax.map(one, mapped), 0
     if len(operands) == 1:
         (x,), (axis,) = operands, dims
         batched = _with_axis(problem, axis, x.shape[axis])

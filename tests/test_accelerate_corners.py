@@ -1,0 +1,149 @@
+"""`accelerate` where programs are unusual: symbolic sizes, small floats, strict promotion, odd reductions and trees."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import export, lax
+from jax.experimental import checkify
+
+import convjax
+from convjax import accelerate
+from convjax.accelerate import _rewriter
+from convjax.request import request
+
+X, W = jnp.arange(512.0).reshape(2, 8, 8, 4) % 7, jnp.arange(144.0).reshape(3, 3, 4, 4) % 5
+
+
+def conv(x: jax.Array, w: jax.Array, **given: Any) -> jax.Array:
+    return lax.conv_general_dilated(x, w, (2, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"), **given)
+
+
+def pool(x: jax.Array) -> jax.Array:
+    return lax.reduce_window(x, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "SAME")
+
+
+def one(f: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """f of an example."""
+    return lambda x: accelerate(f)(x[None])[0]
+
+
+SYMBOLIC: dict[str, Callable[[jax.Array], Any]] = {
+    "conv": lambda x: convjax.conv(x, W, padding=1),
+    "its gradient": jax.grad(lambda x: jnp.sum(convjax.conv(x, W) ** 2)),
+    "drop-in": lambda x: convjax.conv_general_dilated(x, W, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")),
+    "vmap of conv": jax.vmap(one(lambda x: conv(x, W))),
+    "vmap of its gradient": jax.vmap(jax.grad(lambda x: jnp.sum(one(lambda x: conv(x, W))(x) ** 2))),
+    "max": lambda x: convjax.max_pool(x, 2),
+    "gradient of max": jax.grad(lambda x: jnp.sum(convjax.max_pool(x, 3, strides=2) ** 2)),
+    "average": lambda x: convjax.avg_pool(x, 3, strides=2, padding=1, count_include_pad=False),
+    "vmap of max": jax.vmap(one(pool)),
+    "vmap of its gradient by taps": jax.vmap(jax.grad(lambda x: jnp.sum(one(pool)(x) ** 2))),
+}
+
+
+@pytest.mark.parametrize("name", SYMBOLIC)
+def test_sizes_that_are_not_known(name: str) -> None:
+    f = SYMBOLIC[name]
+    unknown = jax.ShapeDtypeStruct(export.symbolic_shape("b, 8, 8, 4"), jnp.float32)
+    got = export.export(jax.jit(f))(unknown).call(X)
+    np.testing.assert_allclose(got, f(X), rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("mode", ["standard", "strict"])
+@pytest.mark.parametrize(
+    ("dtype", "preferred"),
+    [
+        (jnp.bfloat16, jnp.float32),
+        (jnp.float16, None),
+        (jnp.int8, jnp.int32),
+        (jnp.float8_e4m3fn, jnp.float32),
+        (jnp.float8_e5m2, jnp.bfloat16),
+    ],
+    ids=str,
+)
+def test_narrow_operands_whatever_is_promoted(dtype: Any, preferred: Any, mode: Any) -> None:
+    x, w = X.astype(dtype), W.astype(dtype)
+    f = functools.partial(conv, preferred_element_type=preferred)
+    with jax.numpy_dtype_promotion(mode):
+        got = accelerate(f)(x, w)
+    want = conv(X, W)
+    assert got.dtype == (preferred or dtype)
+    np.testing.assert_allclose(np.asarray(got, np.float32), want, rtol=1e-2)
+    if preferred is None:
+        with jax.numpy_dtype_promotion(mode):
+            jax.jit(jax.grad(lambda w: accelerate(f)(x, w).sum()))(w)
+
+
+@pytest.mark.parametrize("combine", [lambda a, b: a + 1.0, lambda a, b: lax.max(a, 3.0), lambda a, b: lax.add(a, a)])
+def test_reductions_of_one_value_and_a_constant_stay_lax_s(combine: Any) -> None:
+    def reduced(x: jax.Array) -> jax.Array:
+        return lax.reduce_window(x, 0.0, combine, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+
+    np.testing.assert_array_equal(accelerate(reduced)(X), reduced(X))
+    assert convjax.explain(accelerate(reduced), X).rows == ()
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda s: lax.reduce_window(
+            jnp.full((4, 4), 1.0) * s, 0.25, lambda a, b: lax.max(a, b), (2, 2), (1, 1), "SAME"
+        ),
+        lambda s: lax.reduce_window(lax.broadcast(s, (4, 4)), 0.25, lambda a, b: lax.max(a, b), (2, 2), (1, 1), "SAME"),
+        lambda s: lax.reduce_window(lax.broadcast(s, (4, 4)), -jnp.inf, lax.max, (2, 2), (1, 1), "SAME"),
+        jax.grad(
+            lambda s: lax.reduce_window(lax.broadcast(s, (4, 4)), -jnp.inf, lax.max, (2, 2), (1, 1), "VALID").sum()
+        ),
+        jax.grad(lambda s: lax.reduce_window(lax.broadcast(s, (4, 4)), 0.0, lax.add, (2, 2), (1, 1), "SAME").sum()),
+    ],
+)
+def test_types_are_as_weak_as_they_were(f: Any) -> None:
+    want, got = jax.eval_shape(f, 2.0), jax.eval_shape(accelerate(f), 2.0)
+    assert (got.dtype, got.weak_type) == (want.dtype, want.weak_type)
+    inside = jax.eval_shape(jax.jit(accelerate(jax.jit(f))), 2.0)
+    assert inside.weak_type == want.weak_type
+
+
+@pytest.mark.parametrize(
+    "children",
+    [
+        lambda a: (a, float(a.shape[0])),
+        lambda a: (a[:1], a[1:]),
+        lambda a: (a, 1000 + a.shape[0]),
+    ],
+    ids=["number", "parts", "integer"],
+)
+def test_trees_that_compute_their_leaves(children: Any) -> None:
+    class Points:
+        def __init__(self, array: Any) -> None:
+            self.array = array
+
+    jax.tree_util.register_pytree_node(
+        Points, lambda points: (children(points.array), None), lambda _, leaves: Points(leaves[0])
+    )
+    want = conv(children(X)[0], W)
+    np.testing.assert_allclose(jax.jit(accelerate(lambda p: conv(p.array, W)))(Points(X)), want, rtol=1e-5)
+
+
+def test_calls_leave_nothing_behind() -> None:
+    """Outside of jit every call traces its reduction's computation anew, and what was made of it is found."""
+    accelerated = accelerate(
+        lambda x: lax.reduce_window(x, jnp.float32(0.25), lambda a, b: lax.max(a, b), (1, 2, 2, 1), (1,) * 4, "VALID")
+    )
+    accelerated(X)
+    made = len(_rewriter(request(None, "conv"))._traced)
+    for _ in range(3):
+        accelerated(X)
+    assert len(_rewriter(request(None, "conv"))._traced) == made
+
+
+def test_checks_of_what_lax_computes_go_inside() -> None:
+    x = X.at[0, 0, 0, 0].set(jnp.inf).at[0, 0, 1, 0].set(-jnp.inf)
+    checked = checkify.checkify(lambda x: conv(x, jnp.ones_like(W)), errors=checkify.float_checks)
+    error, _ = accelerate(checked)(x)
+    assert "nan generated by primitive: conv_general_dilated" in str(error.get())
