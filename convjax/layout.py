@@ -33,9 +33,9 @@ def arrange_rhs(problem: ConvSpec, w: jax.Array, order: str) -> jax.Array:
 def is_rhs_turned(problem: ConvSpec, order: str) -> bool:
     """Whether elements of rhs move where its axes are put in `order`."""
     letters = _with_groups(_rhs_letters(problem), problem.dimension_numbers[1][0])
-    sizes = {"G": problem.G, "C": problem.C, "K": problem.K}
-    sizes |= {f"S{i}": n for i, n in enumerate(problem.kernel)}
-    places = [letters.index(letter) for letter in _expand(order, problem.ndim) if sizes[letter] != 1]
+    lengths = {"G": problem.G, "C": problem.C, "K": problem.K}
+    lengths |= {f"S{i}": n for i, n in enumerate(problem.kernel)}
+    places = [letters.index(letter) for letter in _expand(order, problem.ndim) if lengths[letter] != 1]
     return places != sorted(places)
 
 

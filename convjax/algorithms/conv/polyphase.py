@@ -40,6 +40,11 @@ class Polyphase(Holding):
     name: ClassVar[str] = "polyphase"
     revision: ClassVar[int] = 3
 
+    @property
+    def version(self) -> int:
+        """Raised also with that of the products that stand in for `by`."""
+        return super().version + (0 if isinstance(self.by, Shift) else Shift.version)
+
     def unsupported(self, problem: ConvSpec, platform: str) -> Reasons:
         if set(problem.lhs_dilation) <= {1}:
             return ("the input is not dilated: there is one phase",)
