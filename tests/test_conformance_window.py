@@ -41,6 +41,7 @@ LARGE = [
         *(f"{op} float32[1,66,128,2] window=1x3x3x1 stride=1x2x2x1 pad=0_0x-1_1x1_0x0_0" for op in OPERATIONS),
     )
 ]
+BOOLEAN = [WindowSpec.parse(f"{op} bool[7,9] window=3x2 stride=3x2 pad=1_1x0_1") for op in OPERATIONS if op != "sum"]
 
 Pair = tuple[Algorithm, WindowSpec]
 
@@ -68,6 +69,12 @@ def test_values_with_ties_nan_and_infinities(pair: Pair) -> None:
 
 @pytest.mark.parametrize("pair", in_turn(pairs_of(OTHER_DTYPES)), ids=pair_id)
 def test_values_in_other_dtypes(pair: Pair) -> None:
+    algorithm, problem = pair
+    check_algorithm(algorithm, [problem], eager=False)
+
+
+@pytest.mark.parametrize("pair", pairs_of(BOOLEAN), ids=pair_id)
+def test_booleans_by_every_algorithm(pair: Pair) -> None:
     algorithm, problem = pair
     check_algorithm(algorithm, [problem], eager=False)
 

@@ -271,6 +271,8 @@ def test_medians_of_integers_keep_the_dtype(dtype: str) -> None:
     x = jnp.asarray(np.random.default_rng(0).integers(0, 2 if dtype == "bool" else 100, (1, 9, 8, 1)).astype(dtype))
     want = reference_pool(lower_median, x, (3, 4), strides=(2, 1), padding=((1, 1), (2, 0)))
     np.testing.assert_array_equal(median_pool(x, (3, 4), strides=(2, 1), padding=((1, 1), (2, 0))), want)
+    tiles = median_pool(x, 3, algorithm="reshape")
+    np.testing.assert_array_equal(tiles, reference_pool(lower_median, x, (3, 3), strides=(3, 3)))
 
 
 def test_of_many_taps_programs_stay_small() -> None:

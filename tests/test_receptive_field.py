@@ -245,6 +245,41 @@ def test_the_field_is_where_nans_come_from(network: Layer) -> None:
     assert compare(network, 36) > 2
 
 
+@pytest.mark.parametrize("pooling", [convjax.adaptive_avg_pool, convjax.adaptive_max_pool])
+@pytest.mark.parametrize(("size", "bins"), [(16, 7), (7, 5), (20, 13), (12, 5), (20, 12), (5, 7)])
+def test_bins_see_their_own_elements(pooling: Callable[..., jax.Array], size: int, bins: int) -> None:
+    found = receptive_field(lambda x: pooling(x, bins), jax.ShapeDtypeStruct((2, size, 3), jnp.float32))
+    seen = traces(lambda x: pooling(x, bins), size)
+    assert found.assumed == found.edges == ()
+    assert [list(found.axes[0].seen(o)) for o in range(bins)] == [list(np.flatnonzero(row)) for row in seen]
+    assert found.size == (seen.sum(1).max(),)
+
+
+def rows_from(start: int) -> Callable[[jax.Array, str], jax.Array]:
+    numbers = lax.GatherDimensionNumbers((0, 1, 2), (), (1,))
+    return lambda y, mode: lax.gather(y, jnp.array([start]), numbers, (2, 2, 1), mode=mode, fill_value=0)
+
+
+def rows_at(*index: int) -> Callable[[jax.Array, str], jax.Array]:
+    return lambda y, mode: y.at[:, np.array(index)].get(mode=mode, fill_value=0)
+
+
+@pytest.mark.parametrize("mode", ["fill", "clip", "promise_in_bounds"])
+@pytest.mark.parametrize(
+    "taken", [rows_at(0, 1, 2, 9), rows_at(9, 1, -8, 3), rows_at(7, 8), rows_at(4), rows_from(3), rows_from(4)]
+)
+def test_indices_out_of_bounds_read_what_their_mode_says(
+    taken: Callable[[jax.Array, str], jax.Array], mode: str
+) -> None:
+    def network(x: jax.Array) -> jax.Array:
+        return taken(conv(2)(x), mode)
+
+    found = receptive_field(network, jax.ShapeDtypeStruct((2, 6, 3), jnp.float32), axes=(1,))
+    assert found.assumed == ()
+    for output, row in enumerate(traces(network, 6)):
+        assert list(found.axes[0].seen(output)) == list(np.flatnonzero(row))
+
+
 def any_layer(rng: np.random.Generator) -> Layer:
     k, s, d = (int(n) for n in rng.integers([1, 1, 1], [4, 3, 3]))
     p = d * (k - 1) // 2

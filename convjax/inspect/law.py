@@ -35,15 +35,18 @@ class Law:
         lo, hi = self.at(np.arange(count))
         return float(lo.min(initial=math.inf)), float(hi.max(initial=-math.inf))
 
-    def sampled(self, shift: int, taps: np.ndarray) -> "Law":
-        """The law of an axis whose index q R + r sees this one's indices q shift + taps[r], `taps` having R rows."""
+    def sampled(self, shift: int, taps: np.ndarray, seen: np.ndarray | bool = True) -> "Law":
+        """The law of an axis whose index q R + r sees this one's indices q shift + taps[r], `taps` having R rows.
+
+        Of the taps those that are `seen`.
+        """
         turns = self.period // math.gcd(self.period, shift)
-        index = np.arange(turns)[:, None, None] * shift + taps
-        lo, hi = self.at(index.reshape(turns * len(taps), -1))
+        lo, hi = self.at(np.arange(turns)[:, None, None] * shift + taps)
+        lo, hi = (np.where(seen, bound, nothing) for bound, nothing in zip((lo, hi), _NOTHING, strict=True))
         return simplest(
             turns * shift // self.period * self.shift,
-            lo.min(1, initial=math.inf),
-            hi.max(1, initial=-math.inf),
+            lo.min(2, initial=math.inf).reshape(-1),
+            hi.max(2, initial=-math.inf).reshape(-1),
         )
 
     def windows(self, taps: int, stride: int = 1, lo: int = 0, base_dilation: int = 1, dilation: int = 1) -> "Law":
@@ -139,7 +142,9 @@ def _periodic(lo: np.ndarray, hi: np.ndarray, inside: np.ndarray) -> Law | None:
         if not len(seen) or len(np.unique(index[inside] % period)) < period:
             continue
         step = lo[seen[0] + period] - lo[seen[0]]
-        if all(np.array_equal(bound[first + period], bound[first] + step) for bound in (lo, hi)):
+        if math.isfinite(step) and all(
+            np.array_equal(bound[first + period], bound[first] + step) for bound in (lo, hi)
+        ):
             chosen = np.array([index[inside & (index % period == r)][0] for r in range(period)])
             passed = chosen // period * step
             return simplest(int(step), lo[chosen] - passed, hi[chosen] - passed)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from jax import lax
 
 from convjax.inspect.control import CONTROL
 from convjax.inspect.dependence import Field, Rule, Step
@@ -16,6 +17,8 @@ Fields = Sequence[Field | None]
 
 # The same elements in another type, or under another name.
 _KEPT = "convert_element_type copy copy_p name pvary reduce_precision sharding_constraint stop_gradient"
+
+_CLIPPED = (lax.GatherScatterMode.CLIP, lax.GatherScatterMode.PROMISE_IN_BOUNDS)
 
 
 def _elementwise(step: Step, fields: Fields) -> Fields:
@@ -109,12 +112,14 @@ def _banded(step: Step, field: Field, side: int) -> Law | None:
 
 def through(law: Law, index: Law) -> Law:
     """The law of an axis whose index sees a range of this law's indices, as `index` says."""
-    width = np.arange(int((index.hi - index.lo).max(initial=0)) + 1)
-    return law.sampled(index.shift, np.minimum(index.lo[:, None] + width, index.hi[:, None]).astype(int))
+    seen = np.isfinite(index.lo)[:, None]
+    first, last = (np.where(seen, bound[:, None], 0) for bound in (index.lo, index.hi))
+    width = np.arange(int((last - first).max(initial=0)) + 1)
+    return law.sampled(index.shift, np.minimum(first + width, last).astype(int), seen)
 
 
 def _gather(step: Step, fields: Fields) -> Fields:
-    """Elements taken along one axis; those of unknown indices may be any."""
+    """Elements taken along one axis; those of unknown indices may be any, and in place of some none are read."""
     field, indices = fields
     numbers, sizes, shape = step.params["dimension_numbers"], step.params["slice_sizes"], step.shapes[0]
     taken = numbers.start_index_map
@@ -124,24 +129,37 @@ def _gather(step: Step, fields: Fields) -> Fields:
     (axis,) = taken
     out = step.results[0]
     placed = [place for place in range(len(out)) if place not in numbers.offset_dims]
-    known = None if step.known[1] is None else np.asarray(step.known[1]()).reshape(-1)
+    known = _known_indices(step, shape[axis] - sizes[axis])
+    if known is not None and not np.isfinite(known[0]).any():
+        return [None]
     if axis not in numbers.collapsed_slice_dims:
-        start = None if known is None else int(np.clip(known[0], 0, shape[axis] - sizes[axis]))
         if placed:
             return step.everything(fields)
-        return [_cut(step, field, {axis: start})]
+        return [_cut(step, field, {axis: None if known is None else int(known[0][0])})]
     rest = iter(law for a, law in enumerate(field.laws) if a != axis)
     laws = [STILL if place in placed else next(rest) for place in range(len(out))]
     if known is None or len(placed) > 1:
         lo, hi = field.laws[axis].hull(shape[axis])
         any_of_them = field.by(laws, lo, hi)
         return [any_of_them and any_of_them.noted([step.name] if field.laws[axis].shift else [])]
-    index = np.clip(known, 0, shape[axis] - 1)
     if not placed:
-        lo, hi = (float(bound[0]) for bound in field.laws[axis].at(index))
+        lo, hi = (float(bound[0]) for bound in field.laws[axis].at(known[0].astype(int)))
         return [field.by(laws, lo, hi)]
-    laws[placed[0]] = through(field.laws[axis], resampled(index, index, shape[axis]))
+    laws[placed[0]] = through(field.laws[axis], resampled(*known, shape[axis]))
     return [field.by(laws)]
+
+
+def _known_indices(step: Step, last: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """The indices from 0 to `last` that a gather reads, as a law's lo and hi; None where they are unknown.
+
+    XLA clips those out of bounds, unless the gather's mode fills their places.
+    """
+    if step.known[1] is None:
+        return None
+    given = np.asarray(step.known[1]()).reshape(-1)
+    index = np.clip(given, 0, last)
+    read = (index == given) | (step.params["mode"] in _CLIPPED)
+    return np.where(read, index, np.inf), np.where(read, index, -np.inf)
 
 
 def _dynamic_slice(step: Step, fields: Fields) -> Fields:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from convjax import window_primitive
@@ -15,6 +16,11 @@ from convjax.ops.arguments import Padding, number, require_floating
 from convjax.ops.windows import read_windows
 from convjax.problem import WindowSpec
 from convjax.request import AlgorithmLike, Request, request
+
+Arrays = tuple[jax.Array, jax.Array]
+
+# Even powers up to this one are products, higher ones exponentials.
+_MOST_PRODUCTS = 2**16
 
 
 def lp_pool(
@@ -34,11 +40,11 @@ def lp_pool(
     y[n, o, c] = (sum over taps t of |x[n, o s + t d - lo, c]|^p)^(1/p), and for p = inf their maximum
 
     Powers are taken of ratios to the window's largest |x|, so that no p over- or underflows on the way. Padding and
-    the overhang of ceil mode add nothing. NaN wins wherever it stands, else an infinity. What underflows times the
-    window's largest |x| is lost from a gradient.
+    the overhang of ceil mode add nothing. NaN wins wherever it stands, else an infinity. A ratio that underflows counts
+    as 0 in derivatives by negative powers of it.
 
-    Where the norm has no derivative, its derivatives of all orders are 0 instead: at a window of zeros alone, at an
-    infinite one, and with regard to an element of 0 where |x|^p has no derivative of that order. For p = inf the
+    Where the norm has no derivative, its derivatives of all orders are 0 instead: at a window of zeros alone, where
+    it is infinite, and with regard to an element of 0 where |x|^p has no derivative of that order. For p = inf the
     gradient goes to the first of the largest |x|, row-major.
 
     Args:
@@ -68,21 +74,19 @@ def lp_pool(
     if not p > 0:
         raise ValueError(f"p must be above 0, got {p}")
     pool = read_windows(x, window, strides, padding, dilation, ceil_mode, layout)
-    return pool.finish(_norm(pool.problem("max"), p, request(algorithm, "max"), pool.x))
+    return pool.finish(_pooled(pool.problem("max"), p, request(algorithm, "max"), pool.x))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _norm(problem: WindowSpec, p: float, asked: Request, x: jax.Array) -> jax.Array:
+def _pooled(problem: WindowSpec, p: float, asked: Request, x: jax.Array) -> jax.Array:
     if math.isinf(p):
         return window_primitive.reduce(magnitude(x), problem, asked)
     wide = accumulator(x.dtype)
     largest = window_primitive.reduce(jnp.abs(lax.stop_gradient(x)), problem, asked).astype(wide)
     still = (largest == 0) | jnp.isinf(largest)
-    scale = jnp.where(still, 1, largest)  # the norm does not vary with it, so it needs no derivative
     taps = stacked_taps(problem, x.astype(wide), 0)  # T *windows
-    powers = _power(jnp.where(still[None], 1, taps), scale[None], p)
-    y = scale * jnp.sum(powers, 0) ** (1 / p)
-    return jnp.where(still, largest, y).astype(x.dtype)
+    y = _norm(jnp.where(still[None], 1, taps), jnp.where(still, 1, largest)[None], p)
+    return jnp.where(still, largest, y[0]).astype(x.dtype)
 
 
 def magnitude(x: jax.Array) -> jax.Array:
@@ -90,9 +94,56 @@ def magnitude(x: jax.Array) -> jax.Array:
     return x * lax.sign(x)
 
 
-def _power(x: jax.Array, scale: jax.Array, p: float) -> jax.Array:
-    """|x / scale|^p, whose derivatives at 0 are 0 where they are infinite."""
-    if p % 2 == 0:
-        return lax.integer_pow(x / scale, int(p))
-    zero = x == 0
-    return jnp.where(zero, 0, (jnp.where(zero, scale, jnp.abs(x)) / scale) ** p)
+# Derivatives are those of the norm y and of its ratios a[q] = (|x| / y)^q, in terms of each other: derivatives of the
+# powers and of the root would multiply p by 1 / p, either of which may be no number of the dtype.
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _norm(x: jax.Array, scale: jax.Array, p: float) -> jax.Array:
+    """The p-norm of x along its first axis, which is kept; `scale` is the largest |x|, with which it does not vary."""
+    return scale * _sum(_power(x, scale, p, p)) ** _finite(1 / p, x.dtype)
+
+
+@_norm.defjvp
+def _norm_jvp(p: float, primals: Arrays, tangents: Arrays) -> tuple[jax.Array, jax.Array]:
+    """d y = sum of a[p - 1] d |x|."""
+    x, scale = primals
+    return _norm(x, scale, p), _sum(_ratio(x, scale, p, p - 1) * _sign(x) * tangents[0])
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3))
+def _ratio(x: jax.Array, scale: jax.Array, p: float, q: float) -> jax.Array:
+    """a[q], by x and its p-norm along the first axis; 0 where the norm overflows, and with it its derivatives."""
+    a = _power(jnp.abs(x), scale, p, q) * _sum(_power(x, scale, p, p)) ** _finite(-q / p, x.dtype)
+    return a if p >= 1 else jnp.where(jnp.isinf(_norm(x, scale, p)), 0, a)
+
+
+@_ratio.defjvp
+def _ratio_jvp(p: float, q: float, primals: Arrays, tangents: Arrays) -> tuple[jax.Array, jax.Array]:
+    """d a[q] = q / y (a[q - 1] d |x| - a[q] d y)."""
+    (x, scale), a = primals, _ratio(*primals, p, q)
+    if q == 0:
+        return a, jnp.zeros_like(a)
+    (y, dy), dx = _norm_jvp(p, primals, tangents), _sign(x) * tangents[0]
+    return a, (_ratio(x, scale, p, q - 1) * dx - a * dy) / y * _finite(q, x.dtype)
+
+
+def _power(x: jax.Array, scale: jax.Array, p: float, q: float) -> jax.Array:
+    """|x / scale|^q; 0 where x is and derivatives of |x|^p may be infinite or jump, or where the ratio's are no number."""
+    r = x / scale
+    if p % 2 == 0 and q <= _MOST_PRODUCTS:
+        return lax.integer_pow(r, int(q))
+    zero = (r if q < 0 else x) == 0
+    return jnp.where(zero, 0, jnp.abs(jnp.where(zero, 1, r)) ** _finite(q, x.dtype))
+
+
+def _sum(x: jax.Array) -> jax.Array:
+    return jnp.sum(x, 0, keepdims=True)
+
+
+def _sign(x: jax.Array) -> jax.Array:
+    return jnp.where(x < 0, -1, 1).astype(x.dtype)
+
+
+def _finite(exponent: float, dtype: np.dtype) -> float:
+    """The number of `dtype` nearest to `exponent`."""
+    most = float(jnp.finfo(dtype).max)
+    return min(max(exponent, -most), most)

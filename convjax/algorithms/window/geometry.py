@@ -143,5 +143,6 @@ def few_tiles(problem: WindowSpec) -> bool:
 
 
 def accumulator(problem: WindowSpec) -> np.dtype:
-    """The dtype sums run in: float32 for half precisions."""
-    return dtypes.accumulator(dtype_of(problem.dtype))
+    """The dtype sums run in: float32 for half precisions, int32 for booleans, whose sums are true if any of them is."""
+    dtype = dtype_of(problem.dtype)
+    return np.dtype(np.int32) if dtype == np.bool_ else dtypes.accumulator(dtype)

@@ -109,7 +109,8 @@ def _arg(problem: WindowSpec, x: jax.Array) -> jax.Array:
 def _take(problem: WindowSpec, t: jax.Array, taps: jax.Array) -> jax.Array:
     chosen = jnp.expand_dims(taps, _tap_axes(problem)) == _taps(problem)
     split = jnp.where(chosen, _split(problem, t), jnp.zeros((), t.dtype))
-    return lax.reduce(split, np.zeros((), t.dtype), lax.add, _tap_axes(problem))
+    add = lax.bitwise_or if t.dtype == jnp.bool_ else lax.add
+    return lax.reduce(split, np.zeros((), t.dtype), add, _tap_axes(problem))
 
 
 def _put(problem: WindowSpec, g: jax.Array, taps: jax.Array) -> jax.Array:
