@@ -1,6 +1,9 @@
 """Convolution and pooling in JAX: the fastest algorithm for each problem, differentiable any number of times."""
 
+import contextlib as _contextlib
 import importlib as _importlib
+from importlib import metadata as _metadata
+from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
 from convjax import functional as functional
@@ -64,9 +67,17 @@ from convjax.problem import WindowSpec as WindowSpec
 from convjax.request import using as using
 from convjax.tune import tune as tune
 
+if _TYPE_CHECKING:
+    from convjax import nn as nn
+
+    __version__: str
+
 
 def __getattr__(name: str) -> _Any:
-    """`convjax.nn` when it is first asked for, since it needs Flax."""
+    """`convjax.nn` when it is first asked for, since it needs Flax; the version as it is installed, if it is."""
     if name == "nn":
         return _importlib.import_module("convjax.nn")
+    if name == "__version__":
+        with _contextlib.suppress(_metadata.PackageNotFoundError):
+            return _metadata.version("convjax")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

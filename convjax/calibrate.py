@@ -65,7 +65,8 @@ def calibrate(*, seconds: float = 20.0) -> Device:
     """Measures the rates that the choice is made with, on jax's default device.
 
     The constants shipped with convjax were fitted to the times of many layers on few machines; for another kind of
-    machine these are a first approximation of its own. Keep what is printed, or measure it at every start.
+    machine these are a first approximation of its own. Print what is returned and keep that line, which reads back, or
+    measure at every start.
 
     Args:
         seconds: how long to measure, compilation not counted. The machine should do nothing else meanwhile.

@@ -1,17 +1,28 @@
 """Dtypes by name: the strings that problems carry."""
 
+import functools
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
 
+@functools.cache
 def dtype_of(name: str) -> np.dtype:
-    """The NumPy dtype called `name`, bfloat16 included."""
+    """The NumPy dtype of numbers or booleans called `name`, bfloat16 included."""
     try:
-        return jnp.dtype(name)
+        dtype = None if name is None else jnp.dtype(name)
     except TypeError:
-        raise ValueError(f"{name!r} is not a dtype; name one like float32, bfloat16 or int8") from None
+        dtype = None
+    if dtype is None or not (jnp.issubdtype(dtype, np.number) or dtype == np.bool_):
+        raise ValueError(f"{name!r} is not a dtype; name one like float32, bfloat16 or int8")
+    return dtype
+
+
+@functools.cache
+def dtype_name(name: str) -> str:
+    """The one name, of several such as f4 and float32, that problems carry."""
+    return dtype_of(name).name
 
 
 def accumulator(dtype: np.dtype) -> np.dtype:

@@ -89,8 +89,8 @@ class Explanation:
 def explain(fn: Callable[..., Any], *args: Any, platform: str | None = None) -> Explanation:
     """Traces `fn` on `args` and says, for every convolution and pooling in it, which algorithm is taken and why.
 
-    Nothing is run. Equal problems make one row. To see the gradients, pass the gradient. What is said is of a program on
-    one device; where XLA divides one among several, algorithms that would gather what is divided are not taken.
+    Nothing is run. Equal problems make one row. To see the gradients, pass the gradient. What is said is of a program
+    on one device; where XLA divides one among several, algorithms that would gather what is divided are not taken.
 
     Args:
         fn: any traceable function, jitted or not.

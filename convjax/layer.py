@@ -167,19 +167,18 @@ class Layer:
 def _knobs(name: str, text: str, words: list[str]) -> tuple[dict[str, str], str]:
     """Knobs by letter, and the dtype."""
     knobs: dict[str, str] = {}
-    dtype = "float32"
     for word in words:
         match = re.fullmatch(r"(op|[ksdg])(\d+(?:x\d+)*)|(members|examples)([1-9]\d*)|(p)(\w+)", word)
         if word in _DTYPES:
-            dtype = word
+            knob, value = "", word
         elif match is None:
             raise ValueError(f"layer {name!r}: cannot read {word!r} in {text!r}; a layer reads {_SYNTAX}")
         else:
             knob, value = (part for part in match.groups() if part is not None)
-            if knob in knobs:
-                raise ValueError(f"layer {name!r}: {word} comes after {knob}{knobs[knob]} in {text!r}: write one")
-            knobs[knob] = value
-    return knobs, dtype
+        if knob in knobs:
+            raise ValueError(f"layer {name!r}: {word} comes after {knob}{knobs[knob]} in {text!r}: write one")
+        knobs[knob] = value
+    return knobs, knobs.pop("", "float32")
 
 
 def _per_axis(name: str, knobs: dict[str, str], knob: str, ndim: int, default: Ints | None) -> Ints:

@@ -40,7 +40,7 @@ class Plan:
 
     Attributes:
         problem: in its text form.
-        device: the kind of device, as `convjax.device_kind` tells it.
+        device: the kind of device, as `convjax.device_kind.device_kind` tells it.
         times: of the algorithms measured, the fastest first.
     """
 
@@ -91,8 +91,11 @@ class Plans:
         path = Path(path)
         lines = ",\n".join(json.dumps(dataclasses.asdict(plan)) for plan in self.entries)
         draft = path.with_name(f"{path.name}.{os.getpid()}")
-        draft.write_text(f'{{"format": {json.dumps(_FORMAT)}, "plans": [\n{lines}\n]}}\n', encoding="utf-8")
-        draft.replace(path)
+        try:
+            draft.write_text(f'{{"format": {json.dumps(_FORMAT)}, "plans": [\n{lines}\n]}}\n', encoding="utf-8")
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)  # what a disk that is full leaves of it
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Plans":

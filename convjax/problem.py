@@ -7,12 +7,13 @@ form that parses back; errors, plan keys, configs and records all use that form.
 import collections
 import dataclasses
 import math
-from collections.abc import Iterable
 from functools import cached_property
 from typing import Any, Self
 
 from convjax import sizes, text_form
-from convjax.dtypes import dtype_of, extremes, itemsize
+from convjax.dtypes import dtype_name, dtype_of, extremes, itemsize
+from convjax.problem_fields import axis_orders, precision_name, require_integers, require_shape
+from convjax.problem_fields import require_positive as require_positive
 from convjax.text_form import Ints as Ints
 from convjax.text_form import Pads as Pads
 
@@ -27,6 +28,9 @@ _CONV_FIELDS = (
     "out",
 )
 _WINDOW_FIELDS = ("window", "stride", "pad", "base_dilate", "window_dilate")
+# What holds no integers.
+_CONV_NAMES = ("lhs_dtype", "rhs_dtype", "dimension_numbers", "precision", "preferred_element_type")
+_WINDOW_NAMES = ("operation", "dtype")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,11 +226,12 @@ class ConvSpec:
             dimension_numbers=dims,
             feature_groups=text_form.read_count(fields, "feature_groups"),
             batch_groups=text_form.read_count(fields, "batch_groups"),
-            precision=text_form.read_precision(fields),
-            preferred_element_type=text_form.read_dtype(fields, "out"),
+            precision=fields.get("precision"),
+            preferred_element_type=fields.get("out"),
         )
 
     def __post_init__(self) -> None:
+        require_integers(self, _CONV_NAMES)
         ndim = len(self.strides)
         for name, value in [
             ("padding", self.padding),
@@ -238,6 +243,7 @@ class ConvSpec:
         for name, shape in [("lhs", self.lhs_shape), ("rhs", self.rhs_shape)]:
             if len(shape) != ndim + 2:
                 raise ValueError(f"{name} of shape {shape} must have {ndim + 2} axes for {ndim} strides")
+            require_shape(name, shape)
         for name, value in [
             ("strides", self.strides),
             ("lhs_dilation", self.lhs_dilation),
@@ -246,6 +252,15 @@ class ConvSpec:
             ("batch_groups", (self.batch_groups,)),
         ]:
             require_positive(name, value)
+        for name, kept in [
+            ("lhs_dtype", dtype_name(self.lhs_dtype)),
+            ("rhs_dtype", dtype_name(self.rhs_dtype)),
+            ("dimension_numbers", axis_orders(self.dimension_numbers, ndim + 2)),
+            ("precision", precision_name(self.precision)),
+        ]:
+            object.__setattr__(self, name, kept)
+        if self.preferred_element_type is not None:
+            object.__setattr__(self, "preferred_element_type", dtype_name(self.preferred_element_type))
         batch, features = (self.lhs_shape[axis] for axis in self.dimension_numbers[0][:2])
         outputs, inputs = (self.rhs_shape[axis] for axis in self.dimension_numbers[1][:2])
         if features != inputs * self.feature_groups:
@@ -399,6 +414,11 @@ class WindowSpec:
         )
 
     def __post_init__(self) -> None:
+        if self.operation not in self.OPERATIONS:
+            raise ValueError(f"operation must be one of {', '.join(self.OPERATIONS)}, got {self.operation!r}")
+        object.__setattr__(self, "dtype", dtype_name(self.dtype))
+        require_integers(self, _WINDOW_NAMES)
+        require_shape("x", self.shape)
         for name in ("window", "strides", "base_dilation", "window_dilation", "padding"):
             value = getattr(self, name)
             if len(value) != len(self.shape):
@@ -427,10 +447,3 @@ def _meetings(windows: int, stride: int, taps: int, dilation: int, lo: int, spre
     """How many pairs of a window and a tap meet an element, not a zero between two that stand `spread` apart."""
     starts = collections.Counter(o * stride % spread for o in range(windows))
     return sum(starts[(lo - t * dilation) % spread] for t in range(taps))
-
-
-def require_positive(name: str, values: Iterable[int]) -> None:
-    values = tuple(values)
-    if any(v < 1 for v in values):
-        shown = values[0] if len(values) == 1 else values
-        raise ValueError(f"{name} must be at least 1 on every axis, got {shown}")

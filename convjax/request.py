@@ -145,7 +145,8 @@ def using(
 ) -> Iterator[None]:
     """Plans to follow and limits to keep inside the block; functions already jitted are traced again under it.
 
-    Blocks nest: an inner one adds its plans to the outer's and replaces what else it names.
+    Blocks nest: an inner one adds its plans to the outer's and replaces what else it names. None keeps what an outer
+    block says.
 
     Args:
         plans: measured times, from `convjax.tune` or `Plans.load`. Where a problem has a plan, the fastest algorithm
@@ -154,8 +155,8 @@ def using(
             measures when the program is lowered (`Plans.learnt()` has the results); "error" refuses.
         deterministic: whether to reject algorithms that may give other bits on another run. Not together with
             on_miss="tune", whose choices may differ between processes.
-        max_workspace_bytes: candidates needing more bytes of intermediate arrays are rejected. Without a limit those
-            are that need more than four times the operands and the result, and more than 4 MiB.
+        max_workspace_bytes: candidates needing more bytes of intermediate arrays are rejected. Without a limit, those
+            are rejected that need more than four times the operands and the result, and more than 4 MiB.
         max_error: candidates whose stated error, as a fraction of the largest output, is larger are rejected.
         device: the rates that times are predicted by, such as `convjax.calibrate` measures.
 

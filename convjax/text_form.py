@@ -2,14 +2,11 @@
 
 import re
 
-from convjax.dtypes import dtype_of
-
 Ints = tuple[int, ...]
 Pads = tuple[tuple[int, int], ...]
 
 # Batch and feature; out feature and in feature.
 _LHS, _RHS = "bf", "oi"
-_PRECISIONS = ("default", "high", "highest")
 
 
 def join(*words: str, **fields: object) -> str:
@@ -36,11 +33,10 @@ def array(dtype: str, shape: Ints) -> str:
 
 
 def read_array(word: str, text: str) -> tuple[str, Ints]:
-    match = re.fullmatch(r"(\w+)\[([\d,]*)\]", word)
+    match = re.fullmatch(r"(\w+)\[((?:\d+(?:,\d+)*)?)\]", word)
     if match is None:
         raise ValueError(f"problem {text!r}: {word!r} is not an array like float32[1,28,28,3]")
-    dtype_of(match[1])
-    return match[1], tuple(int(n) for n in match[2].split(",") if n)
+    return match[1], tuple(int(n) for n in match[2].split(",") if match[2])
 
 
 def dimension_labels(dims: tuple[Ints, Ints, Ints]) -> str:
@@ -84,17 +80,6 @@ def read_count(fields: dict[str, str], name: str) -> int:
     if name in fields and not fields[name].isdecimal():
         raise ValueError(f"{name}={fields[name]} must be a number")
     return int(fields.get(name, 1))
-
-
-def read_dtype(fields: dict[str, str], name: str) -> str | None:
-    return dtype_of(fields[name]).name if name in fields else None
-
-
-def read_precision(fields: dict[str, str]) -> str | None:
-    precision = fields.get("precision")
-    if precision not in (None, *_PRECISIONS):
-        raise ValueError(f"precision={precision} must be one of {', '.join(_PRECISIONS)}")
-    return precision
 
 
 def by_pads(padding: Pads) -> str | None:

@@ -36,6 +36,7 @@ def tune(
 
     Returns:
         `Plans` for this kind of device; follow them with `convjax.using(plans)`, keep them with `plans.save(path)`.
+        Problems that are in the plans in force are not among them: join the two by `|`.
 
     Raises:
         ValueError: `fn` has convolutions or poolings of lax alone, which no plan can change; `seconds` is not positive;

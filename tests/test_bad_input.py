@@ -1,5 +1,6 @@
 """Every refusal: one sentence that names the argument and the numbers, the same eagerly, under jit and under vmap."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import pytest
 
 import convjax
+from convjax.layer import Layer
 from convjax.problem import ConvSpec, WindowSpec, parse
 
 X, W = jnp.ones((2, 8, 8, 4)), jnp.ones((3, 3, 4, 6))
@@ -185,6 +187,7 @@ def test_the_drop_in_refuses_too(options: dict[str, Any], message: str, way: str
 
 
 PROBLEM = "conv float32[4,8,8,4] float32[3,3,4,6] b01f_01io->b01f"
+WINDOWS = "max float32[8,8] window=2x2"
 
 
 @pytest.mark.parametrize(
@@ -202,6 +205,9 @@ PROBLEM = "conv float32[4,8,8,4] float32[3,3,4,6] b01f_01io->b01f"
         (f"{PROBLEM} strides=2x2", "cannot read 'strides=2x2'; the fields are stride, pad"),
         (PROBLEM.replace("float32[4", "float33[4"), "'float33' is not a dtype"),
         (PROBLEM.replace("[4,8", "4,8"), r"is not an array like float32\[1,28,28,3\]"),
+        (PROBLEM.replace("[4,", "[4,,"), r"is not an array like float32\[1,28,28,3\]"),
+        (PROBLEM.replace("float32[4", "object[4"), "'object' is not a dtype"),
+        ("max float32[,8] window=1", r"is not an array like float32\[1,28,28,3\]"),
         (PROBLEM.replace("b01f_", "b0f_"), "dimension labels 'b0f_01io->b01f' must read like"),
         ("conv float32[4,8]", "must begin with 'conv' and 3 more words"),
         ("", "must begin with one of max, min"),
@@ -216,6 +222,19 @@ def test_problems_that_cannot_be_are_refused(text: str, message: str) -> None:
         parse(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("conv2d 3x10x10x1 -> 5 k3 float16 bfloat16", "bfloat16 comes after float16 in .*: write one"),
+        ("conv2d 3x10x10x1 -> 5 float32 k3 float32", "float32 comes after float32 in .*: write one"),
+        ("conv2d 3x10x10x1 -> 5 k3 k5", "k5 comes after k3 in .*: write one"),
+    ],
+)
+def test_a_layer_says_nothing_twice(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Layer.parse("a", text)
+
+
 def test_the_parts_of_a_problem_must_fit_together() -> None:
     spec = ConvSpec.parse(PROBLEM)
     parts = {field: getattr(spec, field) for field in spec.__dataclass_fields__}
@@ -227,3 +246,28 @@ def test_the_parts_of_a_problem_must_fit_together() -> None:
         ConvSpec(**parts | {"feature_groups": 2, "batch_groups": 2, "rhs_shape": (3, 3, 2, 8)})
     with pytest.raises(ValueError, match="padding has 1 entries for 2 axes"):
         WindowSpec("max", (8, 8), "float32", (2, 2), (1, 1), ((0, 0),), (1, 1), (1, 1))
+
+
+@pytest.mark.parametrize(
+    ("text", "given", "error", "message"),
+    [
+        (PROBLEM, {"lhs_dtype": "nonsense"}, ValueError, "'nonsense' is not a dtype; name one like float32"),
+        (PROBLEM, {"rhs_dtype": None}, ValueError, "None is not a dtype; name one like float32"),
+        (PROBLEM, {"preferred_element_type": "object"}, ValueError, "'object' is not a dtype"),
+        (PROBLEM, {"precision": "bogus"}, ValueError, "precision=bogus must be one of default, high, highest, or None"),
+        (PROBLEM, {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}, ValueError, "three orders of the axes 0 to 3, such"),
+        (PROBLEM, {"dimension_numbers": None}, ValueError, r"such as \(\(0, 3, 1, 2\), \(3, 2, 0, 1\), .* got None"),
+        (PROBLEM, {"strides": (1.0, 1.0)}, TypeError, r"strides must hold integers, .* got \(1.0, 1.0\)"),
+        (PROBLEM, {"padding": ((0, 0), [1, 1])}, TypeError, "padding must hold integers, in tuples where"),
+        (PROBLEM, {"lhs_shape": (-4, 8, 8, 3)}, ValueError, r"lhs of shape \(-4, 8, 8, 3\) must have 0 or more"),
+        (WINDOWS, {"operation": "mean"}, ValueError, "operation must be one of max, min, .* got 'mean'"),
+        (WINDOWS, {"dtype": "f33"}, ValueError, "'f33' is not a dtype"),
+        (WINDOWS, {"window": (2.5, 1)}, TypeError, r"window must hold integers, .* got \(2.5, 1\)"),
+        (WINDOWS, {"shape": (8, -1)}, ValueError, r"x of shape \(8, -1\) must have 0 or more elements"),
+    ],
+)
+def test_problems_hold_what_their_text_can_say(
+    text: str, given: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        dataclasses.replace(parse(text), **given)

@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import importlib.metadata
 import inspect
 import pkgutil
 import re
@@ -42,6 +43,11 @@ def test_every_public_name_has_an_example(name: str) -> None:
 
 def test_public_names_are_found() -> None:
     assert {"conv", "max_pool", "explain", "using", "ConvSpec"} <= set(PUBLIC)
+
+
+def test_the_version_is_the_one_installed() -> None:
+    assert convjax.__version__ == importlib.metadata.version("convjax")
+    assert not hasattr(convjax, "version")
 
 
 def own_docstring(value: Any) -> str:

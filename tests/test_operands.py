@@ -31,6 +31,15 @@ def test_float64_of_numpy_is_float32_as_everywhere_in_jax(case: Any) -> None:
         assert jax.eval_shape(lambda operands=operands: f(*operands)).dtype == jnp.float32
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_nested_lists_are_arrays(name: str) -> None:
+    f, shapes = CASES[name]
+    operands = [np.random.default_rng(i).standard_normal(shape).round(1) for i, shape in enumerate(shapes)]
+    got, want = f(*(operand.tolist() for operand in operands)), f(*map(jnp.asarray, operands))
+    assert got.dtype == want.dtype
+    np.testing.assert_array_equal(got, want)
+
+
 @pytest.mark.parametrize(
     ("x_dtype", "w_dtype", "y_dtype"),
     [

@@ -33,7 +33,7 @@ POOLS: dict[str, Callable[[Any], Any]] = {
 OF_INTEGERS = ("max_pool", "min_pool", "sum_pool", "median_pool", "adaptive_max_pool", "max_unpool", "global_max_pool")
 
 
-def test_numpy_arrays_are_read_as_jax_reads_them() -> None:
+def test_numpy_arrays_and_nested_lists_are_read_as_jax_reads_them() -> None:
     """In jax's own width: NumPy's float64 and int64 are float32 and int32, padding and results included."""
     fractions = np.random.default_rng(0).standard_normal((2, 7, 6, 3)) - 9
     integers = np.arange(-400, -148).reshape(2, 7, 6, 3)
@@ -41,12 +41,13 @@ def test_numpy_arrays_are_read_as_jax_reads_them() -> None:
     @jax.jit
     def pooled() -> Any:
         calls = [(f, fractions) for f in POOLS.values()] + [(POOLS[name], integers) for name in OF_INTEGERS]
-        return [(f(x), f(jnp.asarray(x))) for f, x in calls]
+        return [(f(x), f(x.tolist()), f(jnp.asarray(x))) for f, x in calls]
 
-    for got, want in pooled():
-        for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
-            assert a.dtype == b.dtype
-            np.testing.assert_array_equal(a, b)
+    for *gots, want in pooled():
+        for got in gots:
+            for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+                assert a.dtype == b.dtype
+                np.testing.assert_array_equal(a, b)
 
 
 def test_bools_have_a_largest_and_a_least() -> None:

@@ -210,6 +210,31 @@ def test_nothing_over_or_underflows_on_the_way(dtype: str) -> None:
         )
 
 
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64"])
+def test_every_finite_p_has_its_derivatives(dtype: str) -> None:
+    """Neither p nor 1 / p need be numbers of the dtype; of two equal elements each has half of the gradient."""
+    x, v = jnp.array([1, -3, 0, -3, 2, 2], dtype)[:, None], jnp.ones((6, 1), dtype)
+
+    @jax.jit
+    def ours(x: jax.Array) -> Any:
+        def of(p: float) -> tuple[jax.Array, ...]:
+            gradient = jax.grad(lambda x: lp_pool(x, 2, p=p).sum())
+            return lp_pool(x, 2, p=p), gradient(x), jax.jvp(gradient, (x,), (v,))[1]
+
+        return [of(p) for p in (1e30, 3e38, 4e38, 1e300)], [of(p) for p in (1e-300, 1e-40)]
+
+    large, small = ours(x)
+    for y, gradient, second in large:
+        np.testing.assert_array_equal(np.ravel(y), [3, 3, 2])
+        np.testing.assert_array_equal(np.ravel(gradient), [0, -1, 0, -1, 0.5, 0.5])
+        np.testing.assert_array_equal(np.ravel(second), np.zeros(6))
+    for y, gradient, second in small:
+        np.testing.assert_array_equal(np.ravel(y), [np.inf, 3, np.inf])
+        np.testing.assert_array_equal(np.ravel(gradient), [0, 0, 0, -1, 0, 0])
+        np.testing.assert_array_equal(np.ravel(second), np.zeros(6))
+
+
 def test_infinities_and_nan() -> None:
     inf, nan = np.inf, np.nan
     x = jnp.array([inf, 1, -inf, 2, -inf, -inf, nan, inf, 1e30, 0])[:, None]

@@ -1,5 +1,6 @@
 """Problems: the text form, the sizes that lax computes too, and what is counted."""
 
+import dataclasses
 import math
 from typing import Any
 
@@ -77,6 +78,15 @@ def window_problems(draw: st.DrawFn) -> WindowSpec:
 def test_the_text_form_parses_back(problem: ConvSpec | WindowSpec) -> None:
     assert parse(str(problem)) == problem
     assert hash(parse(str(problem))) == hash(problem)
+
+
+def test_a_problem_has_one_text_whatever_its_dtypes_and_precision_are_called() -> None:
+    problem = parse("conv f4[1,8,8,4] float[3,3,4,2] b01f_01io->b01f precision=HIGH out=f8")
+    assert str(problem) == "conv float32[1,8,8,4] float64[3,3,4,2] b01f_01io->b01f precision=high out=float64"
+    assert dataclasses.replace(problem, lhs_dtype=jnp.float32, precision=lax.Precision.HIGH) == problem
+    assert parse("max f4[8] window=2") == parse("max float32[8] window=2")
+    dims = lax.conv_dimension_numbers((1, 8, 8, 4), (3, 3, 4, 2), ("NHWC", "HWIO", "NHWC"))
+    assert dataclasses.replace(problem, dimension_numbers=dims) == problem
 
 
 @given(conv_problems())

@@ -380,6 +380,12 @@ def test_summaries_are_data() -> None:
     assert [row.kind for row in shown.rows] == ["NnxModel", "Conv", "BatchNorm", "NnxBlock", "Conv", "Linear"]
 
 
+def test_bins_of_unequal_size_see_as_much_as_the_longest() -> None:
+    conv = nnx.eval_shape(lambda: nnx.Conv(3, 4, (3, 3), rngs=nnx.Rngs(0)))
+    model = nnx.Sequential(conv, convjax.nn.AdaptiveAvgPool(7))
+    assert [row.receptive_field for row in summary(model, array(1, 16, 16, 3)).rows] == [(6, 6), (3, 3), (6, 6)]
+
+
 def test_a_model_without_layers_is_one_row() -> None:
     class Lookup(nnx.Module):
         def __init__(self) -> None:

@@ -11,7 +11,8 @@ from convjax.problem import ConvSpec, Problem
 # Spacing at 1 of the floats that a platform's matrix units round float32 to before they multiply, by precision:
 # TensorFloat-32 has 10 bits of mantissa, bfloat16 7, and three products of parts of it as good as 16.
 _MULTIPLIED = {"cuda": {"default": 2.0**-10, "high": 2.0**-10}, "tpu": {"default": 2.0**-7, "high": 2.0**-16}}
-# The units add up in fewer bits as well: what long sums lose by it, in those spacings, for each root of a term.
+# Matrix units also accumulate with fewer bits: the extra error, in the spacings above, is this times the root of the
+# number of terms.
 _ADDED = 0.005
 # Spacings that direct summation errs by, beside what grows with the products that it adds.
 DIRECT = 4.0
@@ -70,5 +71,5 @@ def rounding_on(platform: str, problem: Problem, *, transformed: bool = False) -
 
 
 def amplification(algorithm: Algorithm) -> float:
-    """How many times the rounding of factors reaches the result; 0 for an algorithm without matrix products."""
+    """By how much the rounding of a matrix product's inputs is multiplied on its way to the result; 0 without any."""
     return float(getattr(algorithm, "amplification", 1.0))

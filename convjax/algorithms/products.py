@@ -21,7 +21,8 @@ from convjax.problem import ConvSpec
 _TILE = 16
 # Products that a long contraction is cut into.
 _MOST_PARTS = 8
-# Multiply-adds for each element of a large matrix, up to which a product takes the time of reading or writing it.
+# Multiply-adds for each element of a large matrix, up to which a product takes the time of reading or writing it: rows
+# that meet a matrix that is read, terms of one that is written. Large is one of so many elements or more.
 _FEW_ROWS, _FEW_TERMS, _LARGE = 32, 16, 2**17
 
 

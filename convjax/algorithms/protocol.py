@@ -45,8 +45,8 @@ class Algorithm(Protocol):
         exact: whether small integers come out exactly, i.e. it only multiplies inputs and adds products.
         varies_on: the platforms on which it may give other bits on another run.
 
-    It may have an `amplification` too: how many times what a platform's matrix units round its factors by reaches the
-    result, 0 without matrix products; 1 if it has none.
+    It may have an `amplification` too: by how much the rounding of a matrix product's inputs (TensorFloat-32 on a GPU)
+    is multiplied on its way to the result. It is 0 without matrix products, and 1 where it is not given.
     """
 
     @property

@@ -7,7 +7,7 @@ import jax
 from jax import lax
 
 from convjax import primitive
-from convjax.ops.arguments import Padding, channels_first, positive_per_axis, with_batch
+from convjax.ops.arguments import Padding, as_array, channels_first, positive_per_axis, with_batch
 from convjax.ops.operands import (
     add_bias,
     check_bias,
@@ -74,8 +74,8 @@ def conv_general_dilated(
     ):
         require_positive(name, () if values is None else values)
     return primitive.conv(
-        lhs,
-        rhs,
+        as_array("lhs", lhs),
+        as_array("rhs", rhs),
         request(algorithm, "conv"),
         window_strides=window_strides,
         padding=padding,
@@ -233,6 +233,7 @@ def convolve(x: jax.Array, w: jax.Array, **options: Any) -> jax.Array:
         Array([[23., 33.],
                [53., 63.]], dtype=float32)
     """
+    w = as_array("w", w)
     return conv(x, lax.rev(w, range(w.ndim - 2)), **options)
 
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from convjax.dtypes import accumulator
-from convjax.ops.arguments import require_averages
+from convjax.ops.arguments import as_array, require_averages
 from convjax.ops.pool import max_pool
 from convjax.ops.windows import Planes, read_planes, require_elements
 
@@ -72,6 +72,7 @@ def global_max_pool(x: jax.Array, *, layout: str | None = None, keepdims: bool =
 
 
 def _read(x: jax.Array, layout: str | None) -> Planes:
+    x = as_array("x", x)
     planes = read_planes(x, None, layout)
     require_elements(x.shape, planes.size)
     return planes

@@ -127,7 +127,7 @@ def _ratio_jvp(p: float, q: float, primals: Arrays, tangents: Arrays) -> tuple[j
 
 
 def _power(x: jax.Array, scale: jax.Array, p: float, q: float) -> jax.Array:
-    """|x / scale|^q; 0 where x is and derivatives of |x|^p may be infinite or jump, or where the ratio's are no number."""
+    """|x / scale|^q; at 0 it is 0 where derivatives of |x|^p may be infinite or jump."""
     r = x / scale
     if p % 2 == 0 and q <= _MOST_PRODUCTS:
         return lax.integer_pow(r, int(q))
