@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+from jax import export
 
 from convjax.text_form import Ints
 
@@ -29,11 +30,14 @@ def _holds_integers(value: Any) -> bool:
     kinds = {*map(type, value)} if type(value) is tuple else {type(value)}
     if kinds == {tuple}:
         return all(map(_holds_integers, value))
-    return kinds <= _INT or all(issubclass(kind, np.integer) for kind in kinds - _INT)
+    if kinds <= _INT or all(issubclass(kind, np.integer) for kind in kinds - _INT):
+        return True
+    # Sizes that `jax.export` does not know; lax computes such a problem, which has no text.
+    return type(value) is tuple and all(type(n) in _INT or export.is_symbolic_dim(n) for n in value)
 
 
 def require_shape(name: str, shape: Ints) -> None:
-    if min(shape, default=0) < 0:
+    if any(type(n) in _INT and n < 0 for n in shape):
         raise ValueError(f"{name} of shape {shape} must have 0 or more elements on every axis")
 
 
