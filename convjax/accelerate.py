@@ -84,7 +84,9 @@ def _replacement(asked: Request, eqn: core.JaxprEqn) -> Replacement | None:
     if problem.operation in ("take", "put"):
         pooled = dataclasses.replace(problem, operation="max" if eqn.params["select_prim"] is ge_p else "min")
         return _Derivative(asked, pooled, problem.operation)
-    return (_Reduction if eqn.primitive is reduce_window_p else _Pooling)(asked, problem)
+    if eqn.primitive is reduce_window_p:
+        return _Reduction(asked, problem)
+    return _Pooling(asked, problem)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,11 +108,14 @@ class _Pooling:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Reduction(_Pooling):
-    """With a first value beside the windows, and never of a weak type."""
+class _Reduction:
+    """A pooling with a first value beside the windows, and never of a weak type."""
 
-    def __call__(self, x: jax.Array, first: jax.Array) -> list[jax.Array]:  # type: ignore[override]
-        (pooled,) = super().__call__(x)
+    request: Request
+    problem: WindowSpec
+
+    def __call__(self, x: jax.Array, first: jax.Array) -> list[jax.Array]:
+        pooled = window_primitive.reduce(x, self.problem, self.request)
         combine, shape = window_primitive.COMBINED[self.problem.operation], self.problem.output_shape
         combined = combine(pooled, lax.full_like(x, first, shape=shape))
         return [lax.convert_element_type(combined, x.dtype)]

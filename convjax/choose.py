@@ -80,7 +80,8 @@ def choose(problem: Problem, request: Request, platform: str) -> Choice:
         for a in allowed:
             slower = f"predicted {predicted[a] / predicted[taken]:.1f}x the time" if a in predicted else "not predicted"
             rejected |= {a: (slower,)} if a != taken else {}
-    if request.policy.on_miss == "error" and not (measured or wished):
+    planned = measurements(algorithms(problem.operation), problem, request, platform)
+    if request.policy.on_miss == "error" and not (planned or wished):
         raise ValueError(
             f"there is no plan for {problem} on {device_kind(platform)}, and on_miss='error' requires one: "
             "pass the function to convjax.tune and its plans to convjax.using"

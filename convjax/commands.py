@@ -34,9 +34,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # whoever reads has enough; Python would complain once more as it ends
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
-        print("convjax: interrupted; the same command does what is left", file=sys.stderr)
+        resumes = "; the same command does what is left" if getattr(given, "save", None) else ""
+        print(f"convjax: interrupted{resumes}", file=sys.stderr)
         sys.exit(130)
-    except (ValueError, OSError, RuntimeError) as error:  # RuntimeError: jax finds no such backend
+    except (ValueError, OSError) as error:
+        _refuse(str(error))
+    except RuntimeError as error:
+        if not str(error).startswith("Unable to initialize backend"):
+            raise
         _refuse(str(error))
 
 

@@ -23,8 +23,8 @@ _CONVOLUTIONS, _WINDOWS = 2, 1
 def examine() -> Iterator[tuple[bool, str]]:
     """Lines of a report as they are found, each with whether all is well; some take seconds.
 
-    A fault of jaxlib that convjax keeps away from is no ill; one that it does not is, and an algorithm that breaks its
-    promise.
+    All is not well where a fault is present that convjax does not avoid, where a probe cannot be run, or where an
+    algorithm breaks its promise.
     """
     platform = known_platform(None)
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("jax", "jaxlib", "numpy"))
@@ -46,7 +46,7 @@ def examine() -> Iterator[tuple[bool, str]]:
 
 
 def _probed(probe: probes.Probe, verdict: str) -> tuple[bool, str]:
-    """Whether convjax is right where the probe ended as it did."""
+    """The line of a probe that ended so, and whether programs are right here all the same."""
     told = f"{probe.name}: {probe.fault} ({probe.source})"
     if verdict in ("wrong", "raises", "crashes", "hangs"):
         return probe.avoided, f"{told}: PRESENT ({verdict}); {probe.answer if probe.avoided else 'not avoided here'}"

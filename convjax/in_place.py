@@ -3,10 +3,11 @@
 Flax is not needed: an object can only be one of NNX where that has been imported.
 """
 
+import contextlib
 import functools
 import operator
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -34,6 +35,7 @@ def call(evaluate: Evaluate, fn: Callable[..., Any], args: Sequence[Any], kwargs
         return evaluate(_refused_in_place(fn), args, kwargs)
     from flax import nnx
 
+    modules = tuple(leaves[i] for i in places)
     rest = {i: leaf for i, leaf in enumerate(leaves) if i not in places}
     graphs: list[Any] = []
 
@@ -51,12 +53,40 @@ def call(evaluate: Evaluate, fn: Callable[..., Any], args: Sequence[Any], kwargs
 
     with nnx.update_context(_CONTEXT):
         with nnx.split_context(_CONTEXT) as context:
-            graph, state = context.split(tuple(leaves[i] for i in places))
+            graph, state = context.split(modules)
         graphs.append(graph)
         results, new = evaluate(pure, (state, rest), {})
-        with nnx.merge_context(_CONTEXT, inner=False) as context:
-            context.merge(graphs[-1], new)
+        if graphs[-1].with_no_outer_index() == graph.with_no_outer_index():
+            old = {path: jax.tree.leaves(value) for path, value in nnx.to_flat_state(state)}
+            changed = {
+                path: value for path, value in nnx.to_flat_state(new) if _differ(jax.tree.leaves(value), old[path])
+            }
+            # Alone, as those of an outer trace, which cannot be changed in this one, have not been.
+            nnx.update(modules, nnx.from_flat_state(changed))
+        else:
+            with _left_as_they_were(modules), nnx.merge_context(_CONTEXT, inner=False) as context:
+                context.merge(graphs[-1], new)
     return results
+
+
+@contextlib.contextmanager
+def _left_as_they_were(modules: Any) -> Iterator[None]:
+    """Modules keep what they have where NNX refuses to change them, which it finds out after it has emptied them."""
+    from flax import nnx
+
+    held = [(node, dict(vars(node))) for _, node in nnx.iter_graph(modules) if isinstance(node, nnx.Pytree)]
+    try:
+        yield
+    except BaseException:
+        for node, attributes in held:
+            vars(node).clear()
+            vars(node).update(attributes)
+        raise
+
+
+def _differ(new: Sequence[Any], old: Sequence[Any]) -> bool:
+    """Whether these are not the very same objects."""
+    return len(new) != len(old) or not all(map(operator.is_, new, old))
 
 
 def _refused_in_place(fn: Callable[..., Any]) -> Callable[..., Any]:
@@ -103,5 +133,4 @@ def _leaves_left(node: Any) -> list[Any]:
 
 def _stays(node: Any) -> bool:
     """Whether it has the same leaves at every look."""
-    first, second = _leaves_left(node), _leaves_left(node)
-    return len(first) == len(second) and all(map(operator.is_, first, second))
+    return not _differ(_leaves_left(node), _leaves_left(node))

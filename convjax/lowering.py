@@ -84,17 +84,18 @@ def lower(ctx: Any, fn: Bound | OfReversed | Filled, *operands: Any, in_memory: 
     The algorithm sees plain local arrays: inside shard_map its intermediates need not say which mesh axes
     they vary over, since the primitive's own type rule has said so for the result.
     """
-    if not isinstance(fn, Filled) and is_divided(ctx):
-        fn = dataclasses.replace(fn, divided=True)
+    divided = is_divided(ctx)
+    if not isinstance(fn, Filled):
+        fn = dataclasses.replace(fn, divided=divided)
     # XLA of jaxlib 0.10 pads an array that is divided along its rows once, whatever the padding holds, so that two
     # poolings of it would share theirs: behind a barrier it is another array. Convolutions have none: among several
     # mesh axes XLA divides some wrongly behind a barrier that it divides rightly without.
-    shares_padding = isinstance(fn, Bound) and fn.divided and isinstance(fn.problem, WindowSpec)
+    shares_padding = divided and isinstance(fn, Bound) and isinstance(fn.problem, WindowSpec)
 
     def run(*arrays: jax.Array) -> jax.Array:
         if shares_padding:
             arrays = lax.optimization_barrier(arrays)
-        with of_divided_program(getattr(fn, "divided", False)):
+        with of_divided_program(divided):
             result = _jitted(fn)(*arrays)
             return apart(lambda x: x, result) if in_memory else result
 

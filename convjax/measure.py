@@ -40,7 +40,8 @@ def decide(problem: Problem, request: Request, platform: str) -> Choice:
     """
     if request.policy.on_miss == "tune" and request.wish is None and not problem.empty:
         with _LOCK:
-            if not is_known(problem, with_learnt(request), platform):
+            # A plan of algorithms that are not taken where the program is divided is a plan all the same.
+            if not is_known(problem, dataclasses.replace(with_learnt(request), divided=False), platform):
                 plans.learn(_in_thread(problem, request, platform))
         request = with_learnt(request)
     return choose(problem, request, platform)

@@ -37,7 +37,7 @@ def _holds_integers(value: Any) -> bool:
 
 
 def require_shape(name: str, shape: Ints) -> None:
-    if any(type(n) in _INT and n < 0 for n in shape):
+    if any(not export.is_symbolic_dim(n) and n < 0 for n in shape):
         raise ValueError(f"{name} of shape {shape} must have 0 or more elements on every axis")
 
 

@@ -75,8 +75,8 @@ class Rewriter:
     A jaxpr is rewritten once, so that blocks which share one still share one, and programs compiled for it are found.
 
     Attributes:
-        replacement: the function of an equation's operands that stands in for it and returns its results, equal
-            where what it computes is; None leaves the equation as it is.
+        replacement: the function of an equation's operands that stands in for it and returns its results; two that
+            compute the same must be equal, since what they trace to is kept by them. None leaves the equation as it is.
         joined: puts a jaxpr in the place of one whose equations were replaced.
         names: what policies of `jax.checkpoint` know the new primitives by.
     """

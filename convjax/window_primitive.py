@@ -205,18 +205,8 @@ for _primitive, _transpose in ((take_p, put_p), (put_p, take_p)):
 def _batch(
     primitive: Primitive, operands: Sequence[Any], dims: Sequence[Any], *, problem: WindowSpec, request: Request
 ) -> Any:
-    if not sizes.are_numbers(*operands) and primitive in (sum_p, extremum_p):
-        (x,), (axis,) = operands, dims
-        return reduce(x, _with_axis(problem, axis, x.shape[axis]), request), axis
-    if not sizes.are_numbers(*operands):  # lax has no such function: one example after another
-        mapped = [jnp.moveaxis(x, d, 0) for x, d in zip(operands, dims, strict=True) if d is not None]
-
-        def one(mapped: Sequence[jax.Array]) -> jax.Array:
-            each = iter(mapped)
-            every = [x if d is None else next(each) for x, d in zip(operands, dims, strict=True)]
-            return primitive.bind(*every, problem=problem, request=request)
-
-        return lax.map(one, mapped), 0
+    if not sizes.are_numbers(*operands):
+        return _batch_of_symbols(primitive, operands, dims, problem, request)
     if len(operands) == 1:
         (x,), (axis,) = operands, dims
         batched = _with_axis(problem, axis, x.shape[axis])
@@ -224,6 +214,23 @@ def _batch(
     size = next(x.shape[d] for x, d in zip(operands, dims, strict=True) if d is not None)
     operands = [batching.bdim_at_front(x, d, size) for x, d in zip(operands, dims, strict=True)]
     return primitive.bind(*operands, problem=_with_axis(problem, 0, size), request=request), 0
+
+
+def _batch_of_symbols(
+    primitive: Primitive, operands: Sequence[Any], dims: Sequence[Any], problem: WindowSpec, request: Request
+) -> Any:
+    """Reductions by lax's own rule; what follows winners, of which lax has none, one example after another."""
+    if primitive in (sum_p, extremum_p):
+        (x,), (axis,) = operands, dims
+        return reduce(x, _with_axis(problem, axis, x.shape[axis]), request), axis
+    mapped = [jnp.moveaxis(x, d, 0) for x, d in zip(operands, dims, strict=True) if d is not None]
+
+    def one(example: Sequence[jax.Array]) -> jax.Array:
+        each = iter(example)
+        every = [x if d is None else next(each) for x, d in zip(operands, dims, strict=True)]
+        return primitive.bind(*every, problem=problem, request=request)
+
+    return lax.map(one, mapped), 0
 
 
 def _with_axis(problem: WindowSpec, axis: int, size: int) -> WindowSpec:

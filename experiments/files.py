@@ -7,5 +7,8 @@ from pathlib import Path
 def write(path: Path, text: str) -> None:
     """Puts `text` into the file at `path` by way of a draft beside it, `<name>.<process>`."""
     draft = path.with_name(f"{path.name}.{os.getpid()}")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)
+    try:
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)  # what a disk that is full leaves of it

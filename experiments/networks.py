@@ -93,7 +93,7 @@ def remaining(settings: Models, selection: Selection, records: Records) -> Todo:
 def run(
     config: Config, folder: RunFolder, selection: Selection, *, dry_run: bool = False, overwrite: bool = False
 ) -> None:
-    """Checks and times the selected cases that have no record yet."""
+    """Checks and times the selected cases that have no valid record."""
     settings: Models = config.section("models")
     require_sound(config)
     folder.check(config, overwrite=overwrite)

@@ -43,7 +43,7 @@ def run(
     todo, finished = epochs(settings, selection, records), trained(records)
     first = next(iter(settings.choices))
     _require_first(first, todo, finished)
-    print(f"train: {len(todo)} epochs to do, {len(records.train)} recorded", flush=True)
+    print(f"train: {len(todo)} epochs to do, {len(finished)} recorded", flush=True)
     if dry_run:
         print(*(epoch_case(*place) for place in todo), sep="\n", end="\n" if todo else "")
         return
@@ -57,9 +57,8 @@ def run(
         runs: dict[str, ChoiceRun] = {}
         for epoch, name in todo:
             if name not in runs:
-                runs[name] = ChoiceRun(
-                    config, name, data, params, folder.checkpoints_path.resolve() / name, before=epoch
-                )
+                done = {e for e in range(1, epoch) if epoch_case(e, name) in finished}
+                runs[name] = ChoiceRun(config, name, data, params, folder.checkpoints_path.resolve() / name, done)
             peer = None if name == first else finished[epoch_case(epoch, first)]
             record = runs[name].train_epoch(epoch, environment, peer)
             writer.write([record])
@@ -83,7 +82,9 @@ def _require_first(first: str, todo: list[tuple[int, str]], finished: Collection
 class ChoiceRun:
     """The network under one choice: its compiled step, its state and its checkpoints."""
 
-    def __init__(self, config: Config, name: str, data: Digits, params: Any, directory: Path, *, before: int) -> None:
+    def __init__(
+        self, config: Config, name: str, data: Digits, params: Any, directory: Path, done: Collection[int]
+    ) -> None:
         settings: Train = config.section("train")
         self.name, self.data, self.settings, self.seed = name, data, settings, config.seed
         self.choice = settings.choices[name]
@@ -101,7 +102,7 @@ class ChoiceRun:
         options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
         self.checkpoints = ocp.CheckpointManager(directory, options=options)
         self.epoch = 0
-        self._resume(before)
+        self._resume(done)
 
     def train_epoch(self, epoch: int, environment: str, peer: TrainRecord | None) -> TrainRecord:
         """Trains up to the end of `epoch`, saves a checkpoint and says how it went beside `peer`."""
@@ -147,9 +148,9 @@ class ChoiceRun:
         train, test = np.split(right, [len(self.data.train_images)])
         return float(train.mean()), float(test.mean())
 
-    def _resume(self, before: int) -> None:
-        """Takes up the newest checkpoint of an epoch before `before`; later ones have no record and are retrained."""
-        kept = [step for step in self.checkpoints.all_steps() if step < before]
+    def _resume(self, done: Collection[int]) -> None:
+        """Takes up the newest checkpoint of the epochs that are done; others, by other algorithms, are retrained."""
+        kept = [step for step in self.checkpoints.all_steps() if step in done]
         for step in set(self.checkpoints.all_steps()) - set(kept):
             self.checkpoints.delete(step)
         if kept:

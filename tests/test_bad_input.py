@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import convjax
@@ -263,6 +264,7 @@ def test_the_parts_of_a_problem_must_fit_together() -> None:
         (WINDOWS, {"operation": "mean"}, ValueError, "operation must be one of max, min, .* got 'mean'"),
         (WINDOWS, {"dtype": "f33"}, ValueError, "'f33' is not a dtype"),
         (WINDOWS, {"window": (2.5, 1)}, TypeError, r"window must hold integers, .* got \(2.5, 1\)"),
+        (WINDOWS, {"shape": (8, np.int64(-1))}, ValueError, "must have 0 or more elements"),
         (WINDOWS, {"shape": (8, -1)}, ValueError, r"x of shape \(8, -1\) must have 0 or more elements"),
     ],
 )

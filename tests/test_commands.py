@@ -196,15 +196,28 @@ def test_doctor(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPa
     assert "convjax: 1 of these do not hold" in capsys.readouterr().err
 
 
-def test_interrupted_it_says_how_to_go_on(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("saves", [True, False])
+def test_interrupted_it_says_how_to_go_on(
+    saves: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def interrupted(*args: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("convjax.commands.measured", interrupted)
     with pytest.raises(SystemExit) as caught:
-        main(["tune", PROBLEM])
+        main(["tune", PROBLEM, *(["--save", str(tmp_path / "plans.json")] if saves else [])])
     assert caught.value.code == 130
-    assert capsys.readouterr().err == "convjax: interrupted; the same command does what is left\n"
+    resumes = "; the same command does what is left" if saves else ""
+    assert capsys.readouterr().err == f"convjax: interrupted{resumes}\n"
+
+
+def test_faults_of_ours_are_not_called_bad_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    def faulty(*args: object, **kwargs: object) -> None:
+        raise NotImplementedError("a fault of ours")
+
+    monkeypatch.setattr("convjax.commands.explain_problem", faulty)
+    with pytest.raises(NotImplementedError):
+        main(["explain", PROBLEM])
 
 
 def test_no_backend_is_one_sentence_and_a_closed_pipe_is_silent() -> None:

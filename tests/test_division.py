@@ -19,6 +19,8 @@ from convjax.algorithms.conv.polyphase import Polyphase
 from convjax.algorithms.conv.rewritten import Holding
 from convjax.algorithms.conv.sub_pixel import SubPixel
 from convjax.algorithms.protocol import Algorithm
+from convjax.device_kind import device_kind
+from convjax.plans import Plan, Plans, Time
 from convjax.problem import ConvSpec
 from convjax.testing import random_operands, reference
 
@@ -170,6 +172,24 @@ def test_the_choice_moves_no_more_than_lax_does(text: str, of_lhs: str, of_rhs: 
     arguments = lax_arguments(problem)
     stock = _moved(lambda lhs, rhs: jax.lax.conv_general_dilated(lhs, rhs, *arguments), *operands)
     assert _moved(lambda lhs, rhs: convjax.conv_general_dilated(lhs, rhs, *arguments), *operands) == stock
+
+
+@pytest.mark.parametrize("on_miss", ["error", "tune"])
+def test_plans_of_what_is_not_taken_where_it_is_divided_are_plans(
+    on_miss: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem = ConvSpec.parse("conv float32[4,8,8,4] float32[3,3,4,4] b01f_01io->b01f pad=1_1x1_1")
+    (fft,) = (a for a in algorithms("conv") if a.name == "fft")
+    plan = Plan(str(problem), device_kind("cpu") or "", (Time(str(fft), fft.version, 1e-9),))
+    monkeypatch.setattr("convjax.measure.measured", lambda *_: pytest.fail("it is measured again"))
+    batch = NamedSharding(two_devices(), PartitionSpec("batch"))
+    x, w = random_operands(problem, 0)
+    with convjax.using(Plans((plan,)), on_miss=on_miss):
+        conv = jax.jit(lambda x, w: convjax.conv(x, w, padding=1))
+        assert "fft" in (conv.lower(x, w).compile().as_text() or "")
+        placed = jax.device_put(x, batch), w
+        assert "all-gather" not in (conv.lower(*placed).compile().as_text() or "")
+        np.testing.assert_allclose(conv(*placed), reference(problem, x, w), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("pool", [convjax.max_pool, convjax.avg_pool], ids=["max", "average"])

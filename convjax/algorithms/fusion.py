@@ -17,6 +17,8 @@ from jax import lax
 _LARGE = 2**20
 
 
+# Jit's cache does not see it: only lowerings set it, around functions that are told apart by it, and no algorithm jits
+# a part of itself.
 _divided = contextvars.ContextVar("divided", default=False)
 
 

@@ -38,7 +38,7 @@ class Law:
     def sampled(self, shift: int, taps: np.ndarray, seen: np.ndarray | bool = True) -> "Law":
         """The law of an axis whose index q R + r sees this one's indices q shift + taps[r], `taps` having R rows.
 
-        Of the taps those that are `seen`.
+        Taps that are not `seen` add nothing.
         """
         turns = self.period // math.gcd(self.period, shift)
         lo, hi = self.at(np.arange(turns)[:, None, None] * shift + taps)

@@ -43,9 +43,10 @@ def lp_pool(
     the overhang of ceil mode add nothing. NaN wins wherever it stands, else an infinity. A ratio that underflows counts
     as 0 in derivatives by negative powers of it.
 
-    Where the norm has no derivative, its derivatives of all orders are 0 instead: at a window of zeros alone, where
-    it is infinite, and with regard to an element of 0 where |x|^p has no derivative of that order. For p = inf the
-    gradient goes to the first of the largest |x|, row-major.
+    Where the norm has no derivative, its derivatives of all orders are 0 instead: at a window of zeros alone or of
+    what is smaller than the least normal number, at one that holds an infinity, where the result overflows for p below
+    1, and with regard to an element of 0 where |x|^p has no derivative of that order. For p = inf the gradient goes to
+    the first of the largest |x|, row-major.
 
     Args:
         x, window, strides, padding, dilation, ceil_mode, layout: as `max_pool`. x is floating point.
@@ -83,7 +84,7 @@ def _pooled(problem: WindowSpec, p: float, asked: Request, x: jax.Array) -> jax.
         return window_primitive.reduce(magnitude(x), problem, asked)
     wide = accumulator(x.dtype)
     largest = window_primitive.reduce(jnp.abs(lax.stop_gradient(x)), problem, asked).astype(wide)
-    still = (largest == 0) | jnp.isinf(largest)
+    still = (largest < jnp.finfo(wide).smallest_normal) | jnp.isinf(largest)
     taps = stacked_taps(problem, x.astype(wide), 0)  # T *windows
     y = _norm(jnp.where(still[None], 1, taps), jnp.where(still, 1, largest)[None], p)
     return jnp.where(still, largest, y[0]).astype(x.dtype)
@@ -111,7 +112,7 @@ def _norm_jvp(p: float, primals: Arrays, tangents: Arrays) -> tuple[jax.Array, j
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3))
 def _ratio(x: jax.Array, scale: jax.Array, p: float, q: float) -> jax.Array:
-    """a[q], by x and its p-norm along the first axis; 0 where the norm overflows, and with it its derivatives."""
+    """a[q], by x and its p-norm along the first axis; 0, with its derivatives, where that overflows for p below 1."""
     a = _power(jnp.abs(x), scale, p, q) * _sum(_power(x, scale, p, p)) ** _finite(-q / p, x.dtype)
     return a if p >= 1 else jnp.where(jnp.isinf(_norm(x, scale, p)), 0, a)
 
@@ -128,7 +129,9 @@ def _ratio_jvp(p: float, q: float, primals: Arrays, tangents: Arrays) -> tuple[j
 
 def _power(x: jax.Array, scale: jax.Array, p: float, q: float) -> jax.Array:
     """|x / scale|^q; at 0 it is 0 where derivatives of |x|^p may be infinite or jump."""
-    r = x / scale
+    # XLA divides by multiplying with the reciprocal, which is no number where scale is near the largest.
+    room = jnp.where(scale > 1, 2.0**-8, 2.0**8).astype(x.dtype)
+    r = (x * room) / (scale * room)
     if p % 2 == 0 and q <= _MOST_PRODUCTS:
         return lax.integer_pow(r, int(q))
     zero = (r if q < 0 else x) == 0

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -75,6 +76,26 @@ def test_epochs_of_other_versions_of_the_algorithms_are_trained_anew(
         assert record.made > before[case].made
     old = {case: r.model_copy(update={"versions": None}) for case, r in before.items()}  # from before it was kept
     assert len(epochs(settings, first, Records(old))) == 2
+
+
+def test_epochs_go_on_from_no_checkpoint_of_other_versions(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[tuple[int, int]] = []
+    train_epoch = train.ChoiceRun.train_epoch
+
+    def noted(self: train.ChoiceRun, epoch: int, *given: Any) -> Any:
+        begun.append((self.epoch, epoch))
+        return train_epoch(self, epoch, *given)
+
+    monkeypatch.setattr(train.ChoiceRun, "train_epoch", noted)
+    folder, second = RunFolder(tmp_path / "run"), Selection(only=re.compile("epoch-002"))
+    train.run(config, folder, Selection(only=re.compile("epoch-001")))
+    train.run(config, folder, second)
+    assert begun == [(0, 1), (0, 1), (1, 2), (1, 2)]
+    monkeypatch.setattr(Winograd, "version", Winograd.version + 1)
+    train.run(config, folder, second)
+    assert begun[4:] == [(0, 2), (0, 2)]
 
 
 def test_the_choices_are_in_one_shard(config: Config) -> None:
