@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from convjax import whole_file
 from convjax.algorithms.protocol import Algorithm
 from convjax.problem import Problem, parse
 
@@ -88,14 +89,8 @@ class Plans:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes them as JSON, one plan a line. A file of that name is replaced once the new one is whole."""
-        path = Path(path)
         lines = ",\n".join(json.dumps(dataclasses.asdict(plan)) for plan in self.entries)
-        draft = path.with_name(f"{path.name}.{os.getpid()}")
-        try:
-            draft.write_text(f'{{"format": {json.dumps(_FORMAT)}, "plans": [\n{lines}\n]}}\n', encoding="utf-8")
-            draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)  # what a disk that is full leaves of it
+        whole_file.write(Path(path), f'{{"format": {json.dumps(_FORMAT)}, "plans": [\n{lines}\n]}}\n')
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Plans":

@@ -8,8 +8,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from convjax import whole_file
 from convjax.device import Device, devices
-from experiments import cost_model, files, results
+from experiments import cost_model, results
 from experiments.cost_model import RATES, Fit, Times
 from experiments.errors import ExperimentError
 from experiments.folder import RunFolder
@@ -52,7 +53,7 @@ def store(path: Path, kind: str, device: Device, comment: str) -> None:
     written, replaced = re.subn(old, lambda _: table, text)
     if not replaced:
         written = f"{text.rstrip()}\n\n{table}".lstrip()
-    files.write(path, written)
+    whole_file.write(path, written)
 
 
 def _environment(folder: RunFolder, records: list[SweepRecord]) -> dict[str, Any]:

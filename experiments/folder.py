@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import convjax
+from convjax import whole_file
 from convjax.plans import Plan
 from experiments import config as configs
-from experiments import environment, files, records
+from experiments import environment, records
 from experiments.config import Config
 from experiments.errors import ExperimentError
 from experiments.records import AnyRecord
@@ -108,9 +109,9 @@ class RunFolder:
             self._clear()
         self.path.mkdir(parents=True, exist_ok=True)
         if not self.config_path.exists():
-            files.write(self.config_path, config.text())
+            whole_file.write(self.config_path, config.text())
         now = environment.describe()
-        files.write(self.path / f"environment-{now['id']}.json", json.dumps(now, indent=2) + "\n")
+        whole_file.write(self.path / f"environment-{now['id']}.json", json.dumps(now, indent=2) + "\n")
         return now
 
     def records(self) -> records.Records:

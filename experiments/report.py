@@ -9,7 +9,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from experiments import families, files, plots, results
+from convjax import whole_file
+from experiments import families, plots, results
 from experiments.cases import STOCK
 from experiments.errors import ExperimentError
 from experiments.families import Ratios
@@ -51,7 +52,7 @@ def write(folder: RunFolder) -> Path:
         late=families.late(table),
         large=families.large(table),
     )
-    files.write(folder.report_path, text)
+    whole_file.write(folder.report_path, text)
     _print_families(family_rows)
     print(f"report: {folder.report_path}, {len(records.by_case)} records, {len(pictures)} pictures", flush=True)
     if records.broken:

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from convjax import whole_file
 from convjax.device import devices
-from experiments import environment, files, fit
+from experiments import environment, fit
 from experiments.config import Config
 from experiments.folder import RunFolder
 from experiments.records import TrainRecord
@@ -32,10 +33,10 @@ def test_interrupted_write_leaves_the_old_text(tmp_path: Path, interrupted: pyte
     path = tmp_path / "x.txt"
     path.write_bytes(b"the old")
     with pytest.raises(KeyboardInterrupt):
-        files.write(path, "the new one")
+        whole_file.write(path, "the new one")
     assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("x.txt", b"the old")]
     interrupted.undo()
-    files.write(path, "the new one")
+    whole_file.write(path, "the new one")
     assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("x.txt", b"the new one")]
 
 
