@@ -69,7 +69,12 @@ def accelerate(fn: Callable[P, R]) -> Callable[P, R]:
 
 @functools.lru_cache(maxsize=64)
 def _rewriter(asked: Request) -> Rewriter:
-    return Rewriter(functools.partial(_replacement, asked), unreversed, {conv_p: conv_general_dilated_p})
+    return Rewriter(functools.partial(_replacement, asked), _joined, {conv_p: conv_general_dilated_p})
+
+
+def _joined(jaxpr: core.Jaxpr) -> core.Jaxpr:
+    """The jaxpr where our primitives do themselves what they can of what stands in front of them."""
+    return window_primitive.unpadded(unreversed(jaxpr))
 
 
 def _replacement(asked: Request, eqn: core.JaxprEqn) -> Replacement | None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from convjax.algorithms import algorithms, named
 from convjax.algorithms.bands import MOST_WORKSPACE, SMALL_WORKSPACE, admitted_workspace
 from convjax.algorithms.numerics import LIBRARY, direct_error, epsilon, error_on, rounding_on
-from convjax.algorithms.protocol import Algorithm, Gathers, Reasons, cost_on, describe
+from convjax.algorithms.protocol import Algorithm, Gathers, Reasons, cost_on, describe, workspace_on
 from convjax.device import device_of
 from convjax.device_kind import device_kind
 from convjax.dtypes import dtype_of
@@ -99,7 +99,7 @@ def candidates(problem: Problem, request: Request, platform: str) -> tuple[list[
     refusals = {
         a: _unusable(a, problem, request, platform)
         or _inexact(a, problem, request, platform)
-        or _wasteful(a, problem, request)
+        or _wasteful(a, problem, request, platform)
         or _gathering(a, problem, request)
         for a in registered
     }
@@ -174,7 +174,7 @@ def _unusable(algorithm: Algorithm, problem: Problem, request: Request, platform
     if reasons:
         return reasons
     limits = request.policy
-    needed, error = algorithm.cost(problem).workspace, error_on(platform, algorithm, problem)
+    needed, error = workspace_on(platform, algorithm, problem), error_on(platform, algorithm, problem)
     if limits.max_workspace_bytes is not None and needed > limits.max_workspace_bytes:
         reasons += (f"needs {needed:.0f} bytes of workspace, {limits.max_workspace_bytes} are allowed",)
     if limits.max_error is not None and error > limits.max_error:
@@ -194,9 +194,9 @@ def _inexact(algorithm: Algorithm, problem: Problem, request: Request, platform:
     return (f"states an error of {error:.1e}, precision {problem.precision or 'default'} admits {admitted:.1e}",)
 
 
-def _wasteful(algorithm: Algorithm, problem: Problem, request: Request) -> Reasons:
+def _wasteful(algorithm: Algorithm, problem: Problem, request: Request, platform: str) -> Reasons:
     """Why its workspace is out of proportion, unless the caller has set a limit of his own."""
-    needed, most = algorithm.cost(problem).workspace, MOST_WORKSPACE * problem.bytes
+    needed, most = workspace_on(platform, algorithm, problem), MOST_WORKSPACE * problem.bytes
     if request.policy.max_workspace_bytes is not None or needed <= admitted_workspace(problem):
         return ()
     small = f" and {SMALL_WORKSPACE} are too many" if most < SMALL_WORKSPACE else ""

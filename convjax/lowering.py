@@ -12,8 +12,9 @@ from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
 
-from convjax.algorithms.fusion import apart, of_divided_program, when_needed
+from convjax.algorithms.fusion import apart, when_needed
 from convjax.algorithms.protocol import Algorithm, ComputesDivided, ReadsReversed
+from convjax.algorithms.target import Target, compiling_for
 from convjax.problem import ConvSpec, Problem, WindowSpec
 
 
@@ -22,15 +23,15 @@ class Bound:
     """An algorithm bound to its problem; equal where both are, so that equal problems lower to one function.
 
     Attributes:
-        divided: whether XLA divides the program among devices.
+        target: what it is lowered for; None outside of lowerings.
     """
 
     algorithm: Algorithm
     problem: Problem
-    divided: bool = False
+    target: Target | None = None
 
     def __call__(self, *operands: jax.Array) -> jax.Array:
-        if self.divided and isinstance(self.algorithm, ComputesDivided):
+        if self.target and self.target.divided and isinstance(self.algorithm, ComputesDivided):
             return self.algorithm.of_divided(self.problem, *operands)
         return self.algorithm(self.problem, *operands)
 
@@ -46,12 +47,12 @@ class OfReversed:
 
     algorithm: Algorithm
     problem: ConvSpec
-    divided: bool = False
+    target: Target | None = None
 
     def __call__(self, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
         if isinstance(self.algorithm, ReadsReversed):
             return self.algorithm.of_reversed(self.problem, lhs, rhs)
-        bound = Bound(self.algorithm, self.problem, self.divided)
+        bound = Bound(self.algorithm, self.problem, self.target)
         return bound(lhs, when_needed(lhs, self._reversed, rhs))
 
     def _reversed(self, rhs: jax.Array) -> jax.Array:
@@ -78,24 +79,24 @@ class Filled:
         return "empty"
 
 
-def lower(ctx: Any, fn: Bound | OfReversed | Filled, *operands: Any, in_memory: bool = False) -> Any:
+def lower(ctx: Any, platform: str, fn: Bound | OfReversed | Filled, *operands: Any, in_memory: bool = False) -> Any:
     """Lowers `fn` in the place of a primitive, its result kept `in_memory` if asked; profiles show it by its name.
 
     The algorithm sees plain local arrays: inside shard_map its intermediates need not say which mesh axes
     they vary over, since the primitive's own type rule has said so for the result.
     """
-    divided = is_divided(ctx)
+    target = Target(platform, is_divided(ctx))
     if not isinstance(fn, Filled):
-        fn = dataclasses.replace(fn, divided=divided)
+        fn = dataclasses.replace(fn, target=target)
     # XLA of jaxlib 0.10 pads an array that is divided along its rows once, whatever the padding holds, so that two
     # poolings of it would share theirs: behind a barrier it is another array. Convolutions have none: among several
     # mesh axes XLA divides some wrongly behind a barrier that it divides rightly without.
-    shares_padding = divided and isinstance(fn, Bound) and isinstance(fn.problem, WindowSpec)
+    shares_padding = target.divided and isinstance(fn, Bound) and isinstance(fn.problem, WindowSpec)
 
     def run(*arrays: jax.Array) -> jax.Array:
         if shares_padding:
             arrays = lax.optimization_barrier(arrays)
-        with of_divided_program(divided):
+        with compiling_for(target):
             result = _jitted(fn)(*arrays)
             return apart(lambda x: x, result) if in_memory else result
 

@@ -24,7 +24,7 @@ from convjax.measure import decide
 from convjax.platforms import PLATFORMS
 from convjax.problem import ConvSpec
 from convjax.request import Request
-from convjax.rewrite import Replacement, replay
+from convjax.rewrite import Replacement, makers, replay, with_equations
 from convjax.sizes import are_numbers
 
 conv_p = Primitive("convjax_conv")
@@ -87,15 +87,9 @@ def unreversed(jaxpr: core.Jaxpr) -> core.Jaxpr:
     A reversal in front of a convolution is a pass over the kernel that few algorithms need, and XLA makes all of a
     program at its start, to be kept until they are used.
     """
-    reversals = {eqn.outvars[0]: eqn for eqn in jaxpr.eqns if eqn.primitive is rev_p}
+    reversals = makers(jaxpr, rev_p)
     equations = [_unreversed(eqn, reversals) if eqn.primitive is conv_p else eqn for eqn in jaxpr.eqns]
-    read = {atom for atom in jaxpr.outvars if isinstance(atom, core.Var)}
-    kept = []
-    for eqn in reversed(equations):
-        if eqn.primitive is not rev_p or eqn.outvars[0] in read:
-            kept.append(eqn)
-            read |= {atom for atom in eqn.invars if isinstance(atom, core.Var)}
-    return jaxpr.replace(eqns=kept[::-1])
+    return with_equations(jaxpr, equations, unread=rev_p)
 
 
 def _unreversed(eqn: core.JaxprEqn, reversals: Mapping[core.Var, core.JaxprEqn]) -> core.JaxprEqn:
@@ -177,10 +171,10 @@ def _lower(platform: str, ctx: Any, lhs: Any, rhs: Any, *, request: Request, rhs
     lhs_aval, rhs_aval = ctx.avals_in
     problem = problem_of(lhs_aval, rhs_aval, params)
     if problem.empty:
-        return lower(ctx, Filled(problem.output_shape, problem.output_dtype), lhs, rhs)
+        return lower(ctx, platform, Filled(problem.output_shape, problem.output_dtype), lhs, rhs)
     request = dataclasses.replace(request, divided=is_divided(ctx))
     algorithm = decide(problem, request, platform).algorithm
-    return lower(ctx, OfReversed(algorithm, problem) if rhs_reversed else Bound(algorithm, problem), lhs, rhs)
+    return lower(ctx, platform, (OfReversed if rhs_reversed else Bound)(algorithm, problem), lhs, rhs)
 
 
 for _platform in PLATFORMS:

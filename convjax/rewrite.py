@@ -42,6 +42,22 @@ def replay(closed: core.ClosedJaxpr, replacements: Mapping[core.Primitive, Repla
     return [read(atom) for atom in jaxpr.outvars]
 
 
+def makers(jaxpr: core.Jaxpr, primitive: core.Primitive) -> dict[core.Var, core.JaxprEqn]:
+    """The equations of `primitive`, by what they make."""
+    return {eqn.outvars[0]: eqn for eqn in jaxpr.eqns if eqn.primitive is primitive}
+
+
+def with_equations(jaxpr: core.Jaxpr, equations: Sequence[core.JaxprEqn], unread: core.Primitive) -> core.Jaxpr:
+    """`jaxpr` with other equations, without those of the primitive `unread` whose result nothing reads."""
+    read = {atom for atom in jaxpr.outvars if isinstance(atom, core.Var)}
+    kept = []
+    for eqn in reversed(equations):
+        if eqn.primitive is not unread or eqn.outvars[0] in read:
+            kept.append(eqn)
+            read |= {atom for atom in eqn.invars if isinstance(atom, core.Var)}
+    return jaxpr.replace(eqns=kept[::-1])
+
+
 # Primitives that only evaluate the jaxprs they hold, or their derivatives, so that these can be rewritten in place.
 ENTERED = frozenset(
     [

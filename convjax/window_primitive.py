@@ -9,14 +9,15 @@ comparison: the cheaper way is chosen. `sum` is linear, and its transpose is a s
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.extend import core
 from jax.extend.core import Primitive
-from jax.extend.core.primitives import reduce_window_max_p, reduce_window_sum_p
+from jax.extend.core.primitives import pad_p, reduce_window_max_p, reduce_window_sum_p
 from jax.interpreters import ad, batching, mlir
 
 from convjax import sizes
@@ -29,6 +30,7 @@ from convjax.measure import decide
 from convjax.platforms import PLATFORMS, default_platform
 from convjax.problem import WindowSpec
 from convjax.request import Request
+from convjax.rewrite import makers, with_equations
 from convjax.window_stages import stages
 
 extremum_p = Primitive("convjax_window_extremum")
@@ -57,6 +59,35 @@ def arg(x: jax.Array, problem: WindowSpec, request: Request) -> jax.Array:
 
 def _as(problem: WindowSpec, operation: str) -> WindowSpec:
     return dataclasses.replace(problem, operation=operation)
+
+
+# What stands in front of sums.
+
+
+def unpadded(jaxpr: core.Jaxpr) -> core.Jaxpr:
+    """The jaxpr where sums over windows of what is padded with zeros, as gradients of sums are, pad it themselves.
+
+    Where a gradient's zeros are known, most windows need not be added up.
+    """
+    pads = makers(jaxpr, pad_p)
+    equations = [_unpadded(eqn, pads) if eqn.primitive is sum_p else eqn for eqn in jaxpr.eqns]
+    return with_equations(jaxpr, equations, unread=pad_p)
+
+
+def _unpadded(eqn: core.JaxprEqn, pads: Mapping[core.Var, core.JaxprEqn]) -> core.JaxprEqn:
+    (x,), problem = eqn.invars, eqn.params["problem"]
+    pad = pads.get(x) if isinstance(x, core.Var) else None
+    if pad is None or not isinstance(pad.invars[1], core.Literal) or pad.invars[1].val != 0:
+        return eqn
+    inside: Any = pad.invars[0].aval
+    config = [tuple(map(int, axis)) for axis in pad.params["padding_config"]]
+    cropped = any(min(lo, hi) < 0 < max(pair) for (lo, hi, _), pair in zip(config, problem.padding, strict=True))
+    if cropped or set(problem.base_dilation) != {1}:
+        return eqn
+    padding = [(lo + a, hi + b) for (lo, hi, _), (a, b) in zip(config, problem.padding, strict=True)]
+    gaps = tuple(gap + 1 for *_, gap in config)
+    problem = dataclasses.replace(problem, shape=inside.shape, padding=tuple(padding), base_dilation=gaps)
+    return eqn.replace(invars=[pad.invars[0]], params=eqn.params | {"problem": problem})
 
 
 # Types: lax's own rules for windows, which also carry sharding and the axes that shard_map varies.
@@ -252,10 +283,10 @@ def _lower(platform: str, ctx: Any, *operands: Any, problem: WindowSpec, request
     finds_taps = problem.operation.startswith("arg")
     if problem.empty:
         (out,) = ctx.avals_out
-        return lower(ctx, Filled(out.shape, out.dtype.name, 0 if finds_taps else problem.identity), *operands)
+        return lower(ctx, platform, Filled(out.shape, out.dtype.name, 0 if finds_taps else problem.identity), *operands)
     request = dataclasses.replace(request, divided=is_divided(ctx))
     bound = Bound(decide(problem, request, platform).algorithm, problem)
-    return lower(ctx, bound, *operands, in_memory=finds_taps and not few_tiles(problem))
+    return lower(ctx, platform, bound, *operands, in_memory=finds_taps and not few_tiles(problem))
 
 
 for _primitive, _type in zip(PRIMITIVES, (_reduce_type, _reduce_type, _arg_type, _take_type, _put_type), strict=True):

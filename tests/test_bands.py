@@ -140,5 +140,5 @@ def test_alike_parts_of_a_kernel_are_written_once():
 def test_fft_by_bands_of_groups(monkeypatch):
     monkeypatch.setattr(fft, "_BAND_BYTES", 3 * 2**10)
     problem = parse("conv float32[2,9,8,10] float32[7,6,2,15] b01f_01io->b01f pad=3_3x2_3 feature_groups=5")
-    assert fft._bands(problem).count > 1
+    assert fft._cached_bands(problem).count > 1
     check_algorithm(fft.FFT(), [problem], eager=False)

@@ -11,7 +11,7 @@ import pytest
 from jax import export
 
 import convjax
-from convjax import ConvSpec, timing
+from convjax import ConvSpec, WindowSpec, timing
 from convjax.algorithms import algorithms, named
 from convjax.algorithms.numerics import error_on, rounding_on
 from convjax.algorithms.protocol import cost_on
@@ -43,12 +43,40 @@ FASTEST = {
     "conv float32[32,8007,32] float32[32,8000,32] f0b_i0o->0bf stride=8": "positions(by=dot)",
     "conv float32[32,28,28,256] float32[32,28,28,256] f01b_i01o->01bf pad=1_1x1_1 batch_groups=32": "lax",
     "conv float32[32,28,28,128] float32[3,3,128,128] b01f_01oi->b01f pad=1_2x1_2 lhs_dilate=2x2": "lax",
+    "conv float32[32,56,56,128] float32[31,31,1,128] b01f_01io->b01f pad=15_15x15_15 feature_groups=128": "fft",
+    "conv float32[32,56,56,128] float32[32,56,56,128] f01b_i01o->01bf pad=15_15x15_15 batch_groups=128": "fft",
+    "conv bfloat16[32,56,56,128] bfloat16[31,31,1,128] b01f_01io->b01f pad=15_15x15_15 feature_groups=128": "fft",
+    "conv float32[32,56,56,96] float32[32,56,56,96] f01b_i01o->01bf pad=3_3x3_3 batch_groups=96": "fft",
+    "conv float32[32,4096,256] float32[4096,1,256] b0f_0io->b0f pad=4095_0 feature_groups=256": "fft",
+    "conv float32[32,224,224,3] float32[7,7,3,64] b01f_01io->b01f stride=2x2 pad=3_3x3_3": "space_to_depth(by=lax)",
+    "conv float32[32,112,112,64] float32[7,7,3,64] b01f_01oi->b01f pad=3_4x3_4 lhs_dilate=2x2": "sub_pixel(by=lax)",
+    "conv float32[32,56,56,96] float32[4,4,3,96] b01f_01oi->b01f pad=3_3x3_3 lhs_dilate=4x4": "sub_pixel(by=lax)",
+    "conv float32[32,100,512] float32[32,800,256] f0b_i0o->0bf pad=11_11 lhs_dilate=8": "sub_pixel(by=lax)",
+    "conv float32[32,32,32,256] float32[32,64,64,128] f01b_i01o->01bf pad=2_2x2_2 lhs_dilate=2x2": (
+        "polyphase(by=lax)"
+    ),
+}
+# The same of windows.
+FASTEST_WINDOWS = {
+    "max float32[32,112,112,64] window=1x3x3x1 stride=1x2x2x1 pad=0_0x1_1x1_1x0_0": "lax",
+    "max float32[32,19,19,512] window=1x13x13x1 pad=0_0x6_6x6_6x0_0": "separable",
+    "max float32[32,64,64,64] window=1x31x31x1 pad=0_0x15_15x15_15x0_0": "doubling",
+    "argmax float32[32,112,112,64] window=1x3x3x1 stride=1x2x2x1 pad=0_0x1_1x1_1x0_0": "shift",
+    "argmax float32[32,64,64,64] window=1x31x31x1 pad=0_0x15_15x15_15x0_0": "doubling",
+    "put float32[32,112,112,64] window=1x3x3x1 stride=1x2x2x1 pad=0_0x1_1x1_1x0_0": "shift",
+    "put float32[32,19,19,512] window=1x1x13x1 pad=0_0x0_0x6_6x0_0": "shift",  # in a fixed order
 }
 
 
 @pytest.mark.parametrize(("text", "fastest"), FASTEST.items())
 def test_what_was_fastest_is_chosen(text: str, fastest: str) -> None:
     (row,) = explain_problem(ConvSpec.parse(text), platform="cuda").rows
+    assert row.algorithm == fastest
+
+
+@pytest.mark.parametrize(("text", "fastest"), FASTEST_WINDOWS.items())
+def test_of_windows_too(text: str, fastest: str) -> None:
+    (row,) = explain_problem(WindowSpec.parse(text), platform="cuda").rows
     assert row.algorithm == fastest
 
 
@@ -169,7 +197,7 @@ def test_more_sums_than_a_compiler_keeps_are_refused() -> None:
     assert reduce.unsupported(problem, "cuda") == ("49 x 32 x 1 sums are more than a GPU's compiler can keep",)
 
 
-def lowered(fn: Callable[..., Any], platform: str, *args: jax.Array) -> str:
+def lowered(fn: Callable[..., Any], platform: str, *args: jax.Array | jax.ShapeDtypeStruct) -> str:
     return str(export.export(jax.jit(fn), platforms=[platform])(*args).mlir_module())
 
 
@@ -194,6 +222,59 @@ def test_a_dilated_input_is_convolved_as_an_input_gradient() -> None:
     assert "optimization_barrier" not in lowered(fn, "cpu", x, w)
     expected = convjax.conv_transpose(x, w, strides=2, algorithm="im2col")
     assert jnp.allclose(jax.jit(fn)(x, w), expected, rtol=1e-5, atol=1e-4)
+
+
+def test_transforms_are_of_all_groups_at_once_where_they_run_side_by_side() -> None:
+    x, w = jnp.ones((2, 64, 64, 64)), jnp.ones((15, 15, 1, 64))
+
+    def fn(x: jax.Array, w: jax.Array) -> jax.Array:
+        return convjax.conv(x, w, groups=64, algorithm="fft")
+
+    assert "stablehlo.while" in lowered(fn, "cpu", x, w)
+    text = lowered(fn, "cuda", x, w)
+    assert "stablehlo.while" not in text
+    assert "2x64" in re.search(r"stablehlo.fft .*", text)[0]  # type: ignore[index]
+
+
+def test_transforms_are_of_fewer_groups_where_all_need_too_much_memory() -> None:
+    (fft,) = named("conv", "fft")
+    for groups in (64, 61):
+        problem = ConvSpec.parse(
+            f"conv bfloat16[2,64,64,{groups}] bfloat16[31,31,1,{groups}] b01f_01io->b01f feature_groups={groups}"
+        )
+        assert (
+            not dict(explain_problem(problem, platform="cuda").rows[0].rejected)
+            .get(str(fft), ("",))[0]
+            .startswith("needs")
+        )
+
+
+def test_maxima_are_xlas_own_on_gpus_alone() -> None:
+    def fn(x: jax.Array) -> jax.Array:
+        return convjax.max_pool(x, 3, algorithm="lax")
+
+    x = jnp.ones((1, 9, 9, 4))
+    assert "stablehlo.compare" in lowered(fn, "cpu", x)  # the order of NaN, spelled out
+    assert "stablehlo.compare" not in lowered(fn, "cuda", x)
+
+
+def test_passes_over_windows_are_in_no_bands_on_gpus() -> None:
+    def fn(x: jax.Array) -> jax.Array:
+        return convjax.max_pool(x, 8, strides=1, padding="SAME", algorithm="separable")
+
+    x = jax.ShapeDtypeStruct((32, 8192, 192), "float32")
+    assert "stablehlo.while" in lowered(fn, "cpu", x)
+    assert "stablehlo.while" not in lowered(fn, "cuda", x)
+
+
+@pytest.mark.parametrize(("taps", "barriers"), [(4, 0), (31, 1)])
+def test_lines_are_padded_once_where_many_taps_read_them(taps: int, barriers: int) -> None:
+    def fn(x: jax.Array, w: jax.Array) -> jax.Array:
+        return convjax.conv(x, w, groups=64, padding="CAUSAL", algorithm="shift(by=multiply)")
+
+    text = lowered(fn, "cuda", jnp.ones((2, 400, 64)), jnp.ones((taps, 1, 64)))
+    assert text.count("stablehlo.optimization_barrier") == barriers
+    assert text.count("stablehlo.pad") == 1
 
 
 def test_short_programs_run_in_a_row_where_the_host_is_ahead(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,34 +2,18 @@
 compute all that waits for nothing before everything else.
 """
 
-import contextlib
-import contextvars
-import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from convjax.algorithms.target import target
+
 # Bytes of what is made of a kernel from which on it is made when its convolution begins: XLA's CPU scheduler would do
 # so for all kernels of a network at its start, and memory for all of them is cleared at every call.
 _LARGE = 2**20
-
-
-# Jit's cache does not see it: only lowerings set it, around functions that are told apart by it, and no algorithm jits
-# a part of itself.
-_divided = contextvars.ContextVar("divided", default=False)
-
-
-@contextlib.contextmanager
-def of_divided_program(divided: bool) -> Iterator[None]:
-    """Says of what is traced inside whether XLA divides it among devices."""
-    token = _divided.set(divided)
-    try:
-        yield
-    finally:
-        _divided.reset(token)
 
 
 def apart(compute: Callable[..., Any], *operands: Any) -> Any:
@@ -39,11 +23,11 @@ def apart(compute: Callable[..., Any], *operands: Any) -> Any:
 
 def when_needed(x: jax.Array, compute: Callable[..., Any], *operands: Any) -> Any:
     """`compute(*operands)`, of a kernel, on CPUs once the x that it is for is there, if the result is not small."""
-    made = jax.tree.leaves(jax.eval_shape(compute, *operands))
-    if sum(a.size * a.dtype.itemsize for a in made) < _LARGE:
+    if not target().is_cpu:
         return compute(*operands)
-    needed = functools.partial(_once_there, x, compute)
-    return lax.platform_dependent(*operands, cpu=needed, default=compute)
+    made = jax.tree.leaves(jax.eval_shape(compute, *operands))
+    large = sum(a.size * a.dtype.itemsize for a in made) >= _LARGE
+    return _once_there(x, compute, *operands) if large else compute(*operands)
 
 
 def to_be_written(shape: tuple[int, ...], along: int, x: jax.Array, axis: int) -> jax.Array:
@@ -74,21 +58,14 @@ def _once_there(first: jax.Array, compute: Callable[..., Any], *operands: Any) -
     conditional around `compute` whose predicate it cannot know; of a program that is divided among devices all would
     have to agree on it, which is not worth their waiting.
     """
-
-    def in_conditional(first: jax.Array, operands: Any) -> Any:
-        if first.size == 0 or first.ndim == 0:
-            return compute(*operands)
-        always = lax.convert_element_type(jnp.any(_column(first, 0) != 0), jnp.int32) < 2
-
-        def never(*operands: Any) -> Any:
-            return jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(compute, *operands))
-
-        return lax.cond(always, compute, never, *operands)
-
-    def behind_barrier(first: jax.Array, operands: Any) -> Any:
+    if target().divided or not target().is_cpu:
         _, operands = lax.optimization_barrier((first, operands))
         return compute(*operands)
+    if first.size == 0 or first.ndim == 0:
+        return compute(*operands)
+    always = lax.convert_element_type(jnp.any(_column(first, 0) != 0), jnp.int32) < 2
 
-    if _divided.get():
-        return behind_barrier(first, operands)
-    return lax.platform_dependent(first, operands, cpu=in_conditional, default=behind_barrier)
+    def never(*operands: Any) -> Any:
+        return jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(compute, *operands))
+
+    return lax.cond(always, compute, never, *operands)

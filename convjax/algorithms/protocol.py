@@ -119,6 +119,11 @@ def cost_on(platform: str, algorithm: Algorithm, problem: Any) -> Cost | None:
     return gpu_cost(algorithm, problem) if platform in GPUS else algorithm.cost(problem)
 
 
+def workspace_on(platform: str, algorithm: Algorithm, problem: Any) -> float:
+    """Bytes of workspace on a platform; what it needs on CPUs where nothing else is known."""
+    return (cost_on(platform, algorithm, problem) or algorithm.cost(problem)).workspace
+
+
 def gpu_cost(algorithm: Algorithm, problem: Any) -> Cost | None:
     """What `algorithm` costs on a GPU; None where that is not known."""
     return algorithm.gpu_cost(problem) if isinstance(algorithm, CostsOnGPU) else None

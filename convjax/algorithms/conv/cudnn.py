@@ -15,6 +15,10 @@ from convjax.problem import ConvSpec
 _FEW = 16
 # Taps that the kernel of no layer has.
 _TAPS = 64
+# Input channels, and output channels of an input gradient, that matrix units take as long for as for fewer.
+_INPUTS, _GRADIENTS = 10, 32
+# How much slower they are in the weight gradient of a transposed layer, at least.
+_TRANSPOSED = 100
 # Elements a side of the depthwise kernels of two axes, and of those whose weight gradients in 32 bits there are.
 _SIDES, _GRADIENT_SIDES = (1, 3, 5, 7), (1, 3, 5)
 
@@ -25,7 +29,17 @@ def cudnn_cost(problem: ConvSpec) -> Cost:
         return Cost(scalar=problem.products, bytes=problem.bytes)
     if _is_depthwise(problem):
         return Cost(vector=(0.6 if problem.K == 1 else 1.5) * problem.products, bytes=problem.bytes)
-    return Cost(library=problem.products / math.prod(problem.lhs_dilation), bytes=problem.bytes)
+    return Cost(library=_slower(problem) * problem.products / math.prod(problem.lhs_dilation), bytes=problem.bytes)
+
+
+def _slower(problem: ConvSpec) -> float:
+    """How much slower matrix units are than where all channels fill them."""
+    dilated = max(problem.lhs_dilation, default=1) > 1
+    if _is_long(problem):
+        return _TRANSPOSED if dilated else 1.0
+    if problem.ndim != 2:  # of one axis and of three, few channels have not been seen to be slow
+        return 1.0
+    return max(1.0, _GRADIENTS / max(1, problem.K) if dilated else _INPUTS / max(1, problem.C))
 
 
 def _is_depthwise(problem: ConvSpec) -> bool:
@@ -47,10 +61,11 @@ def _is_long(problem: ConvSpec) -> bool:
 def _is_general(problem: ConvSpec) -> bool:
     """Whether there is neither a call by matrix units nor a depthwise kernel for it.
 
-    XLA does not see a weight gradient that is strided, as a dilated layer's is, or whose input is dilated, as a
-    transposed layer's.
+    XLA does not see a weight gradient that is strided, as a dilated layer's is, or a depthwise one whose input is
+    dilated, as a transposed layer's.
     """
-    if _is_long(problem) and {*problem.strides, *problem.lhs_dilation} != {1}:
+    strided, dilated = set(problem.strides) != {1}, set(problem.lhs_dilation) != {1}
+    if _is_long(problem) and (strided or (dilated and _is_depthwise(problem))):
         return True
     if not _is_depthwise(problem):
         return False

@@ -77,7 +77,8 @@ class Kn2row:
             return None
         products = problem.G * problem.taps * math.prod(problem.input)
         z = accumulator(problem).itemsize * products
-        return Cost(gemm=products * problem.C, bytes=problem.bytes + 2 * z, calls=3 + 2 * _turns(problem))
+        turns = _turns(problem)
+        return Cost(gemm=products * problem.C, bytes=problem.bytes + 2 * z, workspace=z / turns, calls=3 + 2 * turns)
 
     def error(self, problem: ConvSpec) -> float:
         return direct_error(problem)

@@ -1,7 +1,6 @@
 """XLA's own convolution, as `jax.lax.conv_general_dilated` lowers it: always applies, and the baseline."""
 
 import dataclasses
-import functools
 import math
 from typing import ClassVar
 
@@ -17,6 +16,7 @@ from convjax.algorithms.conv.shift import Shift
 from convjax.algorithms.numerics import LIBRARY, accumulator, direct_error
 from convjax.algorithms.products import rows_by_columns, turning_work
 from convjax.algorithms.protocol import Algorithm, Cost, Reasons, describe
+from convjax.algorithms.target import target
 from convjax.dtypes import dtype_of, itemsize
 from convjax.platforms import GPUS
 from convjax.problem import ConvSpec
@@ -93,13 +93,11 @@ class Lax:
         cuDNN has the weight gradients of groups, which are groups of the batch, as calls of their own, up to 1,000
         times faster than the same as groups of features.
         """
-        plain = functools.partial(_convolution, problem)
-        on = {}
-        if _groups_are_turned(problem):
-            on["cpu"] = functools.partial(_of_groups, problem)
-        if max(problem.lhs_dilation, default=1) > 1:
-            on |= dict.fromkeys(GPUS, functools.partial(_as_input_gradient, problem))
-        return lax.platform_dependent(lhs, rhs, **on, default=plain) if on else plain(lhs, rhs)
+        if target().is_cpu and _groups_are_turned(problem):
+            return _of_groups(problem, lhs, rhs)
+        if target().is_gpu and max(problem.lhs_dilation, default=1) > 1:
+            return _as_input_gradient(problem, lhs, rhs)
+        return _convolution(problem, lhs, rhs)
 
     def of_divided(self, problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
         """By what jaxlib 0.10 and 0.12 divide rightly: on CPUs products, if some algorithm's are few enough.
@@ -108,13 +106,10 @@ class Lax:
         parallel programs, and wrong for some divisions of rows among several, of groups, and of dilated inputs. On GPUs
         cuDNN is worth keeping, so only the last two are computed otherwise.
         """
-        plain = functools.partial(_convolution_of_divided, problem)
         by = next((a for a in _of_products(problem) if not a.unsupported(problem, "cpu")), None)
-        return (
-            plain(lhs, rhs)
-            if by is None
-            else lax.platform_dependent(lhs, rhs, cpu=functools.partial(by, problem), default=plain)
-        )
+        if target().is_cpu and by:
+            return by(problem, lhs, rhs)
+        return _convolution_of_divided(problem, lhs, rhs)
 
 
 def _of_products(problem: ConvSpec) -> tuple[Algorithm, ...]:

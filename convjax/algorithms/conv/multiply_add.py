@@ -7,6 +7,8 @@ What such a loop costs beside its arithmetic decides how it is cut:
 - where each product reads x and w anew, two outputs a turn share what they read (`output_pairs.py`);
 - an expression of hundreds of terms compiles for ever, so the outer taps of such a kernel are looped over;
 - a kernel larger than its input mostly meets padding, so the two change roles: convolution is commutative.
+
+A GPU, whose threads have an output each, is given neither blocks nor pairs, and of lines no clipped taps.
 """
 
 import dataclasses
@@ -27,12 +29,15 @@ from convjax.algorithms.conv.output_pairs import is_paired, padding_of_pairs, su
 from convjax.algorithms.fusion import apart
 from convjax.algorithms.numerics import accumulator
 from convjax.algorithms.protocol import Cost
+from convjax.algorithms.target import target
 from convjax.problem import ConvSpec
 
 # Terms written out in one fused expression; above it the loop over outer taps is rolled.
 _UNROLLED = 64
 # Terms up to which taps are clipped, and channels need no blocks.
 _FEW = 25
+# Taps of a line up to which a GPU pads as it reads; one of more reads a padded copy twice as fast.
+_FEW_ON_LINE = 8
 # Channels that a block should have at least, where taps are written out and where they are looped over, and the most
 # blocks: each is an expression of its own.
 _BLOCK, _ROLLED_BLOCK, _MOST_BLOCKS = 64, 256, 4
@@ -53,7 +58,8 @@ def multiply_add(problem: ConvSpec, x: jax.Array, w: jax.Array) -> jax.Array:
         return _by_elements(problem, x, w)
     # A trailing axis of 1 makes XLA's loop slower, so K is left out where it is.
     w = w if problem.K > 1 else w[..., 0]
-    y = _sum_by_blocks(problem, x, w) if _equal_blocks(problem) > 1 or _is_paired(problem) else _sum(problem, x, w)
+    in_blocks = not target().is_gpu and (_equal_blocks(problem) > 1 or _is_paired(problem))
+    y = (_sum_by_blocks if in_blocks else _sum)(problem, x, w)
     return y.reshape(problem.N, *problem.output, problem.G, problem.K)
 
 
@@ -84,6 +90,16 @@ def multiply_add_cost(problem: ConvSpec) -> Cost:
         workspace=(padded + joined) / 2,
         calls=calls,
     )
+
+
+def multiply_add_gpu_cost(problem: ConvSpec) -> Cost:
+    """As measured on GPUs, where every turn of a loop over taps reads x and the sums, and writes them."""
+    if _roles_change(problem):
+        one = multiply_add_gpu_cost(_commuted(problem))
+        return dataclasses.replace(one, vector=problem.N * one.vector, bytes=problem.bytes)
+    turns = turns_over_taps(problem)
+    work = 0.5 if problem.ndim == 1 else 1.0
+    return Cost(vector=work * problem.products, bytes=turns * problem.bytes, calls=turns)
 
 
 def _by_elements(problem: ConvSpec, x: jax.Array, w: jax.Array) -> jax.Array:
@@ -134,15 +150,18 @@ def _commuted(problem: ConvSpec) -> ConvSpec:
 
 def _sum(problem: ConvSpec, x: jax.Array, w: jax.Array) -> jax.Array:
     """Unpadded C N S G by S C G (K): 1 N S G (K)."""
-    if _is_clipped(problem):
+    outer, on_gpu, on_line = _rolled_axes(problem), target().is_gpu, problem.ndim == 1
+    if _is_clipped(problem) and not (on_gpu and on_line):
         return sum_of_clipped_taps(problem, x, w)
-    outer = _rolled_axes(problem)
-    bounds = [problem.G * i // _blocks(problem) for i in range(_blocks(problem) + 1)]
+    count = 1 if on_gpu else _blocks(problem)
+    bounds = [problem.G * i // count for i in range(count + 1)]
     blocks = []
     for begin, end in itertools.pairwise(bounds):
         x_block = lax.slice_in_dim(x, begin, end, axis=2 + problem.ndim)
         w_block = lax.slice_in_dim(w, begin, end, axis=1 + problem.ndim)
         x_block = layout.pad_spatial(problem, x_block, first=2)
+        if on_gpu and on_line and problem.taps > _FEW_ON_LINE:
+            x_block = lax.optimization_barrier(x_block)
         blocks.append(_rolled(problem, x_block, w_block, outer) if outer else _sum_of_taps(problem, x_block, w_block))
     return lax.concatenate(blocks, 2 + problem.ndim)
 

@@ -77,13 +77,15 @@ class Polyphase(Holding):
         )
 
     def gpu_cost(self, problem: ConvSpec) -> Cost | None:
-        """That of all phases, which wait for nothing, read x one after another and write their places in the result."""
+        """That of all phases: where they are loops over elements, one loop for all that reads x once."""
         costs = [gpu_cost(self._of(phase), phase.problem) for phase in _phases(problem)]
         known = [cost for cost in costs if cost is not None]
         if len(known) < len(costs):
             return None
         total = {f.name: sum(getattr(cost, f.name) for cost in known) for f in dataclasses.fields(Cost)}
-        return Cost(**total | {"bytes": problem.bytes, "calls": 2})
+        out = math.prod(problem.output_shape) * itemsize(problem.output_dtype)
+        apart = {"bytes": total["bytes"] + out, "workspace": out + total["workspace"], "calls": total["calls"] + 2}
+        return Cost(**total | (apart if total["library"] else {"bytes": problem.bytes, "calls": 2}))
 
     @property
     def amplification(self) -> float:

@@ -162,7 +162,8 @@ class Positions:
         contracted = problem.C * math.prod(axis.length for axis in self._axes(problem))
         products = contracted * math.prod(problem.output_shape)
         slower = 1.0 if self.by == "reduce" else 0.4 if problem.G == 1 else 4.0
-        return Cost(vector=slower * products, bytes=problem.bytes, calls=2)
+        held = self.cost(problem).workspace if self.by == "dot" else 0  # sums of elements read x and w as they are
+        return Cost(vector=slower * products, bytes=problem.bytes, workspace=held, calls=2)
 
     def gathers(self, problem: ConvSpec) -> bool:
         return not problem.has_few_outputs

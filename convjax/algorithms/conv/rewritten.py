@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import jax
 
-from convjax.algorithms.numerics import amplification
+from convjax.algorithms.numerics import amplification, direct_error
 from convjax.algorithms.protocol import Algorithm, ComputesDivided, Cost, Gathers, Reasons, describe
 from convjax.problem import ConvSpec
 
@@ -72,7 +72,8 @@ class Rewritten(Holding):
         return self.refused(problem) or self.by.unsupported(self.rewritten(problem), platform)
 
     def error(self, problem: ConvSpec) -> float:
-        return self.by.error(self.rewritten(problem))
+        """Zeros that fill a kernel up add nothing to sums of products."""
+        return direct_error(problem) if self.by.exact else self.by.error(self.rewritten(problem))
 
     def cost_with(self, problem: ConvSpec, moved: float, held: float, calls: int) -> Cost:
         """That of the rewritten problem, `moved` bytes more to and from memory, of which `held` are workspace."""

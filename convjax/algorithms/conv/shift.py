@@ -15,7 +15,7 @@ from jax import lax
 
 from convjax import layout, sizes
 from convjax.algorithms.conv.many_groups import fill_vectors, sum_over_channels, sum_over_channels_cost
-from convjax.algorithms.conv.multiply_add import multiply_add, multiply_add_cost, turns_over_taps
+from convjax.algorithms.conv.multiply_add import multiply_add, multiply_add_cost, multiply_add_gpu_cost
 from convjax.algorithms.fusion import when_needed
 from convjax.algorithms.numerics import accumulator, direct_error
 from convjax.algorithms.products import grouping_work, product_work, rows_by_columns
@@ -38,7 +38,7 @@ class Shift:
     by: Literal["multiply", "dot"] = "dot"
 
     name: ClassVar[str] = "shift"
-    version: ClassVar[int] = 11
+    version: ClassVar[int] = 12
     exact: ClassVar[bool] = True
     varies_on: ClassVar[tuple[str, ...]] = ()
     __str__ = describe
@@ -63,7 +63,7 @@ class Shift:
         of_weights = problem.C > 1 and problem.taps >= math.prod(problem.output)  # each tap a loop over channels
         if self.by == "dot" or of_weights:
             return None
-        return Cost(vector=problem.products, bytes=problem.bytes, calls=turns_over_taps(problem))
+        return multiply_add_gpu_cost(problem)
 
     def gathers(self, problem: ConvSpec) -> bool:
         return self.by == "multiply" and problem.has_few_outputs

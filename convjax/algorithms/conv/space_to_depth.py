@@ -15,9 +15,9 @@ import jax
 from jax import lax
 
 from convjax import layout, sizes
-from convjax.algorithms.conv.rewritten import Rewritten
+from convjax.algorithms.conv.rewritten import Rewritten, added
 from convjax.algorithms.products import turning_work
-from convjax.algorithms.protocol import Cost, Reasons
+from convjax.algorithms.protocol import Cost, Reasons, gpu_cost
 from convjax.dtypes import itemsize
 from convjax.problem import ConvSpec, Ints
 
@@ -48,6 +48,13 @@ class SpaceToDepth(Rewritten):
         padded = any(map(any, problem.padding))  # a copy before the one that rearranges
         rearranged = (4 if padded else 2) * moved + turning_work(problem)
         return self.cost_with(problem, rearranged, moved, calls=3)
+
+    def gpu_cost(self, problem: ConvSpec) -> Cost | None:
+        if problem.has_few_outputs:  # a weight gradient of a dilated layer, which this makes no better known to cuDNN
+            return None
+        inner = gpu_cost(self.by, _unstrided(problem))
+        moved = math.prod(_unstrided(problem).lhs_shape) * itemsize(problem.lhs_dtype)
+        return inner and added(inner, 2 * moved, held=moved, calls=1)
 
     def __call__(self, problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
         unstrided, n, strides = _unstrided(problem), problem.ndim, problem.strides

@@ -53,10 +53,12 @@ class SubPixel(Rewritten):
         return self.cost_with(problem, interleaved + turned, moved, calls=2)
 
     def gpu_cost(self, problem: ConvSpec) -> Cost | None:
+        if problem.has_few_outputs and problem.ndim > 1:  # weight gradients have been measured on lines alone
+            return None
         inner = gpu_cost(self.by, _undilated(problem))
         moved = math.prod(_undilated(problem).output_shape) * itemsize(problem.output_dtype)
         turned = 2 * math.prod(problem.rhs_shape) * itemsize(problem.rhs_dtype)
-        return inner and added(inner, 2 * moved + turned, held=0, calls=2)
+        return inner and added(inner, 2 * moved + turned, held=moved, calls=2)
 
     def __call__(self, problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
         undilated, n, phases = _undilated(problem), problem.ndim, problem.lhs_dilation

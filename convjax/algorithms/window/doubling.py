@@ -13,7 +13,7 @@ import jax
 from convjax.algorithms.protocol import Cost, Reasons, describe
 from convjax.algorithms.window.geometry import sum_error
 from convjax.algorithms.window.pass_by_pass import in_passes
-from convjax.algorithms.window.passes import passes_cost
+from convjax.algorithms.window.passes import passes_cost, passes_gpu_cost
 from convjax.problem import WindowSpec
 
 # Two doublings a pass: a pass over memory costs as much as a few slices combined.
@@ -25,7 +25,7 @@ class Doubling:
     """Axis by axis, in passes that each widen what an element stands for four times or a little more."""
 
     name: ClassVar[str] = "doubling"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     exact: ClassVar[bool] = True
     varies_on: ClassVar[tuple[str, ...]] = ()
     __str__ = describe
@@ -39,6 +39,9 @@ class Doubling:
 
     def cost(self, problem: WindowSpec) -> Cost:
         return passes_cost(problem, _widths)
+
+    def gpu_cost(self, problem: WindowSpec) -> Cost:
+        return passes_gpu_cost(problem, _widths)
 
     def error(self, problem: WindowSpec) -> float:
         return sum_error(problem)

@@ -5,6 +5,7 @@ that is made on the way would be mapped anew in every run, an axis is reduced in
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Collection, Iterator
 
@@ -22,9 +23,13 @@ Band = tuple[int, Bands]
 
 # Vector operations for each slice and element, as measured.
 _WORK = {"max": 1.2, "min": 1.2, "sum": 1.2, "argmax": 4, "argmin": 4}
+_WORK_ON_GPU = {"max": 0.4, "min": 0.4, "sum": 0.4, "argmax": 0.6, "argmin": 0.6}
 
 # What a pass costs beside its slices, in slices.
 _PASS = 0.5
+
+# A GPU's kernel that nothing is awaited for, in calls.
+_CALL_ON_GPU = 0.5
 
 # Bytes of what one band makes, and what a band's result costs to put in its place, in times moved.
 _BAND_BYTES = KEPT_BYTES / 4
@@ -81,13 +86,17 @@ def passes(problem: WindowSpec, widths: Widths) -> Iterator[list[Pass]]:
 def bands_of(problem: WindowSpec, order: list[list[Pass]]) -> list[Band | None]:
     """For every axis in `order` the bands of another in which it is reduced, or None where it is reduced at once.
 
-    Bands are taken where they keep the workspace from being mapped anew: a result is copied into its place.
+    Bands are taken on CPUs where they keep the workspace from being mapped anew: a result is copied into its place.
     """
-    at_once: list[Band | None] = [None] * len(order)
+    at_once = _at_once(order)
     if _workspace(problem, order, at_once) < KEPT_BYTES:
         return at_once
     bands = [_band(problem, along, shape) for along, shape in zip(order, _operands(problem, order), strict=True)]
     return bands if _workspace(problem, order, bands) < KEPT_BYTES else at_once
+
+
+def _at_once(order: list[list[Pass]]) -> list[Band | None]:
+    return [None] * len(order)
 
 
 def _band(problem: WindowSpec, along: list[Pass], shape: Ints) -> Band | None:
@@ -147,6 +156,22 @@ def passes_cost(problem: WindowSpec, widths: Widths) -> Cost:
     if workspace >= KEPT_BYTES:
         moved += MAPPING * workspace
     return Cost(vector=vector, bytes=moved, workspace=workspace, calls=max(calls, 1))
+
+
+def passes_gpu_cost(problem: WindowSpec, widths: Widths) -> Cost:
+    """As measured on GPUs, where every pass and every copy that pads is a kernel."""
+    order, size = list(passes(problem, widths)), _size(problem)
+    taken, moved, kernels = 0.0, 0.0, 0
+    for along, shape in zip(order, _operands(problem, order), strict=True):
+        whole = with_size(shape, along[0].axis, padded_shape(problem)[along[0].axis])
+        shapes = [*([shape] if whole != shape else []), whole, *(step.shape for step in along)]
+        kernels += len(shapes) - 1
+        moved += sum(size * (math.prod(read) + math.prod(made)) for read, made in itertools.pairwise(shapes))
+        taken += sum(step.slices * math.prod(step.shape) for step in along)
+    workspace = _workspace(problem, order, _at_once(order))
+    return Cost(
+        vector=_WORK_ON_GPU[problem.operation] * taken, bytes=moved, workspace=workspace, calls=_CALL_ON_GPU * kernels
+    )
 
 
 def _is_padded_first(problem: WindowSpec, order: list[list[Pass]]) -> bool:

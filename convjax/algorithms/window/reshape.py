@@ -1,6 +1,11 @@
-"""Windows that tile the input: split each axis into (window, tap) and work along the tap axes."""
+"""Windows that tile the input: split each axis into (window, tap) and work along the tap axes.
+
+Windows that are as far dilated as they are long, which the gradients of such sums are, hold one element each: it is
+written wherever a window holds it.
+"""
 
 import dataclasses
+import math
 from typing import ClassVar
 
 import jax
@@ -19,10 +24,10 @@ _WORK = {"max": 3, "min": 3, "sum": 3, "argmax": 8, "argmin": 8, "take": 7, "put
 
 @dataclasses.dataclass(frozen=True)
 class Reshape:
-    """Non-overlapping windows, stride equal to window: no element is read twice."""
+    """Non-overlapping windows, stride equal to window: no element is read twice; or windows of a single element."""
 
     name: ClassVar[str] = "reshape"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     exact: ClassVar[bool] = True
     varies_on: ClassVar[tuple[str, ...]] = ()
     __str__ = describe
@@ -30,6 +35,8 @@ class Reshape:
     def unsupported(self, problem: WindowSpec, platform: str) -> Reasons:
         if problem.compares:
             return (NOT_COMPARED,)
+        if _hold_one_element(problem):
+            return ()
         if problem.window != problem.strides:
             return (f"windows {problem.window} do not tile: they stand {problem.strides} apart",)
         if any(d > 1 for d in problem.window_dilation + problem.base_dilation):
@@ -37,6 +44,8 @@ class Reshape:
         return ()
 
     def cost(self, problem: WindowSpec) -> Cost:
+        if _hold_one_element(problem):
+            return Cost(vector=math.prod(problem.windows_shape), bytes=problem.bytes)
         moved = any(map(any, _tiling(problem)))
         return Cost(
             vector=_WORK[problem.operation] * problem.macs,
@@ -45,10 +54,15 @@ class Reshape:
             calls=2 if moved else 1,
         )
 
+    def gpu_cost(self, problem: WindowSpec) -> Cost | None:
+        return Cost(bytes=problem.bytes) if _hold_one_element(problem) else None
+
     def error(self, problem: WindowSpec) -> float:
         return sum_error(problem)
 
     def __call__(self, problem: WindowSpec, *operands: jax.Array) -> jax.Array:
+        if _hold_one_element(problem):
+            return _written_to_windows(problem, *operands)
         match problem.operation:
             case "max" | "min" | "sum":
                 return _reduce(problem, *operands)
@@ -58,6 +72,22 @@ class Reshape:
                 return _take(problem, *operands)
             case _:
                 return _put(problem, *operands)
+
+
+def _hold_one_element(problem: WindowSpec) -> bool:
+    """Whether every window of a reduction holds a single element of x, or padding alone, and meets each in turn."""
+    reduces = problem.operation in ("max", "min", "sum")
+    meet = set(problem.strides) == set(problem.window_dilation) == {1} and problem.base_dilation == problem.window
+    return reduces and meet and problem.taps > 1
+
+
+def _written_to_windows(problem: WindowSpec, x: jax.Array) -> jax.Array:
+    split = [n for pair in zip(problem.shape, problem.window, strict=True) for n in pair]
+    y = lax.broadcast_in_dim(x, split, range(0, 2 * problem.ndim, 2))
+    y = y.reshape([n * k for n, k in zip(problem.shape, problem.window, strict=True)])
+    first = [lo - (k - 1) for (lo, _), k in zip(problem.padding, problem.window, strict=True)]
+    sizes = zip(first, problem.windows_shape, y.shape, strict=True)
+    return layout.pad(y, [(lo, count - n - lo) for lo, count, n in sizes], [0] * problem.ndim, problem.identity)
 
 
 def _tiling(problem: WindowSpec) -> list[tuple[int, int]]:

@@ -11,7 +11,7 @@ import jax
 from convjax.algorithms.protocol import Cost, Reasons, describe
 from convjax.algorithms.window.geometry import sum_error
 from convjax.algorithms.window.pass_by_pass import in_passes
-from convjax.algorithms.window.passes import passes_cost
+from convjax.algorithms.window.passes import passes_cost, passes_gpu_cost
 from convjax.problem import WindowSpec
 
 _MOST_TAPS = 128
@@ -22,7 +22,7 @@ class Separable:
     """One pass an axis, each a fused loop over that axis's taps."""
 
     name: ClassVar[str] = "separable"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     exact: ClassVar[bool] = True
     varies_on: ClassVar[tuple[str, ...]] = ()
     __str__ = describe
@@ -36,6 +36,9 @@ class Separable:
 
     def cost(self, problem: WindowSpec) -> Cost:
         return passes_cost(problem, _at_once)
+
+    def gpu_cost(self, problem: WindowSpec) -> Cost:
+        return passes_gpu_cost(problem, _at_once)
 
     def error(self, problem: WindowSpec) -> float:
         return sum_error(problem)

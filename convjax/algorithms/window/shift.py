@@ -31,6 +31,8 @@ _MOST_TAPS = 256
 _FEW, _FEW_COMPARED = 25, 12
 # Vector operations for each tap and window, as measured.
 _WORK = {"max": 2, "min": 2, "sum": 2, "argmax": 5, "argmin": 5, "take": 3, "put": 2}
+# The same of a GPU, where reductions are left to XLA.
+_WORK_ON_GPU = {"argmax": 0.7, "argmin": 0.7, "put": 2}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +68,10 @@ class Shift:
             workspace=problem.bytes if grown else 0,
             calls=1 + sum(lo > 0 or hi > 0 for lo, hi in problem.padding),
         )
+
+    def gpu_cost(self, problem: WindowSpec) -> Cost | None:
+        work = _WORK_ON_GPU.get(problem.operation)
+        return None if work is None else Cost(vector=work * problem.macs, bytes=problem.bytes)
 
     def error(self, problem: WindowSpec) -> float:
         return sum_error(problem)

@@ -1,0 +1,44 @@
+"""What a program is compiled for: a form that suits one platform's compiler may be slow under another's."""
+
+import contextlib
+import contextvars
+import dataclasses
+from collections.abc import Iterator
+
+from convjax.platforms import GPUS, default_platform
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """A platform, and whether XLA divides the program among several of its devices."""
+
+    platform: str
+    divided: bool = False
+
+    @property
+    def is_cpu(self) -> bool:
+        return self.platform == "cpu"
+
+    @property
+    def is_gpu(self) -> bool:
+        return self.platform in GPUS
+
+
+# Jit's cache does not see it: only lowerings set it, around functions that are told apart by it, and no algorithm jits
+# a part of itself.
+_target: contextvars.ContextVar[Target | None] = contextvars.ContextVar("target", default=None)
+
+
+@contextlib.contextmanager
+def compiling_for(target: Target) -> Iterator[None]:
+    """Says what the algorithms called inside are traced for."""
+    token = _target.set(target)
+    try:
+        yield
+    finally:
+        _target.reset(token)
+
+
+def target() -> Target:
+    """What is being compiled for: outside of lowerings one device of the default backend."""
+    return _target.get() or Target(default_platform())
