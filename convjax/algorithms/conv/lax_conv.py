@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +21,42 @@ from convjax.dtypes import dtype_of, itemsize
 from convjax.platforms import GPUS
 from convjax.problem import ConvSpec
 
-# Channels from which on the library is nearly as fast along lines as a matrix product.
-_WIDE = 64
+
+class _Work(NamedTuple):
+    """What the parts of a convolution cost, fitted to 700 times of lax, two thirds of them of random layers and passes.
+
+    Attributes:
+        product, element, run: of a multiply-add in the library, and in scalar code of an element of a patch and of a
+            run of channels that is packed into one.
+        x, w, y: times that they are moved.
+        calls: in kernels; the library's threads are woken by every call.
+    """
+
+    product: float
+    element: float
+    run: float
+    x: float
+    w: float
+    y: float
+    calls: float
+
+
+_DENSE = _Work(0.66, 0.027, 0.6, 1.43, 3.14, 2.62, 16.8)
+_DENSE_GRADIENT = _Work(0.66, 0.11, 0.21, 8.2, 9.0, 8.8, 0.6)
+_GROUPED = _Work(0.94, 0.15, 0.59, 3.8, 23.9, 6.0, 6.1)
+_GROUPED_GRADIENT = _Work(0.186, 0.233, 0.225, 9.3, 27.5, 0.78, 1.6)
+_VOLUMES = _Work(0.48, 0.87, 3.2, 6.0, 15.4, 1.0, 16.0)
+_DILATED_VOLUMES = _Work(0.0, 1.9, 25.0, 1.0, 1.0, 1.0, 90.0)
+_GROUPED_VOLUMES = _Work(0.0, 2.2, 1.1, 1.0, 1.0, 1.0, 16.0)
+
+
+def _work(problem: ConvSpec) -> _Work:
+    if problem.ndim > 2:
+        dilated = max(problem.lhs_dilation + problem.rhs_dilation) > 1
+        return _GROUPED_VOLUMES if problem.groups > 1 else _DILATED_VOLUMES if dilated else _VOLUMES
+    if problem.has_few_outputs:
+        return _GROUPED_GRADIENT if problem.groups > 1 else _DENSE_GRADIENT
+    return _GROUPED if problem.groups > 1 else _DENSE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,44 +76,33 @@ class Lax:
         return ()
 
     def cost(self, problem: ConvSpec) -> Cost:
-        """As XLA's CPU compiler runs it: a library for dense problems of 1 and 2 axes, loops for groups and more axes.
+        """As XLA's CPU compiler runs it: products of patches that are packed a run of channels after another.
 
-        The library skips the zeros of a dilated input, the loops do not. It spreads over rows of output, of which
-        the weight-gradient shape, a kernel larger than the output, has few.
+        It brings the operands into an order of its own before. The zeros of a dilated input are skipped on lines and
+        planes of one group, unless they are written out.
         """
-        dilated, outputs = max(problem.lhs_dilation, default=1) > 1, math.prod(problem.output)
-        narrow = _narrow(problem)
-        needed = narrow * problem.products / math.prod(problem.lhs_dilation)
-        if problem.groups > 1:
-            slower = 5.0 if dilated else 1.0
-            # Every output of a group is a call of its own, and in a weight gradient every tap.
-            scalar = slower * problem.N * problem.G * outputs * max(6, problem.taps / (problem.C * problem.K))
-            if problem.taps > outputs:
-                scalar = max(scalar, 0.5 * problem.products / problem.K)
-            library = slower * (2.15 + 4 / problem.C) * problem.products
-            return Cost(library=library, scalar=scalar, bytes=problem.bytes + turning_work(problem))
-        if problem.ndim > 2:
-            return Cost(library=narrow * (17 if dilated else 4) * problem.products, bytes=problem.bytes)
-        if problem.taps == 1:
-            # The library takes a pointwise layer for a convolution; along lines XLA makes it a product.
-            return Cost(gemm=(1.35 if problem.ndim > 1 else 1.15) * needed, bytes=problem.bytes + _packed(problem))
-        if problem.taps > outputs:
-            # A weight gradient. The zeros of a dilated input are not skipped here, and outputs are few, which an input
-            # that is not padded makes up for.
-            few_rows = min(8.0, 1 + 9000 / (problem.N * outputs**2)) if problem.ndim == 2 else 2.0
-            padded, strided = any(map(any, problem.padding)), max(problem.rhs_dilation) > 1
-            if problem.ndim == 2 and outputs >= 9 and not (padded or strided):
-                few_rows = 1.3
-            zeros = 4 if dilated and problem.ndim == 2 else 1
-            slower = 2.5 if strided and padded else 1.0  # of such a layer slower still
-            return Cost(library=few_rows * zeros * slower * problem.products, bytes=problem.bytes)
-        if problem.strides == problem.kernel and not any(map(any, problem.padding)):
-            # Patches that do not overlap are rows of a product as they lie.
-            return Cost(gemm=1.4 * needed, bytes=problem.bytes + _packed(problem))
-        wide_line = problem.ndim == 1 and min(problem.C, problem.K) >= _WIDE
-        slower = 0.8 + 16 / problem.K if dilated else 0.75 if wide_line else 1.0
-        # The library's threads are woken by every call.
-        return Cost(library=slower * needed, bytes=problem.bytes + turning_work(problem), calls=8)
+        grouped = problem.groups > 1
+        if grouped and _is_product(problem):
+            return Cost(gemm=2 * problem.products, bytes=problem.bytes)
+        if not grouped and problem.ndim < 3 and (problem.taps == 1 or _is_of_patches(problem)):
+            return _product_cost(problem)
+        work = _work(problem)
+        products = problem.products if grouped or problem.ndim > 2 else _needed(problem)
+        packed = problem.N * problem.G * math.prod(problem.output) * problem.taps
+        x, w, y = (
+            math.prod(shape) * itemsize(dtype)
+            for shape, dtype in (
+                (problem.lhs_shape, problem.lhs_dtype),
+                (problem.rhs_shape, problem.rhs_dtype),
+                (problem.output_shape, problem.output_dtype),
+            )
+        )
+        return Cost(
+            library=work.product * products,
+            scalar=work.element * products / problem.K + work.run * packed,
+            bytes=work.x * x + work.w * w + work.y * y + turning_work(problem),
+            calls=work.calls,
+        )
 
     def gpu_cost(self, problem: ConvSpec) -> Cost:
         return cudnn_cost(problem)
@@ -110,6 +133,25 @@ class Lax:
         if target().is_cpu and by:
             return by(problem, lhs, rhs)
         return _convolution_of_divided(problem, lhs, rhs)
+
+
+def _needed(problem: ConvSpec) -> float:
+    """Multiply-adds of lines and planes, without those by the zeros of a dilated input."""
+    return problem.products / (1 if _misread(problem) else math.prod(problem.lhs_dilation))
+
+
+def _is_of_patches(problem: ConvSpec) -> bool:
+    """Whether windows tile the input: they are rows of a product as they lie."""
+    return problem.strides == problem.kernel and not any(map(any, problem.padding))
+
+
+def _product_cost(problem: ConvSpec) -> Cost:
+    """Of patches, and of pointwise layers, which the library takes for a convolution; along lines XLA makes a product.
+
+    A product waits for nothing: it reads the operands as they lie, but for a kernel that it packs.
+    """
+    slower = 1.4 if problem.taps > 1 else 1.35 if problem.ndim > 1 else 1.15
+    return Cost(gemm=slower * _narrow(problem) * _needed(problem), bytes=problem.bytes + _packed(problem))
 
 
 def _of_products(problem: ConvSpec) -> tuple[Algorithm, ...]:
