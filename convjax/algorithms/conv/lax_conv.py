@@ -41,11 +41,12 @@ class _Work(NamedTuple):
     calls: float
 
 
-_DENSE = _Work(0.66, 0.027, 0.6, 1.43, 3.14, 2.62, 16.8)
+_DENSE = _Work(0.66, 0.027, 0.6, 1.41, 6.35, 2.68, 15.3)
+_LINES = _Work(0.61, 0.021, 0.46, 0.45, 0.97, 1.85, 9.0)
 _DENSE_GRADIENT = _Work(0.66, 0.11, 0.21, 8.2, 9.0, 8.8, 0.6)
-_GROUPED = _Work(0.94, 0.15, 0.59, 3.8, 23.9, 6.0, 6.1)
-_GROUPED_GRADIENT = _Work(0.186, 0.233, 0.225, 9.3, 27.5, 0.78, 1.6)
-_VOLUMES = _Work(0.48, 0.87, 3.2, 6.0, 15.4, 1.0, 16.0)
+_GROUPED = _Work(0.8, 0.127, 0.5, 3.2, 26.5, 4.95, 4.7)
+_GROUPED_GRADIENT = _Work(0.35, 0.437, 0.422, 17.4, 51.6, 1.46, 3.0)
+_VOLUMES = _Work(0.58, 1.06, 3.9, 7.3, 18.7, 1.2, 19.4)
 _DILATED_VOLUMES = _Work(0.0, 1.9, 25.0, 1.0, 1.0, 1.0, 90.0)
 _GROUPED_VOLUMES = _Work(0.0, 2.2, 1.1, 1.0, 1.0, 1.0, 16.0)
 
@@ -56,7 +57,7 @@ def _work(problem: ConvSpec) -> _Work:
         return _GROUPED_VOLUMES if problem.groups > 1 else _DILATED_VOLUMES if dilated else _VOLUMES
     if problem.has_few_outputs:
         return _GROUPED_GRADIENT if problem.groups > 1 else _DENSE_GRADIENT
-    return _GROUPED if problem.groups > 1 else _DENSE
+    return _GROUPED if problem.groups > 1 else _LINES if problem.ndim == 1 else _DENSE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Lax:
     """One `convolution` instruction, or a product for groups whose windows do not slide; XLA decides how to run it."""
 
     name: ClassVar[str] = "lax"
-    version: ClassVar[int] = 9
+    version: ClassVar[int] = 10
     exact: ClassVar[bool] = True
     varies_on: ClassVar[tuple[str, ...]] = GPUS  # gradients may be added up by atomics
     amplification: ClassVar[float] = LIBRARY

@@ -44,10 +44,10 @@ _BLOCK, _ROLLED_BLOCK, _MOST_BLOCKS = 64, 256, 4
 # Channels of blocks that one expression adds, and bytes of output from which on they are worth putting side by side.
 _NARROW, _LARGE = (16, 48), 2**20
 # A turn of a loop costs as much as this many kernels, whatever it adds: with many taps written out, with a single tap,
-# and with a single tap that has several channels.
+# with a single tap that has several channels, and with many taps of several.
 _CALLS_A_TURN = 6
 _CALLS_A_SINGLE_TURN = 0.02
-_CALLS_A_TURN_OF_CHANNELS = 5
+_CALLS_A_TURN_OF_CHANNELS, _CALLS_A_TURN_OF_BOTH = 1, 3
 # A running sum up to so many bytes stays in the second cache from turn to turn, and costs half.
 _CACHED = 2**18
 
@@ -70,9 +70,10 @@ def multiply_add_cost(problem: ConvSpec) -> Cost:
         return dataclasses.replace(one, **every)
     size = accumulator(problem).itemsize
     outer = _rolled_axes(problem)
-    # A fused loop of multiply-adds outruns other vector code while a group's weights stay in registers; the sums of a
-    # loop over taps go to memory and back.
-    work = (0.6 if problem.C * problem.K <= 16 else 1.0) if outer in (0, problem.ndim) else 1.2
+    # A fused loop of multiply-adds outruns other vector code; the sums of a loop over taps go to memory and back, which
+    # the bytes below are.
+    products = problem.C * problem.K
+    work = (0.6 if products <= 16 else 0.7) if outer in (0, problem.ndim) else 1.2 if products == 1 else 0.4
     out = 2 * size * math.prod(problem.output_shape)
     turns = turns_over_taps(problem)
     if _is_clipped(problem):
@@ -252,7 +253,7 @@ def _rolled_axes(problem: ConvSpec) -> int:
 
 def _calls_a_turn(problem: ConvSpec) -> float:
     if 0 < _rolled_axes(problem) < problem.ndim:
-        return _CALLS_A_TURN
+        return _CALLS_A_TURN if problem.C * problem.K == 1 else _CALLS_A_TURN_OF_BOTH
     return _CALLS_A_SINGLE_TURN if problem.C == 1 else _CALLS_A_TURN_OF_CHANNELS
 
 
