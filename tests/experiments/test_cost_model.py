@@ -72,7 +72,7 @@ def test_outliers_do_not_bend_them_and_the_regret_falls() -> None:
     assert found.error < shipped.error
     robust = cost_model.predicting(measured, devices()["cpu"])
     for rate in cost_model.RATES:
-        assert getattr(robust, rate) == pytest.approx(getattr(TRUE, rate), rel=0.1)
+        assert getattr(robust, rate) == pytest.approx(getattr(TRUE, rate), rel=0.15)
 
 
 def test_it_chooses_as_the_library_does() -> None:
