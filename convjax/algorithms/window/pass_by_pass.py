@@ -17,7 +17,7 @@ from convjax import layout
 from convjax.algorithms.fusion import apart
 from convjax.algorithms.target import target
 from convjax.algorithms.window.geometry import accumulator, better, first_real_tap
-from convjax.algorithms.window.passes import Band, Pass, Widths, bands_of, passes, with_size
+from convjax.algorithms.window.passes import Band, Pass, Widths, at_once, bands_of, passes, with_size
 from convjax.dtypes import dtype_of
 from convjax.problem import WindowSpec
 
@@ -30,7 +30,7 @@ def in_passes(problem: WindowSpec, widths: Widths, x: jax.Array) -> jax.Array:
     order = list(passes(problem, widths))
     never = set(range(problem.ndim)).difference(along[0].axis for along in order)
     state: State = (_padded_along(problem, x, *never), None)
-    bands = bands_of(problem, order) if target().is_cpu else [None] * len(order)
+    bands = bands_of(problem, order) if target().is_cpu else at_once(order)
     for along, band in zip(order, bands, strict=True):
         state = _along_in_bands(problem, along, band, state) if band else _along(problem, along, state)
     value, taps = state

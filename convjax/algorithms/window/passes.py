@@ -88,14 +88,14 @@ def bands_of(problem: WindowSpec, order: list[list[Pass]]) -> list[Band | None]:
 
     Bands are taken on CPUs where they keep the workspace from being mapped anew: a result is copied into its place.
     """
-    at_once = _at_once(order)
-    if _workspace(problem, order, at_once) < KEPT_BYTES:
-        return at_once
+    if _workspace(problem, order, at_once(order)) < KEPT_BYTES:
+        return at_once(order)
     bands = [_band(problem, along, shape) for along, shape in zip(order, _operands(problem, order), strict=True)]
-    return bands if _workspace(problem, order, bands) < KEPT_BYTES else at_once
+    return bands if _workspace(problem, order, bands) < KEPT_BYTES else at_once(order)
 
 
-def _at_once(order: list[list[Pass]]) -> list[Band | None]:
+def at_once(order: list[list[Pass]]) -> list[Band | None]:
+    """No bands."""
     return [None] * len(order)
 
 
@@ -168,7 +168,7 @@ def passes_gpu_cost(problem: WindowSpec, widths: Widths) -> Cost:
         kernels += len(shapes) - 1
         moved += sum(size * (math.prod(read) + math.prod(made)) for read, made in itertools.pairwise(shapes))
         taken += sum(step.slices * math.prod(step.shape) for step in along)
-    workspace = _workspace(problem, order, _at_once(order))
+    workspace = _workspace(problem, order, at_once(order))
     return Cost(
         vector=_WORK_ON_GPU[problem.operation] * taken, bytes=moved, workspace=workspace, calls=_CALL_ON_GPU * kernels
     )
