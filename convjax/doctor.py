@@ -14,6 +14,7 @@ from convjax.device_kind import device_kind
 from convjax.pages import large_pages
 from convjax.platforms import known_platform
 from convjax.problem import Problem, WindowSpec
+from convjax.processor import vector_width
 from convjax.testing import check_algorithm, sample_conv_problems, sample_window_problems
 
 # Problems of each operation that an algorithm is tried on, of those sampled that it applies to.
@@ -34,6 +35,7 @@ def examine() -> Iterator[tuple[bool, str]]:
     yield True, f"the cost model {known} for {platform}"
     if platform == "cpu":
         yield True, large_pages()
+        yield True, vector_width()
     for probe in probes.PROBES:
         yield _probed(probe, probes.run(probe))
     convs = sample_conv_problems(seed=0, count=160)

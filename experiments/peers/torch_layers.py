@@ -16,7 +16,7 @@ import torch.nn.functional as F
 
 from convjax.layer import Layer
 from convjax.problem import Ints
-from experiments.environment import cores
+from convjax.processor import cores
 
 _FORMATS = {2: torch.channels_last, 3: torch.channels_last_3d}
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from experiments.environment import cores
+from convjax.processor import cores
 from experiments.peers.torch_networks import NETWORKS
 
 Step = Callable[[], torch.Tensor]
