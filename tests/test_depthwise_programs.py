@@ -35,12 +35,12 @@ def test_a_kernel_larger_than_its_input_changes_roles_with_it(text):
 @pytest.mark.parametrize(
     "text",
     [
-        "conv float32[1,9,8,6] float32[5,5,1,6] b01f_01io->b01f pad=2_2x2_2 feature_groups=6",
-        "conv float32[2,9,11,6] float32[3,3,2,6] b01f_01io->b01f stride=1x2 rhs_dilate=4x12 pad=5_9x12_13"
-        " feature_groups=3",
-        "conv bfloat16[2,9,7,3] bfloat16[3,2,1,6] b01f_01io->b01f stride=2x3 pad=-1_9x8_-3 feature_groups=3",
-        "conv float32[1,3,4,5,3] float32[2,2,3,1,3] b012f_012io->b012f pad=1_1x1_0x2_2 feature_groups=3",
-        "conv float32[2,1,3] float32[4,1,3] b0f_0io->b0f stride=2 pad=9_7 feature_groups=3",
+        "conv float32[1,9,8,18] float32[5,5,1,18] b01f_01io->b01f pad=2_2x2_2 feature_groups=18",
+        "conv float32[2,9,11,32] float32[3,3,2,32] b01f_01io->b01f stride=1x2 rhs_dilate=4x12 pad=5_9x12_13"
+        " feature_groups=16",
+        "conv bfloat16[2,9,7,17] bfloat16[3,2,1,34] b01f_01io->b01f stride=2x3 pad=-1_9x8_-3 feature_groups=17",
+        "conv float32[1,3,4,5,16] float32[2,2,3,1,16] b012f_012io->b012f pad=1_1x1_0x2_2 feature_groups=16",
+        "conv float32[2,1,16] float32[4,1,16] b0f_0io->b0f stride=2 pad=9_7 feature_groups=16",
     ],
 )
 def test_taps_that_padding_clips(text):
@@ -49,14 +49,32 @@ def test_taps_that_padding_clips(text):
     check_algorithm(Shift("multiply"), [problem], eager=False)
 
 
-def test_padding_meets_no_infinity():
+@pytest.mark.parametrize(
+    "text",
+    [
+        "conv float32[1,9,8,6] float32[5,5,1,6] b01f_01io->b01f pad=2_2x2_2 feature_groups=6",
+        "conv float32[2,9,11,2] float32[3,3,2,20] b01f_01io->b01f stride=1x2 rhs_dilate=4x12 pad=5_9x12_13",
+        "conv bfloat16[2,9,7,3] bfloat16[3,2,1,6] b01f_01io->b01f stride=2x3 pad=-1_9x8_-3 feature_groups=3",
+    ],
+)
+def test_rows_of_few_groups_are_padded(text):
+    problem = parse(text)
+    assert not multiply_add._is_clipped(problem)
+    check_algorithm(Shift("multiply"), [problem], eager=False)
+
+
+@pytest.mark.parametrize("channels", [1, 16])
+def test_padding_meets_no_infinity(channels):
     """What a tap would read beyond x is zero, whatever stands at the other edge."""
-    problem = parse("conv float32[1,4,5,1] float32[3,3,1,1] b01f_01io->b01f pad=1_1x1_1")
-    x = jnp.zeros((1, 4, 5, 1)).at[0, 1, 4].set(jnp.inf).at[0, 3, 0].set(jnp.nan)
-    y = jax.jit(functools.partial(Shift("multiply"), problem))(x, jnp.ones((3, 3, 1, 1)))[0, :, :, 0]
-    reached = np.zeros((4, 5), bool)
+    problem = parse(
+        f"conv float32[1,4,5,{channels}] float32[3,3,1,{channels}] b01f_01io->b01f pad=1_1x1_1"
+        f" feature_groups={channels}"
+    )
+    x = jnp.zeros(problem.lhs_shape).at[0, 1, 4].set(jnp.inf).at[0, 3, 0].set(jnp.nan)
+    y = jax.jit(functools.partial(Shift("multiply"), problem))(x, jnp.ones(problem.rhs_shape))[0]
+    reached = np.zeros((4, 5, 1), bool)
     reached[:3, 3:] = reached[2:, :2] = True
-    np.testing.assert_array_equal(~np.isfinite(y), reached)
+    np.testing.assert_array_equal(~np.isfinite(y), np.broadcast_to(reached, y.shape))
 
 
 @pytest.mark.parametrize(

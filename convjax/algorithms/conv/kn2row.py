@@ -65,7 +65,7 @@ class Kn2row:
         moved += 5 * size * math.prod(problem.rhs_shape) if layout.channel_order(problem) == "GCK" else 0
         return Cost(
             gemm=slower * product_work(products * problem.C, rows // turns, problem.C),
-            vector=3 * products * max(1.0, _ROW / row),
+            vector=3 * products * max(1.0, _ROW / row) ** 0.5,
             bytes=problem.bytes + moved + 2 * z,
             workspace=z / turns,
             calls=3 + 2 * turns,

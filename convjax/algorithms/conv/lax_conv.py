@@ -1,8 +1,7 @@
 """XLA's own convolution, as `jax.lax.conv_general_dilated` lowers it: always applies, and the baseline."""
 
 import dataclasses
-import math
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -10,11 +9,12 @@ from jax import lax
 
 from convjax import layout, sizes
 from convjax.algorithms.conv.cudnn import cudnn_cost
+from convjax.algorithms.conv.library import is_misread, is_product, is_written_out, library_cost
 from convjax.algorithms.conv.polyphase import Polyphase
 from convjax.algorithms.conv.positions import Positions
 from convjax.algorithms.conv.shift import Shift
 from convjax.algorithms.numerics import LIBRARY, accumulator, direct_error
-from convjax.algorithms.products import rows_by_columns, turning_work
+from convjax.algorithms.products import rows_by_columns
 from convjax.algorithms.protocol import Algorithm, Cost, Reasons, describe
 from convjax.algorithms.target import target
 from convjax.dtypes import dtype_of, itemsize
@@ -22,50 +22,12 @@ from convjax.platforms import GPUS
 from convjax.problem import ConvSpec
 
 
-class _Work(NamedTuple):
-    """What the parts of a convolution cost, fitted to 700 times of lax, two thirds of them of random layers and passes.
-
-    Attributes:
-        product, element, run: of a multiply-add in the library, and in scalar code of an element of a patch and of a
-            run of channels that is packed into one.
-        x, w, y: times that they are moved.
-        calls: in kernels; the library's threads are woken by every call.
-    """
-
-    product: float
-    element: float
-    run: float
-    x: float
-    w: float
-    y: float
-    calls: float
-
-
-_DENSE = _Work(0.66, 0.027, 0.6, 1.41, 6.35, 2.68, 15.3)
-_LINES = _Work(0.61, 0.021, 0.46, 0.45, 0.97, 1.85, 9.0)
-_DENSE_GRADIENT = _Work(0.66, 0.11, 0.21, 8.2, 9.0, 8.8, 0.6)
-_GROUPED = _Work(0.8, 0.127, 0.5, 3.2, 26.5, 4.95, 4.7)
-_GROUPED_GRADIENT = _Work(0.35, 0.437, 0.422, 17.4, 51.6, 1.46, 3.0)
-_VOLUMES = _Work(0.58, 1.06, 3.9, 7.3, 18.7, 1.2, 19.4)
-_DILATED_VOLUMES = _Work(0.0, 1.9, 25.0, 1.0, 1.0, 1.0, 90.0)
-_GROUPED_VOLUMES = _Work(0.0, 2.2, 1.1, 1.0, 1.0, 1.0, 16.0)
-
-
-def _work(problem: ConvSpec) -> _Work:
-    if problem.ndim > 2:
-        dilated = max(problem.lhs_dilation + problem.rhs_dilation) > 1
-        return _GROUPED_VOLUMES if problem.groups > 1 else _DILATED_VOLUMES if dilated else _VOLUMES
-    if problem.has_few_outputs:
-        return _GROUPED_GRADIENT if problem.groups > 1 else _DENSE_GRADIENT
-    return _GROUPED if problem.groups > 1 else _LINES if problem.ndim == 1 else _DENSE
-
-
 @dataclasses.dataclass(frozen=True)
 class Lax:
     """One `convolution` instruction, or a product for groups whose windows do not slide; XLA decides how to run it."""
 
     name: ClassVar[str] = "lax"
-    version: ClassVar[int] = 10
+    version: ClassVar[int] = 11
     exact: ClassVar[bool] = True
     varies_on: ClassVar[tuple[str, ...]] = GPUS  # gradients may be added up by atomics
     amplification: ClassVar[float] = LIBRARY
@@ -77,33 +39,7 @@ class Lax:
         return ()
 
     def cost(self, problem: ConvSpec) -> Cost:
-        """As XLA's CPU compiler runs it: products of patches that are packed a run of channels after another.
-
-        It brings the operands into an order of its own before. The zeros of a dilated input are skipped on lines and
-        planes of one group, unless they are written out.
-        """
-        grouped = problem.groups > 1
-        if grouped and _is_product(problem):
-            return Cost(gemm=2 * problem.products, bytes=problem.bytes)
-        if not grouped and problem.ndim < 3 and (problem.taps == 1 or _is_of_patches(problem)):
-            return _product_cost(problem)
-        work = _work(problem)
-        products = problem.products if grouped or problem.ndim > 2 else _needed(problem)
-        packed = problem.N * problem.G * math.prod(problem.output) * problem.taps
-        x, w, y = (
-            math.prod(shape) * itemsize(dtype)
-            for shape, dtype in (
-                (problem.lhs_shape, problem.lhs_dtype),
-                (problem.rhs_shape, problem.rhs_dtype),
-                (problem.output_shape, problem.output_dtype),
-            )
-        )
-        return Cost(
-            library=work.product * products,
-            scalar=work.element * products / problem.K + work.run * packed,
-            bytes=work.x * x + work.w * w + work.y * y + turning_work(problem),
-            calls=work.calls,
-        )
+        return library_cost(problem)
 
     def gpu_cost(self, problem: ConvSpec) -> Cost:
         return cudnn_cost(problem)
@@ -136,25 +72,6 @@ class Lax:
         return _convolution_of_divided(problem, lhs, rhs)
 
 
-def _needed(problem: ConvSpec) -> float:
-    """Multiply-adds of lines and planes, without those by the zeros of a dilated input."""
-    return problem.products / (1 if _misread(problem) else math.prod(problem.lhs_dilation))
-
-
-def _is_of_patches(problem: ConvSpec) -> bool:
-    """Whether windows tile the input: they are rows of a product as they lie."""
-    return problem.strides == problem.kernel and not any(map(any, problem.padding))
-
-
-def _product_cost(problem: ConvSpec) -> Cost:
-    """Of patches, and of pointwise layers, which the library takes for a convolution; along lines XLA makes a product.
-
-    A product waits for nothing: it reads the operands as they lie, but for a kernel that it packs.
-    """
-    slower = 1.4 if problem.taps > 1 else 1.35 if problem.ndim > 1 else 1.15
-    return Cost(gemm=slower * _narrow(problem) * _needed(problem), bytes=problem.bytes + _packed(problem))
-
-
 def _of_products(problem: ConvSpec) -> tuple[Algorithm, ...]:
     """Algorithms that are sums of products, which XLA divides rightly; those first that need fewer products."""
     by_taps, by_outputs = (Polyphase(Shift("dot")), Shift("dot")), (Positions("dot"),)
@@ -176,12 +93,12 @@ def _groups_are_turned(problem: ConvSpec) -> bool:
     result zeros where features are divided that stand at another axis in the result.
     """
     moved = problem.dimension_numbers[0][1] != problem.dimension_numbers[2][1]
-    return problem.batch_groups > 1 or (problem.groups > 1 and (moved or _is_product(problem)))
+    return problem.batch_groups > 1 or (problem.groups > 1 and (moved or is_product(problem)))
 
 
 def _of_groups(problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
     """As a product of each group, or as groups of features, which come last in lhs and in the result."""
-    if _is_product(problem):
+    if is_product(problem):
         return _product_of_groups(problem, lhs, rhs)
     x, w = layout.arrange_lhs(problem, lhs, "NSGC"), layout.arrange_rhs(problem, rhs, "SCGK")
     x, w = (lax.collapse(a, a.ndim - 2) for a in (x, w))
@@ -193,18 +110,18 @@ def _of_groups(problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
 
 
 def _convolution(problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
-    """One `convolution`, its padding written out where XLA misreads it.
+    """One `convolution`, its padding written out where XLA misreads it or would not take its library for it.
 
     Integers that are added up in wider ones are kept apart from what made them: jaxlib 0.10 and 0.12 fuse a pad of int8
     into their convolution, and read what is no number or cannot compile it.
     """
     padding, lhs_dilation = problem.padding, problem.lhs_dilation
-    if _misread(problem):
+    if is_written_out(problem) if target().is_cpu else is_misread(problem):
         spatial = problem.dimension_numbers[0][2:]
         pads, gaps = [(0, 0)] * lhs.ndim, [0] * lhs.ndim
         for axis, pair, dilation in zip(spatial, padding, lhs_dilation, strict=True):
             pads[axis], gaps[axis] = pair, dilation - 1
-        lhs = layout.pad(lhs, pads, gaps)
+        lhs = lax.optimization_barrier(layout.pad(lhs, pads, gaps))  # or XLA would take the padding back
         padding, lhs_dilation = ((0, 0),) * problem.ndim, (1,) * problem.ndim
     dtype = dtype_of(problem.lhs_dtype)
     if jnp.issubdtype(dtype, jnp.integer) and dtype.itemsize < itemsize(problem.output_dtype):
@@ -244,37 +161,6 @@ def _with_zeros(problem: ConvSpec, lhs: jax.Array) -> jax.Array:
     return lhs
 
 
-def _packed(problem: ConvSpec) -> float:
-    """Bytes moved to pack the kernel of a product: element by element if its output channels are in front."""
-    if problem.ndim == 1:
-        return 0.0
-    moved = 2.0 if layout.channel_order(problem) == "GCK" else 5.0
-    return moved * itemsize(problem.rhs_dtype) * math.prod(problem.rhs_shape)
-
-
-def _narrow(problem: ConvSpec) -> float:
-    """How much slower a multiply-add is where few output channels, or few inputs in a row, fill a vector."""
-    row = problem.C * (problem.kernel[-1] if problem.ndim else 1)
-    few_outputs = 1.0 if problem.K > 1 and problem.taps <= 9 else max(1.0, 8 / max(1, problem.K))
-    return few_outputs * max(1.0, 8 / max(1, row)) ** 2
-
-
-def _is_product(problem: ConvSpec) -> bool:
-    """Whether along every axis windows are single elements, or there is one window, the whole axis."""
-    return all(
-        (k == 1 and s == 1) or (k == n and pair == (0, 0) and ld == rd == 1)
-        for n, k, s, pair, ld, rd in zip(
-            problem.input,
-            problem.kernel,
-            problem.strides,
-            problem.padding,
-            problem.lhs_dilation,
-            problem.rhs_dilation,
-            strict=True,
-        )
-    )
-
-
 def _product_of_groups(problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
     """A grouped convolution whose windows do not slide, as one batched product."""
     x = layout.pad_spatial(problem, layout.arrange_lhs(problem, lhs, "GNSC"), first=2)
@@ -286,17 +172,3 @@ def _product_of_groups(problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax
         problem.G, problem.N, *problem.output, problem.K
     )
     return layout.restore_out(problem, y, "GNSK").astype(dtype_of(problem.output_dtype))
-
-
-def _misread(problem: ConvSpec) -> bool:
-    """Whether XLA's CPU compiler is known to get this padding wrong, so that it has to be written out.
-
-    jaxlib 0.10.1 reads outside the input where one end of an axis is cropped and the other padded
-    (openxla/xla#48713); 0.10 and 0.12 abort in the algebraic simplifier on some dilated inputs with an axis shorter
-    than its kernel.
-    """
-    crossing = any(min(pair) < 0 < max(pair) for pair in problem.padding)
-    short = any(
-        sizes.dilated(k, d) > n for k, d, n in zip(problem.kernel, problem.rhs_dilation, problem.input, strict=True)
-    )
-    return crossing or (short and set(problem.lhs_dilation) != {1})

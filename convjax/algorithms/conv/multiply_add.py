@@ -2,7 +2,8 @@
 
 What such a loop costs beside its arithmetic decides how it is cut:
 
-- a padded copy of x takes as long as the loop itself where taps are few, so those are clipped (`clipped.py`);
+- a padded copy of x takes as long as the loop itself where taps are few, so those of many groups are clipped
+  (`clipped.py`);
 - the rows of many taps push each other out of the first cache, so channels are then taken in blocks;
 - where each product reads x and w anew, two outputs a turn share what they read (`output_pairs.py`);
 - an expression of hundreds of terms compiles for ever, so the outer taps of such a kernel are looped over;
@@ -36,6 +37,8 @@ from convjax.problem import ConvSpec
 _UNROLLED = 64
 # Terms up to which taps are clipped, and channels need no blocks.
 _FEW = 25
+# Groups that fill vectors by themselves: rows of fewer are computed as one, but for where products are padded.
+_FILL_VECTORS = 16
 # Taps of a line up to which a GPU pads as it reads; one of more reads a padded copy twice as fast.
 _FEW_ON_LINE = 8
 # Channels that a block should have at least, where taps are written out and where they are looped over, and the most
@@ -70,10 +73,7 @@ def multiply_add_cost(problem: ConvSpec) -> Cost:
         return dataclasses.replace(one, **every)
     size = accumulator(problem).itemsize
     outer = _rolled_axes(problem)
-    # A fused loop of multiply-adds outruns other vector code; the sums of a loop over taps go to memory and back, which
-    # the bytes below are.
-    products = problem.C * problem.K
-    work = (0.6 if products <= 16 else 0.7) if outer in (0, problem.ndim) else 1.2 if products == 1 else 0.4
+    work = _work(problem, outer)
     out = 2 * size * math.prod(problem.output_shape)
     turns = turns_over_taps(problem)
     if _is_clipped(problem):
@@ -91,6 +91,16 @@ def multiply_add_cost(problem: ConvSpec) -> Cost:
         workspace=(padded + joined) / 2,
         calls=calls,
     )
+
+
+def _work(problem: ConvSpec, outer: int) -> float:
+    """Of a multiply-add, where `outer` kernel axes are looped over: a turn of one tap has only groups for vectors."""
+    products = problem.C * problem.K
+    if outer == problem.ndim > 0 and products > 1:
+        return 4.0
+    if outer in (0, problem.ndim):
+        return 0.6 if products <= 16 else 0.7
+    return 1.2 if products == 1 else 0.4
 
 
 def multiply_add_gpu_cost(problem: ConvSpec) -> Cost:
@@ -258,7 +268,7 @@ def _calls_a_turn(problem: ConvSpec) -> float:
 
 
 def _is_clipped(problem: ConvSpec) -> bool:
-    return _terms(problem) <= _FEW and is_clipped(problem)
+    return _terms(problem) <= _FEW and problem.G >= _FILL_VECTORS and is_clipped(problem)
 
 
 def _is_paired(problem: ConvSpec) -> bool:

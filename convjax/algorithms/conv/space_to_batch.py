@@ -44,7 +44,7 @@ class SpaceToBatch(Rewritten):
         undilated = _undilated(problem)
         moved = math.prod(undilated.lhs_shape) * itemsize(problem.lhs_dtype)
         moved += math.prod(undilated.output_shape) * itemsize(problem.output_dtype)
-        return self.cost_with(problem, 2 * moved, moved, calls=2)
+        return self.cost_with(problem, 4 * moved * max(1.0, 16 / problem.C), moved, calls=2)
 
     def __call__(self, problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
         undilated, phases, n = _undilated(problem), _phases(problem), problem.ndim
