@@ -64,7 +64,7 @@ class Kn2row:
         moved += 2 * size * math.prod(problem.output_shape)  # the result is turned, and a kernel whose inputs are first
         moved += 5 * size * math.prod(problem.rhs_shape) if layout.channel_order(problem) == "GCK" else 0
         return Cost(
-            gemm=slower * product_work(products * problem.C, rows // turns, problem.C),
+            gemm=min(slower, 1.3) * product_work(products * problem.C, rows // turns, problem.C),
             vector=3 * products * max(1.0, _ROW / row) ** 0.5,
             bytes=problem.bytes + moved + 2 * z,
             workspace=z / turns,

@@ -101,9 +101,11 @@ def _product_cost(problem: ConvSpec) -> Cost:
 
 
 def _slower_elements(problem: ConvSpec) -> float:
-    """How much longer packing an element takes where few output channels leave it to fewer threads and vectors."""
-    if problem.groups > 1 or problem.ndim > 2:
+    """How much longer packing an element takes where channels leave it to fewer threads and to no vectors."""
+    if problem.ndim > 2:
         return 1.0
+    if problem.groups > 1:
+        return 5.0 if problem.C % 4 else 1.0
     if problem.has_few_outputs and problem.C < 4 and problem.K <= 16:
         return 8.0
     return 4.0 if 4 <= problem.K < 12 else 1.0
