@@ -185,7 +185,7 @@ def is_swapped(problem: ConvSpec) -> bool:
     """Whether XLA's CPU compiler makes the smaller input the kernel, turned around, which its library does not have.
 
     So are weight gradients of transposed layers, and layers that pad more than they read: in plain loops they take up
-    to forty times as long. What is padded is as large as its kernel, or there would be no output.
+    to thirty times as long. What is padded is as large as its kernel, or there would be no output.
     """
     if problem.groups > 1:
         return False
