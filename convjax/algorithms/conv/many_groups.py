@@ -18,8 +18,8 @@ from convjax.algorithms.numerics import accumulator
 from convjax.algorithms.protocol import Cost
 from convjax.problem import ConvSpec
 
-# Groups that fill vectors, and taps that are worth transposing x and y for.
-_FEWEST, _FEWEST_TAPS = 16, 5
+# Groups that fill vectors by themselves, and taps that are worth transposing x and y for.
+MANY_GROUPS, _FEWEST_TAPS = 16, 5
 # Terms of one fused loop: with more, rows of x push each other out of the first cache; and the most written out.
 _TERMS, _MOST_TERMS = 36, 64
 # Channels of a turn of several: of one XLA computes the place of every element, and its loop is not vectorised.
@@ -29,7 +29,7 @@ _PAIR = 2
 def fill_vectors(problem: ConvSpec) -> bool:
     """Whether groups do, and taps are many enough to gain by it and few enough to be written out for a turn."""
     worth = _FEWEST_TAPS <= problem.taps <= _MOST_TERMS // _PAIR and not problem.empty
-    return worth and problem.G >= _FEWEST and min(problem.C, problem.K) > 1
+    return worth and problem.G >= MANY_GROUPS and min(problem.C, problem.K) > 1
 
 
 def sum_over_channels(problem: ConvSpec, x: jax.Array, w: jax.Array) -> jax.Array:

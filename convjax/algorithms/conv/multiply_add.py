@@ -26,6 +26,7 @@ from jax import lax
 
 from convjax import layout, sizes
 from convjax.algorithms.conv.clipped import beside_x, is_clipped, products, sum_of_clipped_taps
+from convjax.algorithms.conv.many_groups import MANY_GROUPS
 from convjax.algorithms.conv.output_pairs import is_paired, padding_of_pairs, sum_in_pairs
 from convjax.algorithms.fusion import apart
 from convjax.algorithms.numerics import accumulator
@@ -37,8 +38,6 @@ from convjax.problem import ConvSpec
 _UNROLLED = 64
 # Terms up to which taps are clipped, and channels need no blocks.
 _FEW = 25
-# Groups that fill vectors by themselves: rows of fewer are computed as one, but for where products are padded.
-_FILL_VECTORS = 16
 # Taps of a line up to which a GPU pads as it reads; one of more reads a padded copy twice as fast.
 _FEW_ON_LINE = 8
 # Channels that a block should have at least, where taps are written out and where they are looped over, and the most
@@ -268,7 +267,8 @@ def _calls_a_turn(problem: ConvSpec) -> float:
 
 
 def _is_clipped(problem: ConvSpec) -> bool:
-    return _terms(problem) <= _FEW and problem.G >= _FILL_VECTORS and is_clipped(problem)
+    """Rows of few groups fill vectors together, but not where their products are padded."""
+    return _terms(problem) <= _FEW and problem.G >= MANY_GROUPS and is_clipped(problem)
 
 
 def _is_paired(problem: ConvSpec) -> bool:
