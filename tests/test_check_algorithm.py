@@ -13,6 +13,7 @@ from jax import lax
 from transforms import lax_arguments
 
 from convjax.algorithms.protocol import Cost
+from convjax.algorithms.target import target
 from convjax.dtypes import dtype_of
 from convjax.problem import ConvSpec, Problem, WindowSpec, parse
 from convjax.testing import (
@@ -138,6 +139,20 @@ def test_zeros_throughout_are_measured_against_a_product() -> None:
 
 def test_float64_problems_run_in_float64() -> None:
     assert check_algorithm(Stock(), sample_conv_problems(0, 2, dtypes=("float64",))) == 2
+
+
+def test_what_is_checked_is_traced_for_where_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not for jax's default backend, whose forms may be wrong there."""
+    platforms = set()
+
+    class Watched(Stock):
+        def __call__(self, problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
+            platforms.add(target().platform)
+            return super().__call__(problem, lhs, rhs)
+
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    check_algorithm(Watched(), PROBLEMS[:1], "cpu")
+    assert platforms == {"cpu"}
 
 
 @dataclasses.dataclass(frozen=True)

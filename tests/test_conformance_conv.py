@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from jax import lax
 from transforms import (
+    PLATFORM,
     Function,
     Results,
     applicable,
@@ -26,6 +27,7 @@ from transforms import (
 )
 
 import convjax
+from convjax.algorithms.numerics import error_on
 from convjax.algorithms.protocol import Algorithm
 from convjax.problem import ConvSpec
 from convjax.testing import (
@@ -112,7 +114,7 @@ def agrees_with_lax(pair: Pair, transform: Any) -> None:
     algorithm, problem = pair
     operands = pairs_of_operands(problem)
     ours = jax.jit(functools.partial(transform, function(problem, str(algorithm))))
-    explanation = convjax.explain(ours, *operands, platform="cpu")
+    explanation = convjax.explain(ours, *operands, platform=PLATFORM)
     forced = {row.algorithm for row in explanation.rows if row.role == "fprop" and row.problem == problem}
     assert forced == {str(algorithm)}
     assert_close(ours(*operands), by_lax(problem, transform), 4 * stated_error(explanation))
@@ -140,13 +142,13 @@ def test_at_least_300_problems_are_sampled_and_every_algorithm_meets_many() -> N
 
 def test_values_are_as_exact_as_stated(value_pair: Pair) -> None:
     algorithm, problem = value_pair
-    check_algorithm(algorithm, [problem], eager=False)
+    check_algorithm(algorithm, [problem], PLATFORM, eager=False)
 
 
 @pytest.mark.parametrize("pair", in_turn(pairs_of(OTHER_DTYPES)), ids=pair_id)
 def test_other_dtypes_are_as_exact_as_stated(pair: Pair) -> None:
     algorithm, problem = pair
-    check_algorithm(algorithm, [problem], eager=False)
+    check_algorithm(algorithm, [problem], PLATFORM, eager=False)
 
 
 def test_derivatives_and_batches_equal_lax(derivative_pair: Pair) -> None:
@@ -165,7 +167,7 @@ def test_eager_equals_jit(eager_pair: Pair) -> None:
     algorithm, problem = eager_pair
     f = function(problem, str(algorithm))
     lhs, rhs = map(jnp.asarray, random_operands(problem, 0))
-    assert_close({"value": f(lhs, rhs)}, {"value": jax.jit(f)(lhs, rhs)}, algorithm.error(problem))
+    assert_close({"value": f(lhs, rhs)}, {"value": jax.jit(f)(lhs, rhs)}, error_on(PLATFORM, algorithm, problem))
 
 
 # Past the sizes at which XLA has computed wrongly: more than 16,000 rows, windows over (64, 128).
@@ -185,7 +187,7 @@ LARGE = [
 @pytest.mark.parametrize("pair", [(a, p) for p in LARGE for a in applicable(p)], ids=pair_id)
 def test_sizes_past_known_thresholds(pair: Pair) -> None:
     algorithm, problem = pair
-    check_algorithm(algorithm, [problem], eager=False)
+    check_algorithm(algorithm, [problem], PLATFORM, eager=False)
 
 
 @pytest.mark.parametrize("pair", [(a, p) for p in LARGE[:2] for a in applicable(p)], ids=pair_id)
@@ -194,7 +196,7 @@ def test_gradients_past_known_thresholds(pair: Pair) -> None:
     cotangent, lhs, rhs = (x[0] for x in pairs_of_operands(problem))
     pullback = jax.jit(lambda lhs, rhs, c: jax.vjp(function(problem, algorithm), lhs, rhs)[1](c))
     want = reference_conv_vjp(problem, lhs, rhs, cotangent)
-    bound = 4 * stated_error(convjax.explain(pullback, lhs, rhs, cotangent, platform="cpu"))
+    bound = 4 * stated_error(convjax.explain(pullback, lhs, rhs, cotangent, platform=PLATFORM))
     assert_close({"grad": pullback(lhs, rhs, cotangent)}, {"grad": want}, bound)
 
 

@@ -10,7 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
-from transforms import applicable, assert_close, differentiated, in_turn, rematerialized, sharded, stated_error
+from transforms import (
+    PLATFORM,
+    applicable,
+    assert_close,
+    differentiated,
+    in_turn,
+    rematerialized,
+    sharded,
+    stated_error,
+)
 
 import convjax
 from convjax.algorithms.protocol import Algorithm
@@ -64,25 +73,25 @@ VALUES = [
 @pytest.mark.parametrize("pair", VALUES, ids=pair_id)
 def test_values_with_ties_nan_and_infinities(pair: Pair) -> None:
     algorithm, problem = pair
-    check_algorithm(algorithm, [problem], eager=False)
+    check_algorithm(algorithm, [problem], PLATFORM, eager=False)
 
 
 @pytest.mark.parametrize("pair", in_turn(pairs_of(OTHER_DTYPES)), ids=pair_id)
 def test_values_in_other_dtypes(pair: Pair) -> None:
     algorithm, problem = pair
-    check_algorithm(algorithm, [problem], eager=False)
+    check_algorithm(algorithm, [problem], PLATFORM, eager=False)
 
 
 @pytest.mark.parametrize("pair", pairs_of(BOOLEAN), ids=pair_id)
 def test_booleans_by_every_algorithm(pair: Pair) -> None:
     algorithm, problem = pair
-    check_algorithm(algorithm, [problem], eager=False)
+    check_algorithm(algorithm, [problem], PLATFORM, eager=False)
 
 
 @pytest.mark.parametrize("pair", pairs_of(LARGE), ids=pair_id)
 def test_sizes_past_known_thresholds(pair: Pair) -> None:
     algorithm, problem = pair
-    check_algorithm(algorithm, [problem], eager=False)
+    check_algorithm(algorithm, [problem], PLATFORM, eager=False)
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
@@ -126,7 +135,7 @@ def pooling(name: str, algorithm: Any = None) -> Callable[[jax.Array], jax.Array
 
 def problem_of(name: str) -> WindowSpec:
     shape = jax.ShapeDtypeStruct(POOLINGS[name][1], np.float32)
-    (row,) = convjax.explain(pooling(name), shape, platform="cpu").rows
+    (row,) = convjax.explain(pooling(name), shape, platform=PLATFORM).rows
     assert isinstance(row.problem, WindowSpec)
     return row.problem
 
@@ -204,7 +213,7 @@ TRANSFORMED = [(name, algorithm) for algorithm, name in in_turn((a, name) for na
 def test_poolings_transform_as_stock_ones_do(name: str, algorithm: str, transform: Any) -> None:
     operands = operands_of(name)
     ours = jax.jit(functools.partial(transform, pooling(name, algorithm)))
-    explanation = convjax.explain(ours, *operands, platform="cpu")
+    explanation = convjax.explain(ours, *operands, platform=PLATFORM)
     assert {row.algorithm for row in explanation.rows if row.role == "fprop"} == {algorithm}
     got = ours(*operands)
     with jax.enable_x64(True):
@@ -225,7 +234,7 @@ def test_gradients_by_comparison_transform_as_those_by_index_do(name: str) -> No
         return functools.reduce(dict.__or__, (transform(pool, *operands) for transform in transforms))
 
     masked, indexed = (functools.partial(transformed, pooling(name, a)) for a in (MASK, {"dgrad": "shift"}))
-    rows = convjax.explain(masked, platform="cpu").rows
+    rows = convjax.explain(masked, platform=PLATFORM).rows
     assert {(row.problem.operation, row.algorithm) for row in rows if row.role == "dgrad"} == {
         ("take_equal", "mask"),
         ("put_equal", "mask"),
@@ -250,7 +259,9 @@ def test_the_cheaper_gradient_is_taken() -> None:
     def operations(**rates: float) -> set[str]:
         device = Device(**(dict.fromkeys(("gemm", "vector", "library", "scalar", "memory"), 1e30) | rates), call=0.0)
         with convjax.using(device=device):
-            rows = convjax.explain(jax.grad(lambda x: convjax.max_pool(x, 2).sum()), jnp.ones((1, 8, 4))).rows
+            rows = convjax.explain(
+                jax.grad(lambda x: convjax.max_pool(x, 2).sum()), jnp.ones((1, 8, 4)), platform="cpu"
+            ).rows
         return {row.problem.operation for row in rows if row.role == "dgrad"}
 
     assert operations(memory=1e9) == {"put_equal"}  # no taps in memory

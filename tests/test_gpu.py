@@ -52,6 +52,9 @@ FASTEST = {
     "conv float32[32,112,112,64] float32[7,7,3,64] b01f_01oi->b01f pad=3_4x3_4 lhs_dilate=2x2": "sub_pixel(by=lax)",
     "conv float32[32,56,56,96] float32[4,4,3,96] b01f_01oi->b01f pad=3_3x3_3 lhs_dilate=4x4": "sub_pixel(by=lax)",
     "conv float32[32,100,512] float32[32,800,256] f0b_i0o->0bf pad=11_11 lhs_dilate=8": "sub_pixel(by=lax)",
+    "conv float32[16,7,72,160] float32[16,7,72,96] f01b_i01o->01bf stride=2x2 pad=3_3x3_3": "lax",
+    "conv float32[32,56,56,3] float32[5,5,1,3] b01f_01io->b01f pad=2_2x2_2 feature_groups=3": "shift(by=multiply)",
+    "conv float32[32,56,56,8] float32[5,5,8,1] b01f_01oi->b01f pad=2_2x2_2 feature_groups=8": "shift(by=multiply)",
     "conv float32[32,32,32,256] float32[32,64,64,128] f01b_i01o->01bf pad=2_2x2_2 lhs_dilate=2x2": (
         "polyphase(by=lax)"
     ),

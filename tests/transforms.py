@@ -16,12 +16,17 @@ from jax.sharding import Mesh, PartitionSpec
 
 import convjax
 from convjax.algorithms import named
+from convjax.algorithms.numerics import error_on
 from convjax.algorithms.protocol import Algorithm
 from convjax.explain import Explanation
+from convjax.platforms import default_platform
 from convjax.problem import ConvSpec, Problem
 
 Function = Callable[..., jax.Array]
 Results = dict[str, Any]
+
+# Where the suite runs: `JAX_PLATFORMS=cuda,cpu` takes it to a GPU.
+PLATFORM = default_platform()
 
 
 def loss_of(f: Function) -> Callable[..., jax.Array]:
@@ -89,7 +94,7 @@ def compiled(fn: Callable[..., Any], *args: Any) -> str:
 
 def chosen(fn: Callable[..., Any], *args: Any, role: str = "fprop") -> list[str]:
     """What is taken for its convolutions and poolings of a role."""
-    return [row.algorithm for row in convjax.explain(fn, *args, platform="cpu").rows if row.role == role]
+    return [row.algorithm for row in convjax.explain(fn, *args, platform=PLATFORM).rows if row.role == role]
 
 
 def lax_arguments(problem: ConvSpec) -> tuple[Any, ...]:
@@ -123,13 +128,14 @@ def assert_close(got: Results, want: Results, bound: float) -> None:
 def stated_error(explanation: Explanation) -> float:
     """The largest error that the algorithms taken state for their problems."""
     return max(
-        (named(row.problem.operation, row.algorithm)[0].error(row.problem) for row in explanation.rows), default=0.0
+        (error_on(PLATFORM, named(row.problem.operation, row.algorithm)[0], row.problem) for row in explanation.rows),
+        default=0.0,
     )
 
 
 def applicable(problem: Problem) -> list[Algorithm]:
     """The algorithms that promise a right answer on `problem`."""
-    return [a for a in convjax.algorithms(problem.operation) if not a.unsupported(problem, "cpu")]
+    return [a for a in convjax.algorithms(problem.operation) if not a.unsupported(problem, PLATFORM)]
 
 
 def in_turn(pairs: Iterable[tuple[Algorithm, Any]], most: int | None = None) -> list[tuple[Algorithm, Any]]:

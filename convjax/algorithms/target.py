@@ -24,8 +24,8 @@ class Target:
         return self.platform in GPUS
 
 
-# Jit's cache does not see it: only lowerings set it, around functions that are told apart by it, and no algorithm jits
-# a part of itself.
+# Jit's cache does not see it: lowerings set it around functions that are told apart by it, `check_algorithm` around
+# functions that are new each time, and no algorithm jits a part of itself.
 _target: contextvars.ContextVar[Target | None] = contextvars.ContextVar("target", default=None)
 
 

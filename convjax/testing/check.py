@@ -12,6 +12,7 @@ from jax import lax
 
 from convjax.algorithms.numerics import error_on
 from convjax.algorithms.protocol import Algorithm, ReadsReversed, describe
+from convjax.algorithms.target import Target, compiling_for
 from convjax.dtypes import dtype_of
 from convjax.platforms import known_platform
 from convjax.problem import ConvSpec, Problem
@@ -60,7 +61,7 @@ def check_algorithm(
             f"{describe(algorithm)} applies to none of the {len(tried)} problems on {platform}, nothing was checked: "
             f"{'; '.join(reason for reason, _ in reasons.most_common(_SHOWN)) or 'give at least one problem'}"
         )
-    with jax.default_device(jax.local_devices(backend=platform)[0]):
+    with jax.default_device(jax.local_devices(backend=platform)[0]), compiling_for(Target(platform)):
         faults = [
             f"{problem}: {'; '.join(found)}"
             for problem in applies
