@@ -10,6 +10,7 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from convjax import layout
 from convjax.algorithms.numerics import accumulator, direct_error
@@ -21,6 +22,8 @@ from convjax.problem import ConvSpec
 # XLA indexes buffers with 32 bits in places; a patch matrix beyond that came out silently wrong elsewhere.
 _MOST_ELEMENTS = 2**31 - 1
 _MOST_TAPS = 128
+# Channels up to which patches are copied axis by axis, and taps from which on they are because of what compiling takes.
+_FEW_CHANNELS, _MANY_TAPS = 8, 49
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Im2col:
     """The classic: memory for one large, regular product."""
 
     name: ClassVar[str] = "im2col"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     exact: ClassVar[bool] = True
     varies_on: ClassVar[tuple[str, ...]] = ()
     __str__ = describe
@@ -50,9 +53,7 @@ class Im2col:
         gemm = slower * product_work(problem.products, problem.taps * problem.C, problem.K)
         if problem.taps == 1 and set(problem.strides) == {1}:
             return Cost(gemm=gemm, bytes=problem.bytes + moved)
-        # Runs of C elements are copied, far from the speed of a plain copy, the slower the shorter or farther apart.
-        patches = _elements(problem) * itemsize(problem.lhs_dtype)
-        copied = (6 if max(problem.strides, default=1) == 1 else 8) * product_work(patches, problem.C)
+        patches, copied = (n * itemsize(problem.lhs_dtype) for n in (_elements(problem), _copied(problem)))
         if layout.channel_order(problem) == "GKC":  # a tap's weights are brought beside the next one's
             copied += 2 * itemsize(problem.rhs_dtype) * math.prod(problem.rhs_shape)
         return Cost(gemm=gemm, bytes=problem.bytes + moved + copied, workspace=patches, calls=6)
@@ -72,20 +73,43 @@ class Im2col:
     def _convolved(self, problem: ConvSpec, lhs: jax.Array, rhs: jax.Array, step: int) -> jax.Array:
         """The result for rhs read with `step` along its spatial axes: what is copied of lhs stands in that order."""
         x = layout.pad_spatial(problem, layout.arrange_lhs(problem, lhs, "GNSC"), first=2)
-        slices = [
-            layout.window_slice(
-                x, 2, [t * d for t, d in zip(tap, problem.rhs_dilation, strict=True)], problem.output, problem.strides
-            )
-            for tap in layout.taps(problem)[::step]
-        ]
-        patches = jnp.concatenate(slices, axis=-1)  # G N S (T C)
+        for axes in _passes(problem):
+            x = _patches(problem, x, axes, step)
         # A large kernel whose channels are turned around takes as long as the product where positions are few.
         order = layout.channel_order(problem)
         w = layout.arrange_rhs(problem, rhs, "GSCK" if order == "GCK" else "GKSC")
         rows = problem.taps * problem.C
         w = w.reshape(problem.G, *((rows, problem.K) if order == "GCK" else (problem.K, rows)))
-        y = rows_by_columns(problem, patches, w, accumulator(problem), order)  # G N S K
+        y = rows_by_columns(problem, x, w, accumulator(problem), order)  # G N S K
         return layout.restore_out(problem, y, "GNSK").astype(dtype_of(problem.output_dtype))
+
+
+def _passes(problem: ConvSpec) -> list[slice]:
+    """The axes whose taps are copied at a time: all, or the last first, beside which the next are longer runs."""
+    if problem.C <= _FEW_CHANNELS or problem.taps >= _MANY_TAPS:
+        return [slice(axis, axis + 1) for axis in reversed(range(problem.ndim))]
+    return [slice(0, problem.ndim)]
+
+
+def _patches(problem: ConvSpec, x: jax.Array, axes: slice, step: int) -> jax.Array:
+    """G N S C with the taps of `axes`, read with `step`, beside the channels: G N S (T C)."""
+    dilation, output, strides = (of[axes] for of in (problem.rhs_dilation, problem.output, problem.strides))
+    offsets = [[t * d for t, d in zip(tap, dilation, strict=True)] for tap in np.ndindex(*problem.kernel[axes])]
+    first = 2 + axes.start
+    return jnp.concatenate([layout.window_slice(x, first, o, output, strides) for o in offsets[::step]], axis=-1)
+
+
+def _copied(problem: ConvSpec) -> float:
+    """Elements that a plain copy would have time for: runs of channels are slower, the shorter or farther apart."""
+    size, channels, copied = [*layout.padded_size(problem)], problem.C, 0.0
+    apart = 8 if max(problem.strides, default=1) > 1 else 6
+    for axes in _passes(problem):
+        size[axes], taps = problem.output[axes], math.prod(problem.kernel[axes])
+        elements = problem.N * problem.G * math.prod(size) * taps * channels
+        few = problem.C <= _FEW_CHANNELS
+        copied += 4 * product_work(elements, channels * taps) if few else apart * product_work(elements, channels)
+        channels *= taps
+    return copied
 
 
 def _elements(problem: ConvSpec) -> int:

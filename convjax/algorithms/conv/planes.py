@@ -86,9 +86,10 @@ def _windows(
 
     seen = jnp.stack([of_rows(o) for o in range(problem.output[last])])
     for axis in reversed(outer):
-        at, count, step = seen.ndim - problem.ndim + axis, lengths[axis], problem.rhs_dilation[axis]
-        starts = [o * problem.strides[axis] for o in range(problem.output[axis])]
-        seen = jnp.stack([lax.slice_in_dim(seen, s, s + (count - 1) * step + 1, step, at) for s in starts])
+        length, step = lengths[axis : axis + 1], problem.rhs_dilation[axis : axis + 1]
+        starts = [[o * problem.strides[axis]] for o in range(problem.output[axis])]
+        at = seen.ndim - problem.ndim + axis
+        seen = jnp.stack([layout.window_slice(seen, at, start, length, step) for start in starts])
     return seen
 
 

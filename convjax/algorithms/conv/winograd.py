@@ -31,6 +31,9 @@ from convjax.problem import ConvSpec
 # tested as a bound.
 _ERROR = {(2, 1): (6.0, 0.6, 0.5), (2, 2): (8.0, 0.7, 0.5), (4, 1): (24.0, 1.2, 0.5), (4, 2): (126.0, 7.7e-6, 2.0)}
 
+# Taps of other axes, each of which is a product written out: more compile for seconds.
+_MOST_PRODUCTS = 32
+
 # A band's transforms are to stay in cache, but the filters are read again for every band, so it has this many tiles.
 _BAND_BYTES = 2**21
 _BAND_TILES = 96
@@ -66,6 +69,8 @@ class Winograd:
         if not self._axes(problem):
             taps = f"2 to {self.tile + 1} taps with stride 1 and no dilation"
             reasons.append(f"no axis has {taps} (kernel {_by(problem.kernel)})")
+        elif (rest := self._rest(problem)) > _MOST_PRODUCTS:
+            reasons.append(f"{rest} taps of other axes: above {_MOST_PRODUCTS} products compiling takes too long")
         if not jnp.issubdtype(accumulator(problem), jnp.inexact):
             reasons.append(f"the transforms hold fractions, which {problem.lhs_dtype} has not")
         return tuple(reasons)
@@ -73,7 +78,7 @@ class Winograd:
     def cost(self, problem: ConvSpec) -> Cost:
         m, points = self._steps(problem), self.tile + 2
         rows = problem.N * math.prod(self._tiles(problem)) * points ** len(m)
-        rest = math.prod(k for a, k in enumerate(problem.kernel) if a not in m)
+        rest = self._rest(problem)
         entering, leaving = rows * problem.G * problem.C, rows * problem.G * problem.K
         moved = product_work(entering, problem.C) + product_work(leaving, problem.K)  # in runs of a group's channels
         filters = points ** len(m) * rest * problem.G * problem.C * problem.K
@@ -251,6 +256,11 @@ class Winograd:
         """The axes to transform: the last two, at most, with as few undilated taps at stride 1."""
         steps = zip(problem.kernel, problem.strides, problem.rhs_dilation, strict=True)
         return tuple(a for a, (k, s, d) in enumerate(steps) if 2 <= k <= self.tile + 1 and s == d == 1)[-2:]
+
+    def _rest(self, problem: ConvSpec) -> int:
+        """Taps of the axes that are not transformed."""
+        axes = self._axes(problem)
+        return math.prod(k for a, k in enumerate(problem.kernel) if a not in axes)
 
     def _steps(self, problem: ConvSpec) -> dict[int, int]:
         """m, the outputs of a tile, along every axis to transform."""
