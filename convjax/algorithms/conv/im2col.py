@@ -100,14 +100,14 @@ def _patches(problem: ConvSpec, x: jax.Array, axes: slice, step: int) -> jax.Arr
 
 
 def _copied(problem: ConvSpec) -> float:
-    """Elements that a plain copy would have time for: runs of channels are slower, the shorter or farther apart."""
+    """Elements that a plain copy would have time for: it is far from runs of channels, the shorter or farther apart."""
     size, channels, copied = [*layout.padded_size(problem)], problem.C, 0.0
     apart = 8 if max(problem.strides, default=1) > 1 else 6
     for axes in _passes(problem):
         size[axes], taps = problem.output[axes], math.prod(problem.kernel[axes])
         elements = problem.N * problem.G * math.prod(size) * taps * channels
         few = problem.C <= _FEW_CHANNELS
-        copied += 4 * product_work(elements, channels * taps) if few else apart * product_work(elements, channels)
+        copied += 4 * (1 + 2 / max(1, channels)) * elements if few else apart * product_work(elements, channels)
         channels *= taps
     return copied
 

@@ -105,10 +105,19 @@ def _slower_elements(problem: ConvSpec) -> float:
     if problem.ndim > 2:
         return 1.0
     if problem.groups > 1:
-        return 5.0 if problem.C % 4 else 1.0
+        return _slower_elements_of_groups(problem.C, problem.K)
     if problem.has_few_outputs and problem.C < 4 and problem.K <= 16:
         return 8.0
     return 4.0 if 4 <= problem.K < 12 else 1.0
+
+
+def _slower_elements_of_groups(channels: int, outputs: int) -> float:
+    """The same of a group's: those of no half vector are packed one by one, and where outputs are few by one thread."""
+    if channels % 4 == 0:
+        return 2.0 if outputs < 12 else 1.0
+    few = 32 if channels % 2 else 16
+    alone = 20.0 if channels % 2 else 12.0
+    return alone if channels > 2 and outputs <= few else 5.0
 
 
 def _dilated_cost(problem: ConvSpec) -> Cost:
