@@ -98,7 +98,10 @@ class WinogradTaps:
         passed = 2 * turns + (2 if turns > 1 else 0) + (10 if size * sums >= KEPT_BYTES else 0)
         multiplied = rows * products * problem.N * problem.K
         gemm = slower * product_work(multiplied + _BEGUN * turns * sums, problem.N, problem.K)
-        vector = 2 * passes * entering + turned * rows * products * problem.N  # a product transposes its rows of x
+        # A loop over stretches of a line takes each from within it, which is not vectorised.
+        looped = 2 if problem.ndim == 1 and turns > 1 else 1
+        # A product transposes its rows of x.
+        vector = 2 * looped * passes * entering + turned * rows * products * problem.N
         if self._are_fused(problem):  # nothing is transposed, and groups stay where they are
             gemm, vector, grouping = 0.0, passes * entering + 0.2 * multiplied, 0.0
             stored = 2 * size * multiplied / terms_of_turn(self._looped_places(problem))
