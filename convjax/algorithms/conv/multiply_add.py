@@ -97,9 +97,15 @@ def _work(problem: ConvSpec, outer: int) -> float:
     products = problem.C * problem.K
     if outer == problem.ndim > 0 and products > 1:
         return 4.0
+    few = 1.0 if products == 1 else _few_lanes(problem)
     if outer in (0, problem.ndim):
-        return 0.6 if products <= 16 else 0.7
-    return 1.2 if products == 1 else 0.4
+        return few * (0.6 if products <= 16 else 0.7)
+    return 0.9 if products == 1 else 0.4 * few
+
+
+def _few_lanes(problem: ConvSpec) -> float:
+    """How much slower it is where the innermost axis, a group's outputs or groups of one, fills no vector."""
+    return min(3.0, max(1.0, 8 / (problem.K if problem.K > 1 else problem.G)))
 
 
 def multiply_add_gpu_cost(problem: ConvSpec) -> Cost:
