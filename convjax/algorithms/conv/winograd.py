@@ -85,11 +85,9 @@ class Winograd:
         size, bands = accumulator(problem).itemsize, max(1, self._bands(problem).count)
         passes = len(m)
         summed = 2 * rest * entering + 3 * (rest - 1) * leaving if rest > 1 else 0.0  # slices copied, products added
-        # Only what is too large for a cache costs memory; what a band makes stays there. Slices of tiles of 2, twice as
-        # much for an output, were as slow in bands.
+        # Only what is too large for a cache costs memory; what a band makes stays there, but slices are slow in it too.
         made = size * (entering + leaving) / bands
-        stored = 2 * passes * moved if made > _CACHE else 0.0
-        stored += summed if made > _CACHE / 2 or self.tile == 2 else 0.0
+        stored = summed + (2 * passes * moved if made > _CACHE else 0.0)
         slower, grouping = grouping_work(problem)
         taps, products = math.prod(problem.kernel[a] for a in m), rows * rest * problem.G * problem.C * problem.K
         gemm, vector = slower * product_work(products, problem.C, problem.K), 2 * passes * moved
