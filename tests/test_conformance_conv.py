@@ -27,6 +27,7 @@ from transforms import (
 )
 
 import convjax
+from convjax.algorithms import named
 from convjax.algorithms.numerics import error_on
 from convjax.algorithms.protocol import Algorithm
 from convjax.problem import ConvSpec
@@ -180,6 +181,9 @@ LARGE = [
         "conv float32[1,65,129,3] float32[2,2,3,2] b01f_01io->b01f lhs_dilate=2x2 pad=1_1x1_1",
         "conv float32[2,130,130,2] float32[2,128,128,3] f01b_i01o->01bf",
         "conv float64[1,16400,3] float64[1,3,3] b0f_0io->b0f",
+        # Sums of 8 bytes side by side, which the emitters of jaxlib 0.10.1 mix up.
+        "conv float64[2,13,14,5] float64[2,4,5,5] b01f_01io->b01f",
+        "conv float64[2,9,9,5] float64[3,3,5,5] b01f_01io->b01f",
     )
 ]
 
@@ -188,6 +192,11 @@ LARGE = [
 def test_sizes_past_known_thresholds(pair: Pair) -> None:
     algorithm, problem = pair
     check_algorithm(algorithm, [problem], PLATFORM, eager=False)
+
+
+def test_an_empty_batch_beside_axes_of_one_is_transformed() -> None:
+    problem = ConvSpec.parse("conv float32[0,5,1,1] float32[3,5,3,1] bf01_oi01->bf01 pad=1_1x0_0")
+    assert check_algorithm(named("conv", "fft")[0], [problem], PLATFORM) == 1
 
 
 @pytest.mark.parametrize("pair", [(a, p) for p in LARGE[:2] for a in applicable(p)], ids=pair_id)

@@ -35,7 +35,7 @@ class FFT:
     """Real transforms of a fast length that holds the padded input; strides keep every s-th result."""
 
     name: ClassVar[str] = "fft"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     exact: ClassVar[bool] = False
     varies_on: ClassVar[tuple[str, ...]] = ()
     amplification: ClassVar[float] = 0.0  # products of transforms are of full precision
@@ -111,7 +111,7 @@ def _over_spatial(transform: Callable[..., jax.Array], x: jax.Array, lengths: li
     there are axes of one element.
     """
     batch, spatial = x.shape[: -len(lengths)], range(-len(lengths), 0)
-    y = transform(x.reshape(*(n for n in batch if n > 1), *x.shape[len(batch) :]), lengths, axes=spatial)
+    y = transform(x.reshape(*(n for n in batch if n != 1), *x.shape[len(batch) :]), lengths, axes=spatial)
     return y.reshape(*batch, *y.shape[-len(lengths) :])
 
 

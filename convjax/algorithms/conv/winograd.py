@@ -59,7 +59,7 @@ class Winograd:
     tile: int = 4
 
     name: ClassVar[str] = "winograd"
-    version: ClassVar[int] = 10
+    version: ClassVar[int] = 11
     exact: ClassVar[bool] = False
     varies_on: ClassVar[tuple[str, ...]] = ()
     __str__ = describe
@@ -180,7 +180,7 @@ class Winograd:
         for i, a in reversed([*enumerate(outputs)]):  # the first axis first, LLVM takes six times as long
             points = [lax.index_in_dim(y, p, axis=i, keepdims=False) for p in range(self.tile + 2)]
             rows = [combine(row, points) for row in powers(self.tile, m[a]).T]
-            y = jnp.stack(rows, axis=i + before + 1 + a)  # behind the tiles of its axis
+            y = _stacked(rows, i + before + 1 + a)  # behind the tiles of its axis
         for a, size in outputs.items():  # tiles and rows interleave only now: in between, XLA would compute rows twice
             y = lax.slice_in_dim(lax.collapse(y, before + a, before + 2 + a), 0, size, axis=before + a)
         return y
@@ -291,6 +291,11 @@ class Winograd:
         (rows,) = Bands.of(tiles[first : first + 1], wanted).lengths
         size = problem.output[first]
         return Bands((size,), (max(1, min(rows * m[first], size)),))
+
+
+def _stacked(rows: list[jax.Array], axis: int) -> jax.Array:
+    """Rows side by side. jaxlib 0.10.1 mixes up sums of 8 bytes that are put side by side along an inner axis."""
+    return jnp.stack(rows, axis) if rows[0].dtype.itemsize < 8 else jnp.moveaxis(jnp.stack(rows), 0, axis)
 
 
 def _by(values: tuple[int, ...]) -> str:
