@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from convjax import layout
+from convjax.algorithms.conv.sides import windows_along
 from convjax.algorithms.fusion import to_be_written
 from convjax.algorithms.numerics import accumulator
 from convjax.algorithms.products import product_work, rows_by_columns
@@ -63,12 +64,9 @@ def product_of_group_windows(problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) 
 
 
 def _windows(problem: ConvSpec, x: jax.Array) -> jax.Array:
-    """What every output sees of G N C S: G (S N) (C taps). Axis by axis, which compiles sooner than one slice each."""
+    """What every output sees of G N C S: G (S N) (C taps)."""
     for axis in reversed(range(problem.ndim)):
-        length, step = problem.kernel[axis : axis + 1], problem.rhs_dilation[axis : axis + 1]
-        starts = [[o * problem.strides[axis]] for o in range(problem.output[axis])]
-        at = x.ndim - problem.ndim + axis
-        x = jnp.stack([layout.window_slice(x, at, start, length, step) for start in starts], axis=1)
+        x = windows_along(problem, x, axis, problem.kernel[axis], front=1)
     return x.reshape(len(x), -1, problem.C * problem.taps)
 
 

@@ -13,6 +13,7 @@ from jax import lax
 
 from convjax import layout
 from convjax.algorithms.bands import Bands
+from convjax.algorithms.conv.sides import windows_along
 from convjax.algorithms.numerics import accumulator
 from convjax.algorithms.products import product_work, rows_by_columns
 from convjax.algorithms.protocol import Cost
@@ -86,10 +87,7 @@ def _windows(
 
     seen = jnp.stack([of_rows(o) for o in range(problem.output[last])])
     for axis in reversed(outer):
-        length, step = lengths[axis : axis + 1], problem.rhs_dilation[axis : axis + 1]
-        starts = [[o * problem.strides[axis]] for o in range(problem.output[axis])]
-        at = seen.ndim - problem.ndim + axis
-        seen = jnp.stack([layout.window_slice(seen, at, start, length, step) for start in starts])
+        seen = windows_along(problem, seen, axis, lengths[axis], front=0)
     return seen
 
 

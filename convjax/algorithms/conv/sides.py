@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
@@ -100,6 +101,16 @@ def windows(
         )
         for position in np.ndindex(*(axis.outputs(operand) for axis in axes))
     }
+
+
+def windows_along(problem: ConvSpec, x: jax.Array, axis: int, length: int, front: int) -> jax.Array:
+    """What each output along one of the spatial axes, which x has last, sees of it; the outputs at axis `front`.
+
+    Axis after axis, a program has as many slices as there are outputs a side, and compiles sooner than by one each.
+    """
+    at, step = x.ndim - problem.ndim + axis, problem.rhs_dilation[axis]
+    starts = (o * problem.strides[axis] for o in range(problem.output[axis]))
+    return jnp.stack([layout.window_slice(x, at, [start], [length], [step]) for start in starts], axis=front)
 
 
 def band(
