@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from convjax.algorithms import algorithms, named
 from convjax.algorithms.bands import MOST_WORKSPACE, SMALL_WORKSPACE, admitted_workspace
 from convjax.algorithms.numerics import LIBRARY, direct_error, epsilon, error_on, rounding_on
-from convjax.algorithms.protocol import Algorithm, Gathers, Reasons, cost_on, describe, workspace_on
+from convjax.algorithms.protocol import Algorithm, Gathers, Reasons, cost_on, describe, is_opaque, workspace_on
 from convjax.device import device_of
 from convjax.device_kind import device_kind
 from convjax.dtypes import dtype_of
@@ -173,6 +173,9 @@ def _unusable(algorithm: Algorithm, problem: Problem, request: Request, platform
     reasons = algorithm.unsupported(problem, platform)
     if reasons:
         return reasons
+    if is_opaque(algorithm) and (request.divided or request.portable):
+        why = "is divided among devices" if request.divided else "is to be portable, or kept in jax's compilation cache"
+        return (f"calls a library by name, and the program {why}",)
     limits = request.policy
     needed, error = workspace_on(platform, algorithm, problem), error_on(platform, algorithm, problem)
     if limits.max_workspace_bytes is not None and needed > limits.max_workspace_bytes:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import jax
 
 from convjax import probes
-from convjax.algorithms import algorithms
+from convjax.algorithms import algorithms, onednn
 from convjax.algorithms.protocol import Algorithm
 from convjax.device import device_of
 from convjax.device_kind import device_kind
@@ -36,6 +36,7 @@ def examine() -> Iterator[tuple[bool, str]]:
     if platform == "cpu":
         yield True, large_pages()
         yield True, vector_width()
+        yield True, f"oneDNN: {onednn.missing() or 'called where it is fastest, unless a program is to be portable'}"
     for probe in probes.PROBES:
         yield _probed(probe, probes.run(probe))
     convs = sample_conv_problems(seed=0, count=160)

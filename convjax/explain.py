@@ -9,6 +9,7 @@ from jax.extend import core
 from convjax import window_primitive
 from convjax.algorithms.protocol import Reasons
 from convjax.choose import choose
+from convjax.lowering import is_portable
 from convjax.measure import with_learnt
 from convjax.platforms import known_platform
 from convjax.primitive import conv_p, problem_of
@@ -159,6 +160,7 @@ def problems(jaxpr: core.Jaxpr) -> Iterator[tuple[Problem, Request | None]]:
 def _row(problem: Problem, asked: Request | None, platform: str) -> Row:
     if asked is None:
         return Row(problem, "stock", "lax", "lax's own primitive, not called through convjax", None, None, 0, ())
+    asked = dataclasses.replace(asked, portable=is_portable(asked))
     choice = choose(problem, with_learnt(asked), platform)
     reason = choice.reason
     if asked.policy.on_miss == "tune" and asked.wish is None and choice.measured is None:

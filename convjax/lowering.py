@@ -16,6 +16,7 @@ from convjax.algorithms.fusion import apart, when_needed
 from convjax.algorithms.protocol import Algorithm, ComputesDivided, ReadsReversed
 from convjax.algorithms.target import Target, compiling_for
 from convjax.problem import ConvSpec, Problem, WindowSpec
+from convjax.request import Request
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,13 +80,12 @@ class Filled:
         return "empty"
 
 
-def lower(ctx: Any, platform: str, fn: Bound | OfReversed | Filled, *operands: Any, in_memory: bool = False) -> Any:
+def lower(ctx: Any, target: Target, fn: Bound | OfReversed | Filled, *operands: Any, in_memory: bool = False) -> Any:
     """Lowers `fn` in the place of a primitive, its result kept `in_memory` if asked; profiles show it by its name.
 
     The algorithm sees plain local arrays: inside shard_map its intermediates need not say which mesh axes
     they vary over, since the primitive's own type rule has said so for the result.
     """
-    target = Target(platform, is_divided(ctx))
     if not isinstance(fn, Filled):
         fn = dataclasses.replace(fn, target=target)
     # XLA of jaxlib 0.10 pads an array that is divided along its rows once, whatever the padding holds, so that two
@@ -107,7 +107,19 @@ def lower(ctx: Any, platform: str, fn: Bound | OfReversed | Filled, *operands: A
         return mlir.lower_fun(run, multiple_results=False)(plain, *operands)
 
 
-def is_divided(ctx: mlir.LoweringRuleContext) -> bool:
+def lowered(request: Request, ctx: mlir.LoweringRuleContext) -> Request:
+    """The request with what becomes of the program that `ctx` lowers."""
+    exported = ctx.module_context.lowering_parameters.for_export
+    return dataclasses.replace(request, divided=_is_divided(ctx), portable=exported or is_portable(request))
+
+
+def is_portable(request: Request) -> bool:
+    """Whether a program that is compiled here, and not exported, is to run elsewhere too."""
+    kept = all(getattr(jax.config, name) for name in ("jax_enable_compilation_cache", "jax_compilation_cache_dir"))
+    return request.policy.portable or kept
+
+
+def _is_divided(ctx: mlir.LoweringRuleContext) -> bool:
     """Whether XLA divides the program among devices: along any axis of a mesh that shard_map does not hold."""
     context = ctx.module_context.axis_context
     if isinstance(context, mlir.SPMDAxisContext):

@@ -6,7 +6,6 @@ place of lax's primitive, so that no derivative formula is written twice. Choosi
 choosing after AD, vmap, remat, scan and shard_map have happened, for the exact problem and platform.
 """
 
-import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,7 +18,8 @@ from jax.extend.core import Primitive
 from jax.extend.core.primitives import conv_general_dilated_p, rev_p
 from jax.interpreters import ad, batching, mlir
 
-from convjax.lowering import Bound, Filled, OfReversed, bind_eagerly, is_divided, lower
+from convjax.algorithms.target import Target
+from convjax.lowering import Bound, Filled, OfReversed, bind_eagerly, lower, lowered
 from convjax.measure import decide
 from convjax.platforms import PLATFORMS
 from convjax.problem import ConvSpec
@@ -171,10 +171,11 @@ def _lower(platform: str, ctx: Any, lhs: Any, rhs: Any, *, request: Request, rhs
     lhs_aval, rhs_aval = ctx.avals_in
     problem = problem_of(lhs_aval, rhs_aval, params)
     if problem.empty:
-        return lower(ctx, platform, Filled(problem.output_shape, problem.output_dtype), lhs, rhs)
-    request = dataclasses.replace(request, divided=is_divided(ctx))
+        return lower(ctx, Target(platform), Filled(problem.output_shape, problem.output_dtype), lhs, rhs)
+    request = lowered(request, ctx)
+    target = Target(platform, request.divided, request.portable)
     algorithm = decide(problem, request, platform).algorithm
-    return lower(ctx, platform, (OfReversed if rhs_reversed else Bound)(algorithm, problem), lhs, rhs)
+    return lower(ctx, target, (OfReversed if rhs_reversed else Bound)(algorithm, problem), lhs, rhs)
 
 
 for _platform in PLATFORMS:

@@ -51,6 +51,7 @@ class Policy:
         max_workspace_bytes: most bytes of intermediate arrays; None leaves it to the problem's size.
         max_error: largest stated error as a fraction of the largest output; None leaves it to `precision`.
         device: the rates that times are predicted by; None takes those known of the device at hand.
+        portable: whether to call no library by name, so that compiled programs can be saved.
     """
 
     plans: Plans = NO_PLANS
@@ -59,11 +60,13 @@ class Policy:
     max_workspace_bytes: int | None = None
     max_error: float | None = None
     device: Device | None = None
+    portable: bool = False
 
     @property
     def limits(self) -> str:
         """The limits that are set, as `using` takes them."""
-        set_ = {"deterministic": self.deterministic or None, "max_error": self.max_error}
+        set_: dict[str, Any] = {"deterministic": self.deterministic or None, "portable": self.portable or None}
+        set_ |= {"max_error": self.max_error}
         set_ |= {"max_workspace_bytes": self.max_workspace_bytes}
         return ", ".join(f"{name}={value}" for name, value in set_.items() if value is not None)
 
@@ -78,6 +81,7 @@ class Request:
         role: the pass that the present problem is.
         policy: limits on every candidate, and the plans.
         divided: whether the program is divided among devices, as its lowering finds out.
+        portable: whether the policy says so, or the program is exported or kept in jax's compilation cache.
     """
 
     wishes: tuple[tuple[Wish, ...] | None, ...] = (None, None, None)
@@ -85,6 +89,7 @@ class Request:
     role: Pass = "fprop"
     policy: Policy = Policy()
     divided: bool = False
+    portable: bool = False
 
     @property
     def wish(self) -> tuple[Wish, ...] | None:
@@ -142,6 +147,7 @@ def using(
     max_workspace_bytes: int | None = None,
     max_error: float | None = None,
     device: Device | None = None,
+    portable: bool | None = None,
 ) -> Iterator[None]:
     """Plans to follow and limits to keep inside the block; functions already jitted are traced again under it.
 
@@ -159,9 +165,11 @@ def using(
             are rejected that need more than four times the operands and the result, and more than 4 MiB.
         max_error: candidates whose stated error, as a fraction of the largest output, is larger are rejected.
         device: the rates that times are predicted by, such as `convjax.calibrate` measures.
+        portable: whether to leave aside the oneDNN that jaxlib brings for CPUs, whose calls jax cannot serialize.
+            Programs that are exported, or compiled where jax keeps a compilation cache, are portable unasked.
 
     Raises:
-        TypeError: plans are not `Plans`, a limit is no number, or device no `Device`.
+        TypeError: plans are not `Plans`, a limit is no number, a switch no bool, or device no `Device`.
         ValueError: a limit is negative, `on_miss` is unknown, or "tune" is to be deterministic.
 
     Example:
@@ -181,8 +189,9 @@ def using(
             raise TypeError(f"{name} must be a number, got {value!r}")
         if value is not None and not value >= 0:
             raise ValueError(f"{name} must not be negative, got {value}")
-    if not isinstance(deterministic, bool | None):
-        raise TypeError(f"deterministic must be True or False, got {deterministic!r}")
+    for name, switch in (("deterministic", deterministic), ("portable", portable)):
+        if not isinstance(switch, bool | None):
+            raise TypeError(f"{name} must be True or False, got {switch!r}")
     if not isinstance(device, Device | None):
         raise TypeError(f"device must be a convjax.Device, got {device!r}: convjax.calibrate() measures one")
     outer = _policy.value or Policy()
@@ -193,6 +202,7 @@ def using(
         "max_workspace_bytes": max_workspace_bytes,
         "max_error": max_error,
         "device": device,
+        "portable": portable,
     }
     inner = dataclasses.replace(outer, **{k: v for k, v in given.items() if v is not None})
     if inner.deterministic and inner.on_miss == "tune":

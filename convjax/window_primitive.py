@@ -21,11 +21,12 @@ from jax.extend.core.primitives import pad_p, reduce_window_max_p, reduce_window
 from jax.interpreters import ad, batching, mlir
 
 from convjax import sizes
+from convjax.algorithms.target import Target
 from convjax.algorithms.window.geometry import few_tiles
 from convjax.algorithms.window.mask import Mask
 from convjax.choose import INCUMBENT, least_seconds
 from convjax.dtypes import accumulator
-from convjax.lowering import Bound, Filled, bind_eagerly, is_divided, lower
+from convjax.lowering import Bound, Filled, bind_eagerly, lower, lowered
 from convjax.measure import decide
 from convjax.platforms import PLATFORMS, default_platform
 from convjax.problem import WindowSpec
@@ -283,10 +284,12 @@ def _lower(platform: str, ctx: Any, *operands: Any, problem: WindowSpec, request
     finds_taps = problem.operation.startswith("arg")
     if problem.empty:
         (out,) = ctx.avals_out
-        return lower(ctx, platform, Filled(out.shape, out.dtype.name, 0 if finds_taps else problem.identity), *operands)
-    request = dataclasses.replace(request, divided=is_divided(ctx))
+        filled = Filled(out.shape, out.dtype.name, 0 if finds_taps else problem.identity)
+        return lower(ctx, Target(platform), filled, *operands)
+    request = lowered(request, ctx)
+    target = Target(platform, request.divided, request.portable)
     bound = Bound(decide(problem, request, platform).algorithm, problem)
-    return lower(ctx, platform, bound, *operands, in_memory=finds_taps and not few_tiles(problem))
+    return lower(ctx, target, bound, *operands, in_memory=finds_taps and not few_tiles(problem))
 
 
 for _primitive, _type in zip(PRIMITIVES, (_reduce_type, _reduce_type, _arg_type, _take_type, _put_type), strict=True):

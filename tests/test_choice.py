@@ -295,7 +295,7 @@ def test_limits_reject_by_what_algorithms_state() -> None:
                 convjax.using(**{name: value}).__enter__()
         with pytest.raises(TypeError, match=f"{name} must be a number, got '1 MB'"):
             convjax.using(**{name: "1 MB"}).__enter__()
-    for name, value in (("deterministic", "yes"), ("device", "cpu")):
+    for name, value in (("deterministic", "yes"), ("portable", "yes"), ("device", "cpu")):
         with pytest.raises(TypeError, match=f"{name} must be .*, got '{value}'"):
             convjax.using(**{name: value}).__enter__()
 

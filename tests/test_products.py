@@ -4,6 +4,7 @@ import jax
 import pytest
 
 from convjax.algorithms.conv.im2col import Im2col
+from convjax.algorithms.target import Target, compiling_for
 from convjax.problem import parse
 from convjax.testing import check_algorithm
 
@@ -22,6 +23,7 @@ def test_halves_are_the_whole(text):
         jax.ShapeDtypeStruct(shape, dtype)
         for shape, dtype in ((problem.lhs_shape, problem.lhs_dtype), (problem.rhs_shape, problem.rhs_dtype))
     ]
-    program = jax.jit(Im2col().__call__, static_argnums=0).lower(problem, *operands).as_text()
+    with compiling_for(Target("cpu", portable=True)):
+        program = jax.jit(Im2col().__call__, static_argnums=0).lower(problem, *operands).as_text()
     assert "batching_dims = [0] x [0]" in program
     assert check_algorithm(Im2col(), [problem], eager=False) == 1

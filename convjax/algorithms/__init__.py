@@ -8,6 +8,7 @@ from convjax.algorithms.conv.fold_depth import FoldDepth
 from convjax.algorithms.conv.im2col import Im2col
 from convjax.algorithms.conv.kn2row import Kn2row
 from convjax.algorithms.conv.lax_conv import Lax
+from convjax.algorithms.conv.onednn_conv import OneDNN
 from convjax.algorithms.conv.overlap_save import OverlapSave
 from convjax.algorithms.conv.polyphase import Polyphase
 from convjax.algorithms.conv.positions import Positions
@@ -31,6 +32,7 @@ from convjax.problem import WindowSpec
 
 _CONV: tuple[Algorithm, ...] = (
     Lax(),
+    OneDNN(),
     Shift("multiply"),
     Shift("dot"),
     Im2col(),
@@ -43,10 +45,12 @@ _CONV: tuple[Algorithm, ...] = (
     WinogradTaps(2),
     WinogradTaps(4),
     Polyphase(Lax()),
+    Polyphase(OneDNN()),
     Polyphase(Shift("multiply")),
     Polyphase(Shift("dot")),
     Polyphase(WinogradTaps(4)),
     SubPixel(Lax()),
+    SubPixel(OneDNN()),
     SubPixel(Shift("dot")),
     SubPixel(Winograd(2)),
     SubPixel(Winograd(4)),

@@ -14,6 +14,7 @@ import numpy as np
 from jax import lax
 
 from convjax import layout
+from convjax.algorithms import onednn
 from convjax.dtypes import itemsize
 from convjax.problem import ConvSpec
 
@@ -47,14 +48,14 @@ def rows_by_columns(problem: ConvSpec, x: jax.Array, w: jax.Array, dtype: np.dty
     """G .. C by w, whose axes are in `order`, G C K or G K C, contracted over C: G .. K."""
     rows = x.shape[1:-1]
     axes = (1, order.index("C") - 1)
-    y = _contract(problem, x.reshape(x.shape[0], -1, x.shape[-1]), w, dtype, axes)
+    y = contract(problem, x.reshape(x.shape[0], -1, x.shape[-1]), w, dtype, axes)
     return y.reshape(x.shape[0], *rows, w.shape[order.index("K")])
 
 
 def columns_by_columns(problem: ConvSpec, x: jax.Array, w: jax.Array, dtype: np.dtype) -> jax.Array:
     """G .. N by G .. K, contracted over everything between: G N K."""
     x, w = (a.reshape(a.shape[0], -1, a.shape[-1]) for a in (x, w))
-    return _contract(problem, x, w, dtype, axes=(0, 0))
+    return contract(problem, x, w, dtype, axes=(0, 0))
 
 
 def columns_by_columns_in_parts(problem: ConvSpec, x: jax.Array, w: jax.Array, dtype: np.dtype) -> jax.Array:
@@ -62,6 +63,8 @@ def columns_by_columns_in_parts(problem: ConvSpec, x: jax.Array, w: jax.Array, d
 
     There are as many as write a quarter of what is read.
     """
+    if _by_onednn(x, w, dtype):  # which shares them out itself
+        return columns_by_columns(problem, x, w, dtype)
     read, written = x.size + w.size, x.shape[-1] * w.shape[-1]
     most = max(1, min(_MOST_PARTS, read // max(1, 4 * written)))
     parts = max(n for n in range(1, most + 1) if x.shape[1] % n == 0)
@@ -69,9 +72,11 @@ def columns_by_columns_in_parts(problem: ConvSpec, x: jax.Array, w: jax.Array, d
     return columns_by_columns(problem, x, w, dtype).sum(0, dtype=dtype, keepdims=True)
 
 
-def _contract(problem: ConvSpec, x: jax.Array, w: jax.Array, dtype: np.dtype, axes: tuple[int, int]) -> jax.Array:
-    """Contracts one axis of each, counted behind the group axis."""
+def contract(problem: ConvSpec, x: jax.Array, w: jax.Array, dtype: np.dtype, axes: tuple[int, int]) -> jax.Array:
+    """Contracts one axis of each, counted behind the group axis: by oneDNN, if at hand, which transposes neither."""
     a, b = axes
+    if _by_onednn(x, w, dtype):
+        return onednn.product(x, w, axes) if x.shape[0] > 1 else onednn.product(x[0], w[0], axes)[None]
     dot = functools.partial(lax.dot_general, precision=problem.precision, preferred_element_type=dtype)
     if x.shape[0] > 1:
         return dot(x, w, (((a + 1,), (b + 1,)), ((0,), (0,))))
@@ -81,6 +86,10 @@ def _contract(problem: ConvSpec, x: jax.Array, w: jax.Array, dtype: np.dtype, ax
     if axes == (1, 0) and x.shape[1] <= _FEW_TERMS and x.shape[0] * w.shape[1] >= _LARGE and x.shape[0] % 2 == 0:
         return _in_halves(dot, x, w, 0)[None]
     return dot(x, w, (((a,), (b,)), ((), ())))[None]
+
+
+def _by_onednn(x: jax.Array, w: jax.Array, dtype: np.dtype) -> bool:
+    return {x.dtype, w.dtype, np.dtype(dtype)} == {np.dtype(np.float32)} and x.size * w.size > 0 and onednn.is_at_hand()
 
 
 def _in_halves(dot: Callable[..., jax.Array], x: jax.Array, w: jax.Array, axis: int) -> jax.Array:

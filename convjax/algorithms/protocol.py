@@ -46,7 +46,8 @@ class Algorithm(Protocol):
         varies_on: the platforms on which it may give other bits on another run.
 
     It may have an `amplification` too: by how much the rounding of a matrix product's inputs (TensorFloat-32 on a GPU)
-    is multiplied on its way to the result. It is 0 without matrix products, and 1 where it is not given.
+    is multiplied on its way to the result. It is 0 without matrix products, and 1 where it is not given. And it may be
+    `opaque`: called by a name that XLA can neither divide among devices nor save.
     """
 
     @property
@@ -117,6 +118,11 @@ class CostsOnGPU(Protocol):
 def cost_on(platform: str, algorithm: Algorithm, problem: Any) -> Cost | None:
     """What `algorithm` costs on a platform; None where that is not known."""
     return gpu_cost(algorithm, problem) if platform in GPUS else algorithm.cost(problem)
+
+
+def is_opaque(algorithm: Algorithm) -> bool:
+    """Whether it is called by a name that XLA can neither divide among devices nor save."""
+    return bool(getattr(algorithm, "opaque", False))
 
 
 def workspace_on(platform: str, algorithm: Algorithm, problem: Any) -> float:

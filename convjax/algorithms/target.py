@@ -10,14 +10,25 @@ from convjax.platforms import GPUS, default_platform
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """A platform, and whether XLA divides the program among several of its devices."""
+    """A platform, and what becomes of the program there.
+
+    Attributes:
+        divided: whether XLA divides it among several of the platform's devices.
+        portable: whether it is to run elsewhere too: exported, kept in jax's compilation cache, or asked to be so.
+    """
 
     platform: str
     divided: bool = False
+    portable: bool = False
 
     @property
     def is_cpu(self) -> bool:
         return self.platform == "cpu"
+
+    @property
+    def runs_here_alone(self) -> bool:
+        """Whether it may call a library by name: such calls can neither be divided among devices nor saved."""
+        return self.is_cpu and not self.divided and not self.portable
 
     @property
     def is_gpu(self) -> bool:

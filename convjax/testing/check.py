@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from convjax.algorithms import onednn
 from convjax.algorithms.numerics import error_on
-from convjax.algorithms.protocol import Algorithm, ReadsReversed, describe
+from convjax.algorithms.protocol import Algorithm, ReadsReversed, describe, is_opaque
 from convjax.algorithms.target import Target, compiling_for
 from convjax.dtypes import dtype_of
 from convjax.platforms import known_platform
@@ -28,7 +29,8 @@ def check_algorithm(
 ) -> int:
     """Compares `algorithm`, jitted and eager, with `reference` on every problem it says it supports.
 
-    One that has `of_reversed` is asked for the same of kernels that were reversed.
+    One that has `of_reversed` is asked for the same of kernels that were reversed; where programs may call oneDNN, each
+    is asked for a portable one too.
     Checked are shapes, dtypes, the error on normal operands against `algorithm.error(problem)` and what
     the platform's products round beyond it, small integers bit for bit where `algorithm.exact`, and for
     windows also ties, NaN and infinities.
@@ -80,6 +82,8 @@ def _faults(algorithm: Algorithm, problem: Problem, platform: str, eager: bool) 
     """What is wrong with the results on one problem, one sentence each."""
     run = partial(algorithm, problem)
     ways = {"jitted": jax.jit(run)} | ({"eager": run} if eager else {})
+    if onednn.is_at_hand() and not is_opaque(algorithm):
+        ways["portable"] = jax.jit(partial(_portable, algorithm, problem))
     if isinstance(algorithm, ReadsReversed) and isinstance(problem, ConvSpec):
         ways["of a reversed kernel"] = jax.jit(partial(_reversed_twice, algorithm, problem))
     kinds: list[tuple[Kind, float]] = [("normal", error_on(platform, algorithm, problem))]
@@ -101,6 +105,12 @@ def _faults(algorithm: Algorithm, problem: Problem, platform: str, eager: bool) 
             fault = _difference(np.asarray(result), expected, _dtype(problem), bound, _largest_product(operands))
             if fault:
                 yield f"{way} on {kind} operands, {fault}"
+
+
+def _portable(algorithm: Algorithm, problem: Problem, *operands: jax.Array) -> jax.Array:
+    with compiling_for(Target("cpu", portable=True)):
+        result: jax.Array = algorithm(problem, *operands)
+        return result
 
 
 def _reversed_twice(algorithm: ReadsReversed, problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:

@@ -6,7 +6,7 @@ from typing import ClassVar
 import jax
 
 from convjax.algorithms.numerics import amplification, direct_error
-from convjax.algorithms.protocol import Algorithm, ComputesDivided, Cost, Gathers, Reasons, describe
+from convjax.algorithms.protocol import Algorithm, ComputesDivided, Cost, Gathers, Reasons, describe, is_opaque
 from convjax.problem import ConvSpec
 
 
@@ -36,6 +36,10 @@ class Holding:
     @property
     def amplification(self) -> float:
         return amplification(self.by)
+
+    @property
+    def opaque(self) -> bool:
+        return is_opaque(self.by)
 
     @property
     def varies_on(self) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from convjax.algorithms.conv.group_loops import VECTOR, channel_sums
 from convjax.algorithms.conv.toom_cook import at_points, combine, every, inputs_at_points, powers, scales
 from convjax.algorithms.fusion import to_be_written, when_needed
 from convjax.algorithms.numerics import DIRECT, accumulator, rounding_error
-from convjax.algorithms.products import grouping_work, product_work
+from convjax.algorithms.products import contract, grouping_work, product_work
 from convjax.algorithms.protocol import Cost, Reasons, describe
 from convjax.dtypes import dtype_of
 from convjax.problem import ConvSpec
@@ -59,7 +59,7 @@ class Winograd:
     tile: int = 4
 
     name: ClassVar[str] = "winograd"
-    version: ClassVar[int] = 11
+    version: ClassVar[int] = 12
     exact: ClassVar[bool] = False
     varies_on: ClassVar[tuple[str, ...]] = ()
     __str__ = describe
@@ -212,9 +212,9 @@ class Winograd:
 
         Its operands have three axes: with more XLA would first transpose u for the inner axes to be contracted.
         """
-        n = len(axes)
+        n, dtype = len(axes), accumulator(problem)
         rest = [range(k) if a not in axes else (0,) for a, k in enumerate(problem.kernel)]
-        dims = (((2,), (layout.channel_order(problem).index("C"),)), ((0,), (0,)))
+        channels = layout.channel_order(problem).index("C") - 1
         terms = []
         for r, tap in enumerate(itertools.product(*rest)):
             shifted = v
@@ -224,10 +224,10 @@ class Winograd:
                     shifted = every(shifted, n + 2 + a, start, problem.strides[a], problem.output[a])
             rows = shifted.reshape(*u[r].shape[:1], -1, problem.C)
             if order == "GKNS":
-                term = lax.dot_general(u[r], rows, (((2,), (2,)), ((0,), (0,))), precision=problem.precision)
+                term = contract(problem, u[r], rows, dtype, (1, 1))
                 terms.append(term.reshape(*shifted.shape[: n + 1], problem.K, *shifted.shape[n + 1 : -1]))
             else:
-                term = lax.dot_general(rows, u[r], dims, precision=problem.precision)
+                term = contract(problem, rows, u[r], dtype, (1, channels))
                 terms.append(term.reshape(*shifted.shape[:-1], problem.K))
         return functools.reduce(jnp.add, terms)
 

@@ -23,7 +23,7 @@ from convjax.algorithms.bands import KEPT_BYTES, Bands, admitted_workspace
 from convjax.algorithms.conv.group_loops import LEAST_CHANNELS, can_sum_places, place_sums, terms_of_turn
 from convjax.algorithms.conv.toom_cook import at_points, inputs_at_points, powers, scales
 from convjax.algorithms.numerics import DIRECT, accumulator, rounding_error
-from convjax.algorithms.products import grouping_work, product_work
+from convjax.algorithms.products import contract, grouping_work, product_work
 from convjax.algorithms.protocol import Cost, Reasons, describe
 from convjax.dtypes import dtype_of
 from convjax.problem import ConvSpec
@@ -61,7 +61,7 @@ class WinogradTaps:
     tile: int = 4
 
     name: ClassVar[str] = "winograd_taps"
-    version: ClassVar[int] = 6
+    version: ClassVar[int] = 7
     exact: ClassVar[bool] = False
     varies_on: ClassVar[tuple[str, ...]] = ()
     __str__ = describe
@@ -199,8 +199,8 @@ class WinogradTaps:
             x, w = (a.reshape(batch // problem.G, problem.C, -1, a.shape[-1]) for a in (x, w))
             return place_sums(x, w, problem.G).reshape(batch, problem.N, problem.K)
         rows = x.reshape(batch, -1, problem.N) if channels_last else x.reshape(batch, problem.N, -1)
-        contracted = (((1 if channels_last else 2,), (1,)), ((0,), (0,)))
-        return lax.dot_general(rows, w.reshape(batch, -1, problem.K), contracted, precision=problem.precision)
+        axes = (0 if channels_last else 1, 0)
+        return contract(problem, rows, w.reshape(batch, -1, problem.K), accumulator(problem), axes)
 
     def _outputs(self, problem: ConvSpec, sums: jax.Array) -> jax.Array:
         """A^T of every tile's sums, as one product with its Kronecker power: S G N K."""
