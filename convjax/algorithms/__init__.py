@@ -32,7 +32,6 @@ from convjax.problem import WindowSpec
 
 _CONV: tuple[Algorithm, ...] = (
     Lax(),
-    OneDNN(),
     Shift("multiply"),
     Shift("dot"),
     Im2col(),
@@ -63,6 +62,7 @@ _CONV: tuple[Algorithm, ...] = (
     Split(Winograd(4)),
     FoldDepth(Lax()),
     OverlapSave(FFT()),
+    OneDNN(),
     Vmap(),
 )
 _WINDOW: tuple[Algorithm, ...] = (

@@ -76,7 +76,7 @@ class OneDNN:
         for numbers, shape in ((0, problem.lhs_shape), (2, problem.output_shape)):
             feature = problem.dimension_numbers[numbers][1]
             moved += 4 * size * math.prod(shape) * (feature <= problem.ndim)  # channels are brought to the end
-        return Cost(gemm=_work(problem), bytes=problem.bytes + moved, workspace=kernel, calls=10)
+        return Cost(gemm=_work(problem), bytes=problem.bytes + moved, workspace=kernel, calls=6)
 
     def error(self, problem: ConvSpec) -> float:
         return direct_error(problem)

@@ -19,7 +19,7 @@ from jax import lax
 from convjax.algorithms.conv.rewritten import Holding
 from convjax.algorithms.conv.shift import Shift
 from convjax.algorithms.numerics import direct_error
-from convjax.algorithms.protocol import Algorithm, Cost, Reasons, gpu_cost
+from convjax.algorithms.protocol import Algorithm, Cost, Reasons, gpu_cost, is_opaque
 from convjax.dtypes import itemsize
 from convjax.problem import ConvSpec, Ints
 
@@ -58,19 +58,21 @@ class Polyphase(Holding):
 
     def cost(self, problem: ConvSpec) -> Cost:
         """That of all phases, which run side by side and of which only the first reads x from memory, unless all are
-        products, and of interleaving them.
+        products or calls, and of interleaving them, for which calls write their results out.
         """
         out = math.prod(problem.output_shape) * itemsize(problem.output_dtype)
         lhs = math.prod(problem.lhs_shape) * itemsize(problem.lhs_dtype)
         costs = [self._of(phase).cost(phase.problem) for phase in _phases(problem)]
         total = {f.name: sum(getattr(cost, f.name) for cost in costs) for f in dataclasses.fields(Cost)}
-        found_in_cache = 0 if all(phase.problem.taps == 1 for phase in _phases(problem)) else max(len(costs) - 1, 0)
+        apart = is_opaque(self.by) or all(phase.problem.taps == 1 for phase in _phases(problem))
+        found_in_cache = 0 if apart else max(len(costs) - 1, 0)
+        interleaved = out * (3 if is_opaque(self.by) else 1)
         many = problem.G == 1 and min(problem.C, problem.K) >= _MANY
         return Cost(
             **total
             | {
                 "library": total["library"] * (_SIDE_BY_SIDE if many else 1),
-                "bytes": total["bytes"] - found_in_cache * lhs + out,
+                "bytes": total["bytes"] - found_in_cache * lhs + interleaved,
                 "workspace": out + max((cost.workspace for cost in costs), default=0.0),
                 "calls": total["calls"] + 1,
             }

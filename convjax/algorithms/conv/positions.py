@@ -137,7 +137,7 @@ class Positions:
             return Cost(gemm=gemm, bytes=problem.bytes + moved, workspace=moved / 2, calls=4)
         if _is_by_windows(problem, axes):
             moved = 2 * size * contracted * of_x  # windows are padded as they are copied
-            gemm = 1.25 * product_work(products, problem.N, problem.K)
+            gemm = product_work(products, problem.N, problem.K)
             return Cost(gemm=gemm, bytes=problem.bytes + moved, workspace=moved / 2, calls=3 * problem.output[0])
         bands, joined = _bands(problem, axes).count, joined_groups(problem)
         slower, grouping = grouping_work(problem)
@@ -151,7 +151,7 @@ class Positions:
         turned = 6 * size * math.prod(problem.rhs_shape) if layout.is_rhs_turned(problem, "CSGK") else 0
         multiplied = joined * product_work(products, joined * of_x, joined * of_w)
         return Cost(
-            gemm=1.25 * slower * multiplied,  # a product transposes its rows on its way
+            gemm=slower * multiplied,
             bytes=problem.bytes + grouping + turned + padded + copied + 2 * bands * sums,
             workspace=padded / 2 + size * problem.G * contracted * (of_x + of_w) / bands,
             calls=4 * bands,

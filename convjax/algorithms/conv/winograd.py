@@ -92,7 +92,7 @@ class Winograd:
         taps, products = math.prod(problem.kernel[a] for a in m), rows * rest * problem.G * problem.C * problem.K
         gemm, vector = slower * product_work(products, problem.C, problem.K), 2 * passes * moved
         if self._are_fused(problem):  # transforms run along all groups' channels, which stay where they are
-            gemm, vector, grouping, stored = 0.0, passes * (entering + leaving) + 0.05 * products, 0.0, 0.0
+            gemm, vector, grouping, stored = 0.0, 1.5 * passes * (entering + leaving) + 0.08 * products, 0.0, 0.0
         return Cost(
             gemm=gemm,
             vector=vector + min(4.0, 0.45 * taps) * filters,
