@@ -18,7 +18,7 @@ from convjax.algorithms.conv.lax_conv import Lax, _convolution
 from convjax.algorithms.conv.polyphase import Polyphase
 from convjax.algorithms.conv.rewritten import Holding
 from convjax.algorithms.conv.sub_pixel import SubPixel
-from convjax.algorithms.protocol import Algorithm
+from convjax.algorithms.protocol import Algorithm, is_opaque
 from convjax.device_kind import device_kind
 from convjax.plans import Plan, Plans, Time
 from convjax.problem import ConvSpec
@@ -91,11 +91,15 @@ def _divided(text: str, divided: Sequence[str], algorithm: object, mesh: Mesh | 
 
 
 @pytest.mark.parametrize("algorithm", algorithms("conv"), ids=str)
-def test_every_algorithm_is_right_when_it_is_divided(algorithm: Algorithm) -> None:
+def test_every_algorithm_is_right_when_it_is_divided_or_refuses(algorithm: Algorithm) -> None:
     problems = {text: ConvSpec.parse(text) for text, *_ in ORDINARY}
     applies = [case for case in ORDINARY if not algorithm.unsupported(problems[case[0]], "cpu")]
     assert applies
     for text, *divided in applies[-3:]:
+        if is_opaque(algorithm):
+            with pytest.raises(ValueError, match="calls a library by name, and the program is divided among devices"):
+                _divided(text, divided, algorithm)
+            continue
         got = _divided(text, divided, algorithm)
         want = reference(problems[text], *random_operands(problems[text], 0))
         np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4, err_msg=text)

@@ -29,6 +29,11 @@ Results = dict[str, Any]
 PLATFORM = default_platform()
 
 
+def products(program: str) -> int:
+    """Matrix products that a lowered program states or calls."""
+    return program.count("stablehlo.dot_general") + program.count("__onednn$matmul")
+
+
 def loss_of(f: Function) -> Callable[..., jax.Array]:
     """Sum of c f for bilinear f, whose second derivatives mix its operands; of c f^2 / 2 for f of one operand."""
 

@@ -8,6 +8,7 @@ import math
 from typing import ClassVar
 
 import jax
+import jax.numpy as jnp
 
 from convjax import layout
 from convjax.algorithms import onednn
@@ -56,8 +57,6 @@ class OneDNN:
         reasons = []
         if {problem.lhs_dtype, problem.rhs_dtype, problem.output_dtype} != {"float32"}:
             reasons.append("it is called for float32 alone")
-        if problem.C == problem.G == 1:
-            reasons.append("there is one channel, of which oneDNN 3.7 reads too many")
         if problem.empty:
             reasons.append("an operand or the output is empty: there is nothing to compute")
         if not 1 <= problem.ndim <= 3:
@@ -84,7 +83,8 @@ class OneDNN:
     def __call__(self, problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
         """Channels come last in lhs and in the result: elsewhere oneDNN 3.7 has products that leave results unwritten.
 
-        A line is a plane of one row, for which it has depthwise kernels.
+        A line is a plane of one row, for which it has depthwise kernels. A single channel gets one of zeros beside it,
+        since oneDNN 3.7 may read more than it.
         """
         x = layout.arrange_lhs(problem, lhs, "NSGC").reshape(problem.N, *problem.input, problem.G * problem.C)
         cropped = [(min(lo, 0), min(hi, 0)) for lo, hi in problem.padding]
@@ -95,6 +95,8 @@ class OneDNN:
             x, rhs, padding = x[:, None], rhs[None], [(0, 0), *padding]
             features, channels, taps = kernel
             kernel, strides, dilation = (features + 1, channels + 1, 0, taps + 1), (1, *strides), (1, *dilation)
+        if x.shape[-1] == 1:
+            x, rhs = (jnp.concatenate([a, jnp.zeros_like(a)], axis) for a, axis in ((x, -1), (rhs, kernel[1])))
         last = (0, x.ndim - 1, *range(1, x.ndim - 1))
         y = onednn.convolution(
             x,
