@@ -170,12 +170,12 @@ def admitted_error(problem: ConvSpec, platform: str) -> float:
 
 def _unusable(algorithm: Algorithm, problem: Problem, request: Request, platform: str) -> Reasons:
     """Why it cannot compute the problem, or not within the limits in force."""
-    reasons = algorithm.unsupported(problem, platform)
-    if reasons:
-        return reasons
     if is_opaque(algorithm) and (request.divided or request.portable):
         why = "is divided among devices" if request.divided else "is to be portable, or kept in jax's compilation cache"
         return (f"calls a library by name, and the program {why}",)
+    reasons = algorithm.unsupported(problem, platform)
+    if reasons:
+        return reasons
     limits = request.policy
     needed, error = workspace_on(platform, algorithm, problem), error_on(platform, algorithm, problem)
     if limits.max_workspace_bytes is not None and needed > limits.max_workspace_bytes:

@@ -1,8 +1,9 @@
 """oneDNN, which jaxlib brings for CPUs: its convolution and product of float32, called by the names XLA has for them.
 
-XLA's compiler calls both itself only where a flag of its builders asks for it. The calls are opaque to it: what is
-divided among devices would be gathered for them, and a program that has them can neither be exported nor kept in
-jax's compilation cache.
+XLA's own passes make such calls only under an experimental flag. A call is opaque to XLA, which would gather what is
+divided among devices for it, and jax can neither export nor serialize a program that has one. How it is written is no
+public interface (`OneDnnConvolutionConfig` and `OneDnnMatMulConfig` in XLA's onednn_config.proto), so it is used with
+versions of jaxlib that were tried.
 """
 
 import concurrent.futures
@@ -10,6 +11,7 @@ import functools
 import importlib.metadata
 import json
 import platform
+import re
 import sys
 from typing import Any
 
@@ -35,7 +37,7 @@ def missing() -> str | None:
     if sys.platform != "linux" or platform.machine() != "x86_64":
         return "jaxlib has oneDNN for Linux on x86-64 alone"
     version = importlib.metadata.version("jaxlib")
-    numbers = tuple(int(n) for n in version.split(".")[:3])
+    numbers = tuple(int(n) for n in re.findall(r"\d+", version)[:3])
     if not (_FIRST <= numbers and numbers[: len(_LAST)] <= _LAST):
         first, last = (".".join(map(str, v)) for v in (_FIRST, _LAST))
         return f"how jaxlib {version} is asked for oneDNN is not known, but of {first} to {last}"
@@ -47,7 +49,7 @@ def missing() -> str | None:
 def _fault_of_a_first_call(version: str) -> str | None:
     x, w = np.arange(8, dtype=np.float32), np.arange(4, dtype=np.float32)
     try:
-        with jax.default_device(jax.devices("cpu")[0]):
+        with jax.default_device(jax.devices("cpu")[0]), jax.transfer_guard("allow"):
             call = jax.jit(functools.partial(convolution, numbers=((0, 2, 1), (2, 1, 0), (0, 2, 1)), padding=((0, 1),)))
             y = call(x.reshape(1, 4, 2), w.reshape(2, 2, 1))
     except (jax.errors.JaxRuntimeError, RuntimeError) as error:
