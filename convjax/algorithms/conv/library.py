@@ -36,7 +36,7 @@ class _Work(NamedTuple):
 
 _DENSE = _Work(0.66, 0.027, 0.6, 1.41, 6.35, 2.68, 15.3)
 _LINES = _Work(0.61, 0.021, 0.46, 0.45, 0.97, 1.85, 9.0)
-_DENSE_GRADIENT = _Work(0.66, 0.11, 0.21, 8.2, 9.0, 8.8, 0.6)
+_DENSE_GRADIENT = _Work(1.1, 0.11, 0.21, 8.2, 9.0, 8.8, 0.6)
 _GROUPED = _Work(0.8, 0.127, 0.5, 3.2, 26.5, 4.95, 4.7)
 _GROUPED_GRADIENT = _Work(0.35, 0.437, 0.422, 17.4, 51.6, 1.46, 3.0)
 _VOLUMES = _Work(0.58, 1.06, 3.9, 7.3, 18.7, 1.2, 19.4)
@@ -97,7 +97,7 @@ def _product_cost(problem: ConvSpec) -> Cost:
 
     A product waits for nothing: it reads the operands as they lie, but for a kernel that it packs.
     """
-    slower = 1.4 if problem.taps > 1 else 1.35 if problem.ndim > 1 else 1.15
+    slower = 1.4 if problem.taps > 1 else 1.5 if problem.ndim > 1 else 1.15
     return Cost(gemm=slower * _narrow(problem) * _needed(problem), bytes=problem.bytes + _packed(problem))
 
 

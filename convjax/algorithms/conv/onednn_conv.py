@@ -23,19 +23,23 @@ _MOST_ELEMENTS = 2**31 - 1
 _DENSE, _DEPTHWISE = 0.92, 2.2
 # The same of a weight gradient, which is no kernel that oneDNN has blocks of registers for.
 _FEW_OUTPUTS, _FEW_OUTPUTS_OF_GROUPS = 4.0, 20.0
-# Elements of a row, or channels, that fill its vectors.
-_VECTOR = 16
+# How many times as long they take where windows do not overlap.
+_PATCHES = 1.3
+# Outputs of a row that fill its registers, where a kernel is longer than they are.
+_ROW = 8
 
 
 def _work(problem: ConvSpec) -> float:
     """Multiply-adds of a product that the call takes the time of: vectors are of a group's outputs, or of groups."""
     if problem.G > 1 and problem.C == problem.K == 1:
-        row = problem.output[-1] if problem.has_few_outputs else _VECTOR
-        return _DEPTHWISE * max(1.0, _VECTOR / row) * problem.products
+        row = problem.output[-1] if problem.has_few_outputs else _ROW
+        return _DEPTHWISE * max(1.0, _ROW / row) * problem.products
     filled = product_work(problem.products, problem.K)
     if problem.has_few_outputs:
         return (_FEW_OUTPUTS if problem.G == 1 else _FEW_OUTPUTS_OF_GROUPS) * filled
-    return (_DENSE if problem.G == 1 else 1.0 + 3.0 / problem.C) * filled
+    if problem.G > 1:
+        return (1.0 + 3.0 / problem.C) * filled
+    return _DENSE * (_PATCHES if problem.taps > 1 and problem.strides == problem.kernel else 1.0) * filled
 
 
 @dataclasses.dataclass(frozen=True)
