@@ -16,6 +16,7 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import convjax
+from convjax import processor
 from convjax.algorithms import named, onednn
 from convjax.algorithms.products import columns_by_columns
 from convjax.algorithms.target import Target, compiling_for
@@ -118,6 +119,11 @@ def test_where_it_cannot_be_called(
     assert told.startswith(reason)
     with compiling_for(Target("cpu")):
         assert not onednn.is_at_hand()
+
+
+def test_old_processors_do_without_it(elsewhere: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processor, "vectors", lambda: ("avx",))
+    assert onednn.missing() == "the processor has no AVX2"
 
 
 def test_a_jaxlib_without_it_says_so(elsewhere: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from convjax import sizes
+from convjax import processor, sizes
 from convjax.algorithms.target import target
 from convjax.problem import Ints, Pads
 
@@ -36,6 +36,8 @@ def missing() -> str | None:
     """Why this process cannot call it; None where a first small call was right."""
     if sys.platform != "linux" or platform.machine() != "x86_64":
         return "jaxlib has oneDNN for Linux on x86-64 alone"
+    if "avx2" not in processor.vectors():  # its code for older ones ended a process that tried it
+        return "the processor has no AVX2"
     version = importlib.metadata.version("jaxlib")
     numbers = tuple(int(n) for n in re.findall(r"\d+", version)[:3])
     if not (_FIRST <= numbers and numbers[: len(_LAST)] <= _LAST):
