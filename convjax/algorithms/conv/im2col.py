@@ -31,7 +31,7 @@ class Im2col:
     """The classic: memory for one large, regular product."""
 
     name: ClassVar[str] = "im2col"
-    version: ClassVar[int] = 7
+    version: ClassVar[int] = 8
     exact: ClassVar[bool] = True
     varies_on: ClassVar[tuple[str, ...]] = ()
     __str__ = describe

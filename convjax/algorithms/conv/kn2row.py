@@ -35,7 +35,7 @@ class Kn2row:
     """Rows of the product are taps and output channels, columns the positions of x."""
 
     name: ClassVar[str] = "kn2row"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     exact: ClassVar[bool] = True
     varies_on: ClassVar[tuple[str, ...]] = ()
     __str__ = describe

@@ -27,7 +27,7 @@ class Lax:
     """One `convolution` instruction, or a product for groups whose windows do not slide; XLA decides how to run it."""
 
     name: ClassVar[str] = "lax"
-    version: ClassVar[int] = 13
+    version: ClassVar[int] = 14
     exact: ClassVar[bool] = True
     varies_on: ClassVar[tuple[str, ...]] = GPUS  # gradients may be added up by atomics
     amplification: ClassVar[float] = LIBRARY

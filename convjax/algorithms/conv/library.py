@@ -97,7 +97,7 @@ def _product_cost(problem: ConvSpec) -> Cost:
 
     A product waits for nothing: it reads the operands as they lie, but for a kernel that it packs.
     """
-    slower = 1.4 if problem.taps > 1 else 1.5 if problem.ndim > 1 else 1.15
+    slower = 1.4 if problem.taps > 1 else 1.35 if problem.ndim > 1 else 1.15
     return Cost(gemm=slower * _narrow(problem) * _needed(problem), bytes=problem.bytes + _packed(problem))
 
 

@@ -38,7 +38,7 @@ class Shift:
     by: Literal["multiply", "dot"] = "dot"
 
     name: ClassVar[str] = "shift"
-    version: ClassVar[int] = 14
+    version: ClassVar[int] = 15
     exact: ClassVar[bool] = True
     varies_on: ClassVar[tuple[str, ...]] = ()
     __str__ = describe
