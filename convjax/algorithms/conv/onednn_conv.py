@@ -23,6 +23,8 @@ _MOST_ELEMENTS = 2**31 - 1
 _DENSE, _DEPTHWISE = 0.92, 2.2
 # The same of a weight gradient, which is no kernel that oneDNN has blocks of registers for.
 _FEW_OUTPUTS, _FEW_OUTPUTS_OF_GROUPS = 4.0, 20.0
+# The same of a single channel, beside which there is one of zeros.
+_ONE_CHANNEL = 4.0
 # How many times as long they take where windows do not overlap.
 _PATCHES = 1.3
 # Outputs of a row that fill its registers, where a kernel is longer than they are.
@@ -39,6 +41,8 @@ def _work(problem: ConvSpec) -> float:
         return (_FEW_OUTPUTS if problem.G == 1 else _FEW_OUTPUTS_OF_GROUPS) * filled
     if problem.G > 1:
         return (1.0 + 3.0 / problem.C) * filled
+    if problem.C == 1:
+        return _ONE_CHANNEL * filled
     return _DENSE * (_PATCHES if problem.taps > 1 and problem.strides == problem.kernel else 1.0) * filled
 
 
