@@ -17,6 +17,7 @@ from convjax.problem import Problem
 from convjax.request import Pass, Request, request
 from convjax.rewrite import ENTERED
 from convjax.stock import PRIMITIVES, stated
+from convjax.sums import sums_p
 from convjax.tracing import trace
 
 # What these compute is not seen, or is code for one device only.
@@ -59,6 +60,7 @@ class Explanation:
         platform: the platform chosen for.
         rows: one `Row` a distinct problem, in the order of the program.
         left: one sentence a primitive that `accelerate` does not enter or no problem expresses.
+        sums: how many sums over the rows of a map, as layers normalise by, each equation of `accelerate` joins.
 
     Example:
         >>> import jax.numpy as jnp, convjax
@@ -70,6 +72,7 @@ class Explanation:
     platform: str
     rows: tuple[Row, ...]
     left: tuple[str, ...] = ()
+    sums: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         count = sum(row.count for row in self.rows)
@@ -83,6 +86,8 @@ class Explanation:
                 f"       -> {row.algorithm}: {row.reason}{predicted}{measured}, workspace {_bytes(row.workspace)}"
             )
             lines += [f"          not {name}: {'; '.join(reasons)}" for name, reasons in row.rejected]
+        if self.sums:
+            lines.append(f"sums   {sum(self.sums)} over the rows of maps, in {len(self.sums)} passes on CPUs")
         lines += [f"left   {sentence}" for sentence in self.left]
         return "\n".join(lines)
 
@@ -118,7 +123,9 @@ def explain(fn: Callable[..., Any], *args: Any, platform: str | None = None) -> 
     for problem, asked in problems(jaxpr):
         row = _row(problem, asked, platform)
         found[row] = found.get(row, 0) + 1
-    return Explanation(platform, tuple(dataclasses.replace(row, count=n) for row, n in found.items()), _left(jaxpr))
+    rows = tuple(dataclasses.replace(row, count=n) for row, n in found.items())
+    sums = tuple(len(eqn.invars) for eqn in _equations(jaxpr) if eqn.primitive is sums_p)
+    return Explanation(platform, rows, _left(jaxpr), sums)
 
 
 def explain_problem(problem: Problem, *, platform: str | None = None) -> Explanation:

@@ -100,17 +100,26 @@ def lower(ctx: Any, target: Target, fn: Bound | OfReversed | Filled, *operands: 
             result = _jitted(fn)(*arrays)
             return apart(lambda x: x, result) if in_memory else result
 
-    plain = ctx.replace(avals_in=[_plain(a) for a in ctx.avals_in], avals_out=[_plain(a) for a in ctx.avals_out])
+    plain = local(ctx)
     # A program may be lowered where x64 is not enabled any more.
     wide = any(jax.dtypes.canonicalize_dtype(a.dtype) != a.dtype for a in (*plain.avals_in, *plain.avals_out))
     with jax.enable_x64(True) if wide else contextlib.nullcontext():
         return mlir.lower_fun(run, multiple_results=False)(plain, *operands)
 
 
+def local(ctx: mlir.LoweringRuleContext) -> mlir.LoweringRuleContext:
+    """`ctx` of plain local arrays, which do not say along which axes of a mesh they vary or are divided."""
+
+    def plain(aval: Any) -> Any:
+        return jax.core.ShapedArray(aval.shape, aval.dtype)
+
+    return ctx.replace(avals_in=list(map(plain, ctx.avals_in)), avals_out=list(map(plain, ctx.avals_out)))
+
+
 def lowered(request: Request, ctx: mlir.LoweringRuleContext) -> Request:
     """The request with what becomes of the program that `ctx` lowers."""
     exported = ctx.module_context.lowering_parameters.for_export
-    return dataclasses.replace(request, divided=_is_divided(ctx), portable=exported or is_portable(request))
+    return dataclasses.replace(request, divided=is_divided(ctx), portable=exported or is_portable(request))
 
 
 def is_portable(request: Request) -> bool:
@@ -119,7 +128,7 @@ def is_portable(request: Request) -> bool:
     return request.policy.portable or kept
 
 
-def _is_divided(ctx: mlir.LoweringRuleContext) -> bool:
+def is_divided(ctx: mlir.LoweringRuleContext) -> bool:
     """Whether XLA divides the program among devices: along any axis of a mesh that shard_map does not hold."""
     context = ctx.module_context.axis_context
     if isinstance(context, mlir.SPMDAxisContext):
@@ -141,7 +150,3 @@ def bind_eagerly(primitive: Primitive, *operands: Any, **params: Any) -> Any:
 @functools.lru_cache(maxsize=4096)
 def _program(primitive: Primitive, params: tuple[tuple[str, Any], ...]) -> Callable[..., Any]:
     return jax.jit(functools.partial(primitive.bind, **dict(params)))
-
-
-def _plain(aval: Any) -> Any:
-    return jax.core.ShapedArray(aval.shape, aval.dtype)

@@ -17,6 +17,7 @@ from jax.experimental import jet
 from jax.extend.core import Primitive
 
 from convjax.primitive import conv_p
+from convjax.sums import sums_p
 from convjax.window_primitive import arg_p, extremum_p, put_p, sum_p, take_p, tangent
 
 Terms = Sequence[jax.Array]
@@ -42,6 +43,11 @@ def _of_linear(primitive: Primitive, primals: Terms, series: Sequence[Terms], **
     return primitive.bind(*primals, **params), [primitive.bind(term, *where, **params) for term in series[0]]
 
 
+def _of_sums(primals: Terms, series: Sequence[Terms], **params: Any) -> tuple[Terms, list[list[jax.Array]]]:
+    sums = [sums_p.bind(*terms, **params) for terms in (primals, *zip(*series, strict=True))]
+    return sums[0], [list(terms) for terms in zip(*sums[1:], strict=True)]
+
+
 def _of_extremum(primals: Terms, series: Sequence[Terms], **params: Any) -> Series:
     (x,), (terms,) = primals, series
     return extremum_p.bind(x, **params), [tangent(term, x, **params) for term in terms]
@@ -60,6 +66,7 @@ _rules: Any = jet.jet_rules
 _rules[conv_p] = _of_conv
 _rules[extremum_p] = _of_extremum
 _rules[arg_p] = _of_constant
+_rules[sums_p] = _of_sums
 for _primitive in (sum_p, take_p, put_p):
     _rules[_primitive] = functools.partial(_of_linear, _primitive)
 # Poolings over all elements of a window have a barrier, for which jax 0.10 to 0.12 have no rule, nor a public name.

@@ -14,8 +14,8 @@ from jax import lax
 
 from convjax import layout
 from convjax.algorithms.conv.clipped import beside_x, products
-from convjax.algorithms.conv.position_sums import sum_together
 from convjax.algorithms.numerics import accumulator
+from convjax.algorithms.sums import sum_together
 from convjax.problem import ConvSpec, Pads
 
 # Terms of one output: of fewer, padding x costs what the loop saves; of more, it compiles in a second and longer.

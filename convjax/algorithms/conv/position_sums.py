@@ -12,13 +12,13 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from convjax import layout
 from convjax.algorithms.conv.sides import Axis, sides, windows
 from convjax.algorithms.edges import slabs
 from convjax.algorithms.numerics import accumulator
+from convjax.algorithms.sums import divisor, sum_together
 from convjax.problem import ConvSpec, Pads
 
 # Elements of a stretch, and products written out in a whole program: more compile too slowly.
@@ -26,7 +26,7 @@ _LONGEST, _MOST_PRODUCTS = 16, 350
 # Products in a loop that LLVM unrolls, and sums that stay in registers beside what is multiplied.
 _UNROLLED, _MOST_SUMS = 98, 12
 # Bytes of x from which on a padded copy takes longer than sums of a few slabs more.
-_LARGE = 6 * 2**20
+_LARGE = 10 * 2**20
 # Rows that are added at a time once stretches are; what is left of them is added by a plain sum.
 _FEW_ROWS = 8
 
@@ -39,8 +39,8 @@ def is_looped(problem: ConvSpec) -> bool:
 def stretch_length(problem: ConvSpec) -> int:
     """Elements of a row that are added at a time, a divisor of the row where one is long enough."""
     row, most = problem.kernel[-1], max(1, min(_LONGEST, _MOST_PRODUCTS // _written(problem)))
-    divisor = _divisor(row, most)
-    return divisor if 2 * divisor >= min(row, most) else most
+    even = divisor(row, most)
+    return even if 2 * even >= min(row, most) else most
 
 
 def passes_over_operands(problem: ConvSpec) -> int:
@@ -144,21 +144,7 @@ def _whole_stretches(windows: Sequence[jax.Array], w: jax.Array, length: int) ->
 def _fewer_rows(sums: list[jax.Array]) -> list[jax.Array]:
     """Each C rows G with its rows added in passes over all, as far as they have small divisors."""
     C, rows, G = sums[0].shape
-    n = _divisor(rows, _FEW_ROWS)
+    n = divisor(rows, _FEW_ROWS)
     if n == 1:
         return sums
     return _fewer_rows(sum_together([a.reshape(C, rows // n, n, G) for a in sums], (2,)))
-
-
-def sum_together(operands: Sequence[jax.Array], axes: Sequence[int]) -> list[jax.Array]:
-    """One pass that keeps the sums of all operands."""
-    zeros = (np.zeros((), operands[0].dtype),) * len(operands)
-    return list(lax.reduce(tuple(operands), zeros, _add_each, axes))
-
-
-def _add_each(a: tuple[jax.Array, ...], b: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-    return tuple(p + q for p, q in zip(a, b, strict=True))
-
-
-def _divisor(n: int, most: int) -> int:
-    return max(d for d in range(1, min(n, most) + 1) if n % d == 0)

@@ -33,7 +33,6 @@ from convjax.algorithms.conv.position_sums import (
     in_stretches,
     passes_over_operands,
     stretch_length,
-    sum_together,
     sums_by_slabs,
     sums_by_stretches,
 )
@@ -41,6 +40,7 @@ from convjax.algorithms.conv.sides import Axis, Operand, band, pad, positions, s
 from convjax.algorithms.numerics import accumulator, direct_error
 from convjax.algorithms.products import columns_by_columns, columns_by_columns_in_parts, grouping_work, product_work
 from convjax.algorithms.protocol import Cost, Reasons, describe
+from convjax.algorithms.sums import sum_together
 from convjax.dtypes import dtype_of
 from convjax.platforms import GPUS
 from convjax.problem import ConvSpec
