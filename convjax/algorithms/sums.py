@@ -11,8 +11,8 @@ import jax
 import numpy as np
 from jax import lax
 
-# Rows that are added in one unrolled reduction.
-_MOST_ROWS = 16
+# Rows that are added in one unrolled reduction: of more, what is computed for them is not unrolled any more.
+_MOST_ROWS = 8
 
 
 def sums_of_rows(arrays: Sequence[jax.Array]) -> list[jax.Array]:
