@@ -8,7 +8,7 @@ from typing import Any, ParamSpec, TypeVar
 import jax
 from jax import lax
 from jax.extend import core
-from jax.extend.core.primitives import conv_general_dilated_p, ge_p, reduce_window_p
+from jax.extend.core.primitives import conv_general_dilated_p, ge_p, reduce_sum_p, reduce_window_p
 
 from convjax import in_place, joined_sums, window_primitive
 from convjax.primitive import bind, conv_p, unreversed
@@ -16,6 +16,7 @@ from convjax.problem import ConvSpec, WindowSpec
 from convjax.request import Request, request
 from convjax.rewrite import Replacement, Rewriter
 from convjax.stock import stated
+from convjax.sums import sums_p
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -72,7 +73,8 @@ def accelerate(fn: Callable[P, R]) -> Callable[P, R]:
 
 @functools.lru_cache(maxsize=64)
 def _rewriter(asked: Request) -> Rewriter:
-    return Rewriter(functools.partial(_replacement, asked), _joined, {conv_p: conv_general_dilated_p})
+    names = {conv_p: conv_general_dilated_p, sums_p: reduce_sum_p}
+    return Rewriter(functools.partial(_replacement, asked), _joined, names)
 
 
 def _joined(jaxpr: core.Jaxpr) -> core.Jaxpr:

@@ -45,9 +45,11 @@ def _jvp(primals: Sequence[Any], tangents: Sequence[Any], *, axes: Ints) -> Any:
 
 
 def _transpose(cotangents: Sequence[Any], *arrays: Any, axes: Ints) -> list[Any]:
-    """By lax's rule for each, which is for one that is linear."""
     rule = ad.primitive_transposes[reduce_sum_p]
-    return [rule(ct, x, axes=axes, out_sharding=None)[0] for ct, x in zip(cotangents, arrays, strict=True)]
+    return [
+        rule(ct, x, axes=axes, out_sharding=None)[0] if ad.is_undefined_primal(x) else None
+        for ct, x in zip(cotangents, arrays, strict=True)
+    ]
 
 
 def _batch(arrays: Sequence[Any], dims: Sequence[Any], *, axes: Ints) -> Any:

@@ -109,9 +109,24 @@ def test_the_primitive_is_linear(rng: np.random.Generator) -> None:
         np.testing.assert_array_equal(got, jnp.broadcast_to(want[:, None], x.shape))
     (got,) = jax.linear_transpose(lambda x: both(x, x)[:1], x)(cotangents[:1])
     np.testing.assert_array_equal(got, jnp.broadcast_to(cotangents[0][:, None], x.shape))
+    (got,) = jax.linear_transpose(lambda x: both(x, y)[0], x)(cotangents[0])
+    np.testing.assert_array_equal(got, jnp.broadcast_to(cotangents[0][:, None], x.shape))
     values, terms = jet.jet(lambda x: both(x, 2 * x), (x,), ([y, x],))
     np.testing.assert_allclose(values[1], 2 * x.sum(1), rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(terms[0][0], y.sum(1), rtol=1e-5, atol=1e-5)
+
+
+def test_policies_of_checkpoint_know_them(operands: Any) -> None:
+    asked = []
+
+    def policy(primitive: Any, *avals: Any, **params: Any) -> bool:
+        asked.append(primitive.name)
+        return False
+
+    kept = jax.checkpoint(normalised, policy=policy)
+    jax.grad(accelerate(lambda *args: kept(*args).sum()), 1)(*operands)
+    assert "reduce_sum" in asked
+    assert "convjax_sums" not in asked
 
 
 # What is joined, and in which order the rest follows.

@@ -20,7 +20,11 @@ from convjax.problem import ConvSpec
 
 _MOST_ELEMENTS = 2**31 - 1
 # Multiply-adds of a product that one takes the time of: of many channels, and of depthwise layers.
-_DENSE, _DEPTHWISE = 0.92, 2.2
+_DENSE, _DEPTHWISE = 0.95, 2.2
+# How much less of that a product by padding takes, most of which are left out.
+_PADDING = 0.75
+# Taps of a kernel that takes twice as long for each of them, since it is read from memory again and again.
+_LONG = 800
 # The same of a weight gradient, which is no kernel that oneDNN has blocks of registers for.
 _FEW_OUTPUTS, _FEW_OUTPUTS_OF_GROUPS = 4.0, 20.0
 # The same of a single channel, beside which there is one of zeros.
@@ -39,11 +43,14 @@ def _work(problem: ConvSpec) -> float:
     filled = product_work(problem.products, problem.K)
     if problem.has_few_outputs:
         return (_FEW_OUTPUTS if problem.G == 1 else _FEW_OUTPUTS_OF_GROUPS) * filled
+    seen = [(o - 1) * s + 1 for o, s in zip(problem.output, problem.strides, strict=True)]
+    filled *= 1 - _PADDING * (1 - math.prod(min(1.0, n / span) for n, span in zip(problem.input, seen, strict=True)))
     if problem.G > 1:
         return (1.0 + 3.0 / problem.C) * filled
     if problem.C == 1:
         return _ONE_CHANNEL * filled
-    return _DENSE * (_PATCHES if problem.taps > 1 and problem.strides == problem.kernel else 1.0) * filled
+    patches = _PATCHES if problem.taps > 1 and problem.strides == problem.kernel else 1.0
+    return _DENSE * (1 + problem.taps / _LONG) * patches * filled
 
 
 @dataclasses.dataclass(frozen=True)

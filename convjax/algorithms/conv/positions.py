@@ -146,6 +146,8 @@ class Positions:
         elements += of_w * max(1.0, 6 / (joined * problem.K)) * (positions(axes, "w") > 1)
         # Windows of w alone are copied in longer runs.
         copied = (4 if of_x == problem.N else 7) * size * problem.G * contracted * elements
+        if problem.ndim > 1 and max(problem.lhs_dilation) > 1:  # in steps of the dilation along every axis
+            copied *= 1.6
         sums = size * problem.G * joined * of_x * of_w
         # A kernel, unlike the cotangent that it is elsewhere, has its channels innermost.
         turned = 6 * size * math.prod(problem.rhs_shape) if layout.is_rhs_turned(problem, "CSGK") else 0

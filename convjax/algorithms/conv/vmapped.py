@@ -35,9 +35,11 @@ class Vmap:
 
     def cost(self, problem: ConvSpec) -> Cost:
         gathered = _gathered(problem) * itemsize(problem.lhs_dtype)
+        is_one_row = problem.has_few_outputs and problem.ndim == problem.N == problem.C == 1
+        terms = problem.C * (problem.taps if is_one_row else 1)
         return Cost(
-            gemm=1.3 * product_work(problem.products, problem.C, problem.K),
-            scalar=_gathered(problem),
+            gemm=1.3 * product_work(problem.products, terms, problem.K),
+            scalar=_gathered(problem) * (0.25 if is_one_row else 1.0),
             bytes=problem.bytes + 4 * gathered + turning_work(problem),
             workspace=2 * gathered,
             calls=4,

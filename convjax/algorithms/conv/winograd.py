@@ -95,7 +95,7 @@ class Winograd:
             gemm, vector, grouping, stored = 0.0, 1.5 * passes * (entering + leaving) + 0.08 * products, 0.0, 0.0
         return Cost(
             gemm=gemm,
-            vector=vector + min(4.0, 0.45 * taps) * filters,
+            vector=vector + min(4.8, 0.54 * taps) * filters,
             bytes=problem.bytes + grouping + size * stored,
             workspace=size * ((entering + leaving) / bands + filters),
             calls=(2 * passes + 2) * bands + 1,

@@ -55,7 +55,7 @@ class Lax:
                 tiling_sum = problem.operation == "sum" and problem.strides == problem.window
                 # Tiles are added channels at a time, as many as there are.
                 narrow = max(1.0, _VECTOR / max((1, *problem.shape[-1:])))
-                return Cost(vector=(2 * narrow if tiling_sum else 5) * problem.macs, bytes=problem.bytes)
+                return Cost(vector=(2.4 * narrow if tiling_sum else 5) * problem.macs, bytes=problem.bytes)
             case "argmax" | "argmin":
                 return Cost(scalar=6 * problem.macs, bytes=3 * problem.bytes, workspace=problem.bytes, calls=4)
             case "take":
