@@ -26,11 +26,11 @@ def accelerate(fn: Callable[P, R]) -> Callable[P, R]:
     """`fn` with every convolution and pooling in it, gradients included, run by the chosen algorithms.
 
     `fn` is traced, lax's primitives are replaced in what was traced, wherever they stand (`jit`, scan, cond, while,
-    remat, shard_map, the rules of custom derivatives), and the rest is evaluated as it was. Sums over the rows of
-    float32 maps beside them, as layers normalise by and means over maps are, are joined where they read the same array:
-    CPUs make them in one pass. Composes with jit, grad, vmap and shard_map on either side; jitted functions in `fn`
-    keep names, donations and shardings. What cannot be entered (Pallas kernels, foreign calls) stays as it is, and
-    `explain` says so.
+    remat, shard_map, the rules of custom derivatives), and the rest is evaluated as it was. Beside them, sums over the
+    rows of float32 maps (the statistics of layers that normalise, means over maps, their gradients) whose terms are
+    computed for them get a form that CPUs vectorise, those that read one array together. Composes with jit, grad, vmap
+    and shard_map on either side; jitted functions in `fn` keep names, donations and shardings. What cannot be entered
+    (Pallas kernels, foreign calls) stays as it is, and `explain` says so.
     What knows lax's primitives by name, such as `checkify.float_checks`, belongs inside: `accelerate(checkify(fn))`.
 
     Args:
@@ -39,10 +39,10 @@ def accelerate(fn: Callable[P, R]) -> Callable[P, R]:
 
     Returns:
         A function of the same arguments and results; without a `jax.jit` around it, every call traces fn anew.
-        Convolutions of finite values agree with lax's within their algorithm's stated error, joined sums as far as
-        another order rounds otherwise. Poolings agree exactly but for two corners of the gradient of maxima and minima:
-        it goes to the first NaN of a window, where lax passes on to what follows the last one, and to a real element of
-        a window of infinities, where lax may lose it to padding.
+        Convolutions of finite values agree with lax's within their algorithm's stated error, such sums up to rounding,
+        since they are added in another order. Poolings agree exactly but for two corners of the gradient of maxima and
+        minima: it goes to the first NaN of a window, where lax passes on to what follows the last one, and to a real
+        element of a window of infinities, where lax may lose it to padding.
 
     Raises:
         TypeError: fn is not callable.
@@ -74,12 +74,16 @@ def accelerate(fn: Callable[P, R]) -> Callable[P, R]:
 @functools.lru_cache(maxsize=64)
 def _rewriter(asked: Request) -> Rewriter:
     names = {conv_p: conv_general_dilated_p, sums_p: reduce_sum_p}
-    return Rewriter(functools.partial(_replacement, asked), _joined, names)
+    return Rewriter(functools.partial(_replacement, asked), _joined, _joined_but_sums, names)
 
 
 def _joined(jaxpr: core.Jaxpr) -> core.Jaxpr:
-    """The jaxpr where our primitives do themselves what they can of what stands in front of them."""
-    return joined_sums.joined(window_primitive.unpadded(unreversed(jaxpr)))
+    """The jaxpr where sums are joined, and our primitives do what they can of what stands in front of them."""
+    return joined_sums.joined(_joined_but_sums(jaxpr))
+
+
+def _joined_but_sums(jaxpr: core.Jaxpr) -> core.Jaxpr:
+    return window_primitive.unpadded(unreversed(jaxpr))
 
 
 def _replacement(asked: Request, eqn: core.JaxprEqn) -> Replacement | None:

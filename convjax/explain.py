@@ -60,7 +60,7 @@ class Explanation:
         platform: the platform chosen for.
         rows: one `Row` a distinct problem, in the order of the program.
         left: one sentence a primitive that `accelerate` does not enter or no problem expresses.
-        sums: how many sums over the rows of a map, as layers normalise by, each equation of `accelerate` joins.
+        sums: of the equations that `accelerate` makes of sums over the rows of maps, how many each holds.
 
     Example:
         >>> import jax.numpy as jnp, convjax
@@ -87,7 +87,7 @@ class Explanation:
             )
             lines += [f"          not {name}: {'; '.join(reasons)}" for name, reasons in row.rejected]
         if self.sums:
-            lines.append(f"sums   {sum(self.sums)} over the rows of maps, in {len(self.sums)} passes on CPUs")
+            lines.append(f"sums   {sum(self.sums)} over the rows of maps, in {len(self.sums)} equations")
         lines += [f"left   {sentence}" for sentence in self.left]
         return "\n".join(lines)
 

@@ -1,8 +1,9 @@
 """Sums of a program that read the same array put into one equation: the statistics that layers normalise by, and the
 gradients of a scale, a shift and a mean.
 
-Networks take them beside their convolutions, of arrays that are computed where they are added. XLA's CPU compiler makes
-each in a pass of its own, element by element.
+Networks have them beside their convolutions, of arrays that are computed where they are added. XLA's CPU compiler makes
+each in a pass of its own, element by element. A lone sum of what is computed for it alone becomes an equation too,
+which is vectorised.
 """
 
 import collections
@@ -23,7 +24,7 @@ from convjax.problem import Ints
 from convjax.sums import sums_p
 
 # Rows, and elements of a map, below which a sum is not worth another form.
-_FEW_ROWS, _SMALL = 32, 2**12
+_FEW_ROWS, _SMALL = 32, 2**14
 # Sums that one loop holds in registers beside what is added.
 _MOST = 4
 # What XLA fuses into a sum, and what calls such.
@@ -62,6 +63,8 @@ def _groups(jaxpr: core.Jaxpr) -> list[list[int]]:
     """
     equations = jaxpr.eqns
     makers = {var: eqn for eqn in equations for var in eqn.outvars}
+    readers = collections.Counter(var for eqn in equations for var in _variables(eqn.invars))
+    readers.update(_variables(jaxpr.outvars))
     depths: dict[core.Var, int] = {}
     depth_of_effects = 0
     found: dict[Any, list[_Group]] = {}
@@ -70,7 +73,7 @@ def _groups(jaxpr: core.Jaxpr) -> list[list[int]]:
         if eqn.effects:
             depth = depth_of_effects = max(depth, depth_of_effects)
         depths.update(dict.fromkeys(eqn.outvars, depth + _is_sum(eqn)))
-        if _is_sum(eqn):
+        if _is_sum(eqn) and readers[eqn.outvars[0]]:
             reads = _reads(eqn.invars[0], makers)
             alike = found.setdefault((depth, _shape(eqn.invars[0]), eqn.params["axes"], eqn.ctx), [])
             for group in alike:
@@ -81,11 +84,9 @@ def _groups(jaxpr: core.Jaxpr) -> list[list[int]]:
             else:
                 alike.append(_Group([i], reads))
     groups = [group.members for alike in found.values() for group in alike]
-    readers = collections.Counter(var for eqn in equations for var in _variables(eqn.invars))
-    readers.update(_variables(jaxpr.outvars))
 
     def is_worth_it(group: Sequence[int]) -> bool:
-        """A lone sum is vectorised as it is where what it reads is in memory: computed elsewhere, or read again."""
+        """A lone sum is vectorised as it is where it reads memory: what no such equation makes, or is read again."""
         x: Any = equations[group[0]].invars[0]
         return len(group) > 1 or (_maker(x, makers) is not None and readers[x] == 1)
 
@@ -117,6 +118,7 @@ def _in_order(equations: Sequence[core.JaxprEqn], groups: Sequence[Sequence[int]
 
 
 def _one(equations: Sequence[core.JaxprEqn]) -> core.JaxprEqn:
+    """All of them, at the first's place in the user's program."""
     return equations[0].replace(
         primitive=sums_p,
         params={"axes": equations[0].params["axes"]},
@@ -142,7 +144,7 @@ def _is_sum(eqn: core.JaxprEqn) -> bool:
 
 
 def _reads(x: core.Var | core.Literal, makers: Makers) -> set[core.Var]:
-    """x and the nearest arrays of its shape that make it element by element, constants left out."""
+    """x and the nearest arrays of its shape that make it element by element."""
     found: dict[core.Var, None] = {}
     waiting = collections.deque([x])
     while waiting and len(found) < _SEEN:

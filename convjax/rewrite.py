@@ -94,11 +94,13 @@ class Rewriter:
         replacement: the function of an equation's operands that stands in for it and returns its results; two that
             compute the same must be equal, since what they trace to is kept by them. None leaves the equation as it is.
         joined: puts a jaxpr in the place of one whose equations were replaced.
+        joined_in_rules: the same of rules of custom JVPs, where tangents may be unknown of what is known.
         names: what policies of `jax.checkpoint` know the new primitives by.
     """
 
     replacement: Callable[[core.JaxprEqn], Replacement | None]
     joined: Callable[[core.Jaxpr], core.Jaxpr]
+    joined_in_rules: Callable[[core.Jaxpr], core.Jaxpr]
     names: Mapping[core.Primitive, core.Primitive]
     _rewritten: weakref.WeakKeyDictionary[Any, Any] = dataclasses.field(
         default_factory=weakref.WeakKeyDictionary, repr=False
@@ -110,6 +112,12 @@ class Rewriter:
         traced = trace(fn, args, kwargs)
         jaxpr, consts = self.jaxpr(traced.closed.jaxpr), traced.closed.consts
         return traced.results(jax.core.eval_jaxpr(jaxpr, consts, *traced.operands))
+
+    @functools.cached_property
+    def _of_rules(self) -> "Rewriter":
+        return dataclasses.replace(
+            self, joined=self.joined_in_rules, _rewritten=weakref.WeakKeyDictionary(), _traced={}
+        )
 
     def jaxpr(self, jaxpr: Any) -> Any:
         """The jaxpr, open or closed, with its equations replaced; itself where there is none to replace."""
@@ -153,7 +161,8 @@ class Rewriter:
                 return value
             return type(value)(*entries) if hasattr(value, "_fields") else tuple(entries)
         if name in _THUNKS:
-            return linear_util.wrap_init(functools.partial(self._thunk, value), debug_info=value.debug_info)
+            thunk = self._of_rules._thunk if name == "jvp_jaxpr_fun" else self._thunk
+            return linear_util.wrap_init(functools.partial(thunk, value), debug_info=value.debug_info)
         if name == "fun_jaxpr_thunk":  # of `optimize_remat`
             return functools.partial(self._thunk, value)
         if name == "bwd":

@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import lax
+from jax import export, lax
 from jax.experimental import jet
 from jax.extend import core
+from jax.interpreters import partial_eval as pe
 from jax.sharding import NamedSharding, PartitionSpec
-from transforms import compiled, two_devices
+from transforms import assert_close, compiled, two_devices
 
 import convjax
 from convjax import accelerate, explain
@@ -55,7 +56,7 @@ def loss(x: jax.Array, w: jax.Array, scale: jax.Array, shift: jax.Array) -> jax.
 
 @pytest.fixture
 def operands(rng: np.random.Generator) -> tuple[jax.Array, ...]:
-    shapes = [(2, 9, 8, 32), (3, 3, 32, 32), (1, 1, 1, 32), (1, 1, 1, 32)]
+    shapes = [(4, 17, 16, 32), (3, 3, 32, 32), (1, 1, 1, 32), (1, 1, 1, 32)]
     return tuple(jnp.asarray(rng.standard_normal(shape), jnp.float32) for shape in shapes)
 
 
@@ -68,7 +69,7 @@ def test_a_layer_s_statistics_are_one_equation_and_its_gradients_another(operand
     gradients = accelerate(jax.grad(loss, argnums=(0, 1, 2, 3)))
     assert sums(gradients, *operands) == (2, 2, 3, 3)
     assert sums(loss, *operands) == ()
-    assert "sums   10 over the rows of maps, in 4 passes on CPUs" in str(explain(gradients, *operands))
+    assert "sums   10 over the rows of maps, in 4 equations" in str(explain(gradients, *operands))
 
 
 WAYS: dict[str, Callable[[Callable[..., Any], Any], Any]] = {
@@ -109,8 +110,8 @@ def test_the_primitive_is_linear(rng: np.random.Generator) -> None:
         np.testing.assert_array_equal(got, jnp.broadcast_to(want[:, None], x.shape))
     (got,) = jax.linear_transpose(lambda x: both(x, x)[:1], x)(cotangents[:1])
     np.testing.assert_array_equal(got, jnp.broadcast_to(cotangents[0][:, None], x.shape))
-    (got,) = jax.linear_transpose(lambda x: both(x, y)[0], x)(cotangents[0])
-    np.testing.assert_array_equal(got, jnp.broadcast_to(cotangents[0][:, None], x.shape))
+    (got,) = jax.linear_transpose(lambda x: jnp.divide(*both(x, y)), x)(cotangents[0])
+    np.testing.assert_allclose(got, jnp.broadcast_to((cotangents[0] / y.sum(1))[:, None], x.shape), rtol=1e-5)
     values, terms = jet.jet(lambda x: both(x, 2 * x), (x,), ([y, x],))
     np.testing.assert_allclose(values[1], 2 * x.sum(1), rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(terms[0][0], y.sum(1), rtol=1e-5, atol=1e-5)
@@ -150,10 +151,19 @@ def entangled(x: jax.Array) -> list[jax.Array]:
 
 def with_effects(x: jax.Array) -> list[jax.Array]:
     first = (x + 1).sum((0, 1))
-    jax.debug.print("{}", first[0] > 0, ordered=True)
+    jax.debug.print("of the first {}", first[0] > 0, ordered=True)
     y = x * 2
-    jax.debug.print("{}", y[0, 0, 0] > 0, ordered=True)
+    jax.debug.print("of y {}", y[0, 0, 0] > 0, ordered=True)
     return [first, (x * x).sum((0, 1)), y.sum((0, 1))]
+
+
+def with_memory(x: jax.Array) -> list[jax.Array]:
+    """What is added last was read after a write that waits for the first sum."""
+    memory = jax.new_ref(x)
+    before = memory[...] + 0 * x
+    first = (x * before).sum((0, 1), keepdims=True)
+    memory[...] = x + first
+    return [first[0, 0], (x * memory[...]).sum((0, 1)), (x * before * 2).sum((0, 1))]
 
 
 PROGRAMS: dict[str, tuple[Callable[[jax.Array], Any], tuple[int, ...]]] = {
@@ -161,6 +171,8 @@ PROGRAMS: dict[str, tuple[Callable[[jax.Array], Any], tuple[int, ...]]] = {
     "axes that differ": (lambda x: [(x * 2).sum(1), (x * 3).sum((0, 1)), (x * 4).sum(1)], (1, 2)),
     "waiting for each other": (entangled, (1, 1)),
     "with effects": (with_effects, (3,)),
+    "with memory": (with_memory, (2, 1)),
+    "one that nothing reads": (lambda x: [(x * n).sum((0, 1)) for n in range(3)][:2], (2,)),
     "a lone sum of what is computed for it": (lambda x: [(x * x).sum((0, 1))], (1,)),
     "a lone sum of what is there": (lambda x: [x.sum((0, 1))], ()),
     "a lone sum of what is read again": (lambda x: [x.sum((0, 1)), (y := x * x), jnp.cumsum(y, 1)][:2], ()),
@@ -177,7 +189,7 @@ PROGRAMS: dict[str, tuple[Callable[[jax.Array], Any], tuple[int, ...]]] = {
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_what_is_joined(name: str, capfd: pytest.CaptureFixture[str], rng: np.random.Generator) -> None:
     fn, expected = PROGRAMS[name]
-    x = jnp.asarray(rng.standard_normal((2, 512, 8)), jnp.float32)
+    x = jnp.asarray(rng.standard_normal((2, 2048, 8)), jnp.float32)
     program = with_convolution(fn)
     assert sums(accelerate(program), x) == expected
     core.check_jaxpr(jax.make_jaxpr(accelerate(program))(x).jaxpr)
@@ -190,13 +202,112 @@ def test_what_is_joined(name: str, capfd: pytest.CaptureFixture[str], rng: np.ra
     assert printed == stock
     for a, b in zip(got, want, strict=True):
         assert a.dtype == b.dtype
-        np.testing.assert_allclose(a.astype(jnp.float32), b.astype(jnp.float32), rtol=1e-2, atol=2e-2)
+        # XLA may leave out the rounding of what it adds to bfloat16.
+        bound = 0.5 if a.dtype == jnp.bfloat16 else 2e-2
+        np.testing.assert_allclose(a.astype(jnp.float32), b.astype(jnp.float32), rtol=1e-2, atol=bound)
 
 
 def test_without_a_convolution_nothing_is_joined(rng: np.random.Generator) -> None:
-    x = jnp.asarray(rng.standard_normal((2, 512, 8)), jnp.float32)
+    x = jnp.asarray(rng.standard_normal((2, 2048, 8)), jnp.float32)
     got, want = (jax.make_jaxpr(f)(x) for f in (accelerate(entangled), entangled))
     assert str(got) == str(want)
+
+
+# Sums that are joined have nothing to do with each other.
+
+
+def statistics(x: jax.Array, s: jax.Array) -> tuple[jax.Array, jax.Array]:
+    y = lax.conv_general_dilated(x, jnp.eye(8)[None], (1,), "VALID", dimension_numbers=("NWC", "WIO", "NWC"))
+    return (y * y).sum((0, 1)), (y * s).sum((0, 1))
+
+
+@pytest.fixture
+def x(rng: np.random.Generator) -> jax.Array:
+    return jnp.asarray(rng.standard_normal((2, 1024, 8)), jnp.float32)
+
+
+def test_what_is_not_mapped_stays_so(x: jax.Array) -> None:
+    assert sums(accelerate(statistics), x, x) == (2,)
+    scales = jnp.arange(3.0)
+    got, want = (jax.vmap(f, (None, 0), (None, 0))(x, scales) for f in (accelerate(statistics), statistics))
+    assert_close({"sums": got}, {"sums": want}, 1e-5)
+
+
+def test_what_is_known_is_not_differentiated(x: jax.Array) -> None:
+    def linear(x: jax.Array) -> jax.Array:
+        return jnp.divide(*statistics(c, x)[::-1])
+
+    c = x + 1
+    got, want = (jax.linear_transpose(f, x)(jnp.ones(8)) for f in (accelerate(linear), linear))
+    assert_close({"cotangents": got}, {"cotangents": want}, 1e-5)
+
+
+@jax.custom_jvp
+def energy(x: jax.Array) -> jax.Array:
+    return statistics(x, x)[0]
+
+
+@energy.defjvp
+def _energy_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    return statistics(*primals, *tangents)
+
+
+WRAPPED: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
+    "as it is": lambda f: f,
+    "jit": jax.jit,
+    "checkpoint": jax.checkpoint,
+    "scan": lambda f: lambda x: lax.scan(lambda c, _: (c + f(x), None), jnp.zeros(8), length=2)[0],
+}
+
+
+@pytest.mark.parametrize("wrapper", WRAPPED)
+def test_rules_of_derivatives(wrapper: str, x: jax.Array) -> None:
+    fn = WRAPPED[wrapper](energy)
+    got, want = (jax.grad(lambda x: jnp.sum(jnp.sin(f(x))))(x) for f in (accelerate(fn), fn))  # noqa: B023
+    assert_close({"gradient": got}, {"gradient": want}, 1e-4)
+
+
+def test_what_nothing_reads_is_dropped(x: jax.Array) -> None:
+    first = jax.make_jaxpr(jax.jit(lambda x: accelerate(statistics)(x, x)[0]))(x).jaxpr
+    kept, _ = pe.dce_jaxpr(first.eqns[0].params["jaxpr"].jaxpr, [True])
+    assert [len(eqn.outvars) for eqn in kept.eqns if eqn.primitive is sums_p] == [1]
+
+
+# Where programs run.
+
+
+def test_without_jit(operands: Any) -> None:
+    with jax.disable_jit():
+        np.testing.assert_allclose(accelerate(loss)(*operands), loss(*operands), rtol=1e-4)
+
+
+def test_for_several_platforms(operands: Any) -> None:
+    gradient = jax.jit(accelerate(jax.grad(loss, argnums=1)))
+    exported = export.export(gradient, platforms=["cpu", "cuda", "tpu"])(*operands)
+    assert_close({"gradient": exported.call(*operands)}, {"gradient": gradient(*operands)}, 1e-4)
+
+
+def test_of_a_batch_whose_size_is_not_known(x: jax.Array) -> None:
+    f = jax.jit(jax.vmap(accelerate(lambda x: statistics(x, 2 * x))))
+    (size,) = export.symbolic_shape("b")
+    exported = export.export(f)(jax.ShapeDtypeStruct((size, *x.shape), x.dtype))
+    stacked = jnp.stack([x, x + 1, -x])
+    assert_close({"sums": exported.call(stacked)}, {"sums": f(stacked)}, 1e-5)
+
+
+def test_over_shards(operands: Any) -> None:
+    everywhere = [PartitionSpec()] * (len(operands) - 1)
+
+    def mean(f: Callable[..., Any]) -> Callable[..., Any]:
+        specs = (PartitionSpec("batch"), *everywhere)
+        return jax.shard_map(
+            lambda *args: lax.pmean(f(*args), "batch"), mesh=two_devices(), in_specs=specs, out_specs=PartitionSpec()
+        )
+
+    for program in (mean(accelerate(loss)), accelerate(mean(loss))):
+        assert sums(jax.grad(program), *operands)
+        got, want = (jax.jit(jax.value_and_grad(f, argnums=(1, 2)))(*operands) for f in (program, mean(loss)))
+        assert_close({"value and gradients": got}, {"value and gradients": want}, 1e-3)
 
 
 def test_rows_that_are_divided_are_added_where_they_are(operands: Any) -> None:
@@ -210,4 +321,14 @@ def test_rows_that_are_divided_are_added_where_they_are(operands: Any) -> None:
 def test_what_inspects_a_program_knows_them(operands: Any) -> None:
     gradients = jax.grad(loss, argnums=(1, 2))
     got, want = (convjax.count(f, *operands) for f in (accelerate(gradients), gradients))
-    assert got.macs == want.macs
+    assert got.elementwise == want.elementwise
+
+    def of_one(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """A sum that sees x, and one of a constant, which does not."""
+        y = lax.conv_general_dilated(x, operands[1], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        c = jnp.cos(jnp.ones_like(y))
+        return (y * c).sum((1, 2)), (c * c).sum((1, 2))
+
+    assert sums(accelerate(of_one), operands[0]) == (2,)
+    seen, unseen = (convjax.receptive_field(f, operands[0]) for f in (accelerate(of_one), of_one))
+    assert seen == unseen

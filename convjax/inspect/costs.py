@@ -13,7 +13,7 @@ from typing import Any
 
 from convjax import window_primitive
 from convjax.inspect.layers import Path, labelled
-from convjax.inspect.primitives import CUMULATIVE, ELEMENTWISE, REDUCTIONS
+from convjax.inspect.primitives import CUMULATIVE, ELEMENTWISE, JOINED, REDUCTIONS
 from convjax.inspect.steps import LOOPS, Step, Value, arguments, steps
 from convjax.primitive import conv_p, problem_of
 from convjax.problem import ConvSpec, Problem
@@ -197,6 +197,8 @@ class _Program:
                 self.found.elementwise[step.layer] += times * step.results[0].size
         elif step.name in REDUCTIONS | CUMULATIVE:
             self.found.elementwise[step.layer] += times * step.operands[0].size
+        elif step.name in JOINED:
+            self.found.elementwise[step.layer] += times * sum(operand.size for operand in step.operands)
         return None
 
     def _add_bias(self, step: Step, times: int) -> bool:

@@ -13,7 +13,9 @@ ELEMENTWISE = frozenset([
 ])  # fmt: skip
 # One operation for every element that is read: axes are reduced, or hold what they add up to so far.
 REDUCTIONS = frozenset([
-    "argmax", "argmin", "convjax_sums", "reduce_and", "reduce_max", "reduce_min", "reduce_or", "reduce_prod",
-    "reduce_sum", "reduce_xor",
+    "argmax", "argmin", "reduce_and", "reduce_max", "reduce_min", "reduce_or", "reduce_prod", "reduce_sum",
+    "reduce_xor",
 ])  # fmt: skip
 CUMULATIVE = frozenset(["cumlogsumexp", "cummax", "cummin", "cumprod", "cumsum"])
+# Reductions of several arrays, each to a result of its own.
+JOINED = frozenset(["convjax_sums"])

@@ -8,7 +8,7 @@ from jax import lax
 from convjax.inspect.control import CONTROL
 from convjax.inspect.dependence import Field, Rule, Step
 from convjax.inspect.law import STILL, Law, resampled
-from convjax.inspect.primitives import CUMULATIVE, ELEMENTWISE, REDUCTIONS
+from convjax.inspect.primitives import CUMULATIVE, ELEMENTWISE, JOINED, REDUCTIONS
 from convjax.inspect.rearranged import REARRANGED, picked
 from convjax.inspect.windows import WINDOWS
 from convjax.problem import Ints
@@ -44,11 +44,20 @@ def _reduce(step: Step, fields: Fields) -> Fields:
     operands, first = fields[: len(step.results)], fields[len(step.results) :]
     if any(first):
         return step.everything(fields)
-    field = step.union(operands, step.shapes[0])
+    return [_reduced(step, step.union(operands, step.shapes[0]), axes, step.shapes[0])] * len(step.results)
+
+
+def _reduce_each(step: Step, fields: Fields) -> Fields:
+    axes = step.params["axes"]
+    return [_reduced(step, field, axes, shape) for field, shape in zip(fields, step.shapes, strict=True)]
+
+
+def _reduced(step: Step, field: Field | None, axes: Ints, shape: Ints) -> Field | None:
+    """What the reduction of an array with this field sees."""
     if field is None or (not step.walk.through_statistics and any(field.laws[axis].shift for axis in axes)):
-        return [None] * len(step.results)
-    reduced = field.over(axes, step.shapes[0])
-    return [reduced and reduced.without(axes)] * len(step.results)
+        return None
+    reduced = field.over(axes, shape)
+    return reduced and reduced.without(axes)
 
 
 def _cumulative(step: Step, fields: Fields) -> Fields:
@@ -205,6 +214,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys([*ELEMENTWISE, *_KEPT.split()], _elementwise),
     **dict.fromkeys(["optimization_barrier", "device_put", "copy_start"], _each),
     **dict.fromkeys([*REDUCTIONS, "reduce"], _reduce),
+    **dict.fromkeys(JOINED, _reduce_each),
     **dict.fromkeys(CUMULATIVE, _cumulative),
     **CONTROL,
     **REARRANGED,

@@ -43,12 +43,13 @@ def _work(problem: ConvSpec) -> float:
     filled = product_work(problem.products, problem.K)
     if problem.has_few_outputs:
         return (_FEW_OUTPUTS if problem.G == 1 else _FEW_OUTPUTS_OF_GROUPS) * filled
-    seen = [(o - 1) * s + 1 for o, s in zip(problem.output, problem.strides, strict=True)]
-    filled *= 1 - _PADDING * (1 - math.prod(min(1.0, n / span) for n, span in zip(problem.input, seen, strict=True)))
+    if problem.C == 1 and problem.G == 1:
+        return _ONE_CHANNEL * filled
+    spans = ((o - 1) * s + 1 for o, s in zip(problem.output, problem.strides, strict=True))
+    within = math.prod(min(1.0, n / span) for n, span in zip(problem.input, spans, strict=True))
+    filled *= 1 - _PADDING * (1 - within)
     if problem.G > 1:
         return (1.0 + 3.0 / problem.C) * filled
-    if problem.C == 1:
-        return _ONE_CHANNEL * filled
     patches = _PATCHES if problem.taps > 1 and problem.strides == problem.kernel else 1.0
     return _DENSE * (1 + problem.taps / _LONG) * patches * filled
 
