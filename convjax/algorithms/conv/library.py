@@ -42,6 +42,8 @@ _GROUPED_GRADIENT = _Work(0.35, 0.437, 0.422, 17.4, 51.6, 1.46, 3.0)
 _VOLUMES = _Work(0.58, 1.06, 3.9, 7.3, 18.7, 1.2, 19.4)
 _DILATED_VOLUMES = _Work(0.0, 1.9, 25.0, 1.0, 1.0, 1.0, 90.0)
 _GROUPED_VOLUMES = _Work(0.0, 2.2, 1.1, 1.0, 1.0, 1.0, 16.0)
+# Channels of a first layer: of fewer than these, packed runs go from tap to tap.
+_FEW_CHANNELS = 4
 
 
 def _work(problem: ConvSpec) -> _Work:
@@ -63,7 +65,7 @@ def library_cost(problem: ConvSpec) -> Cost:
     if not grouped and problem.ndim < 3 and max(problem.lhs_dilation) > 1 and not is_written_out(problem):
         return _dilated_cost(problem)
     work = _work(problem)
-    packed = problem.N * problem.G * math.prod(problem.output) * problem.taps
+    packed = problem.N * problem.G * math.prod(problem.output) * problem.taps / _taps_in_a_run(problem)
     x, w, y = (
         math.prod(shape) * itemsize(dtype)
         for shape, dtype in (
@@ -110,6 +112,14 @@ def _slower_elements(problem: ConvSpec) -> float:
     if problem.has_few_outputs and problem.C < 4 and problem.K <= 16:
         return 8.0
     return 2.0 if 4 <= problem.K < 16 else 1.0
+
+
+def _taps_in_a_run(problem: ConvSpec) -> int:
+    """Taps that lie beside each other and are packed as one run, where a first layer has few channels to each."""
+    if problem.ndim != 2 or problem.groups > 1 or problem.C >= _FEW_CHANNELS:
+        return 1
+    slides = all(n > k for n, k in zip(problem.input, problem.kernel, strict=True))
+    return problem.kernel[-1] if slides and max(problem.lhs_dilation) == problem.rhs_dilation[-1] == 1 else 1
 
 
 def _slower_runs(problem: ConvSpec) -> float:
