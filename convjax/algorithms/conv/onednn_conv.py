@@ -21,16 +21,16 @@ from convjax.problem import ConvSpec
 _MOST_ELEMENTS = 2**31 - 1
 # Multiply-adds of a product that one takes the time of: of many channels, and of depthwise layers.
 _DENSE, _DEPTHWISE = 0.95, 2.2
-# How much less of that a product by padding takes, most of which are left out.
-_PADDING = 0.75
-# Taps of a kernel that takes twice as long for each of them, since it is read from memory again and again.
-_LONG = 800
 # The same of a weight gradient, which is no kernel that oneDNN has blocks of registers for.
 _FEW_OUTPUTS, _FEW_OUTPUTS_OF_GROUPS = 4.0, 20.0
 # The same of a single channel, beside which there is one of zeros.
 _ONE_CHANNEL = 4.0
 # How many times as long they take where windows do not overlap.
 _PATCHES = 1.3
+# How much less of that time products by padding take, most of which are left out.
+_PADDING = 0.75
+# Taps that take twice as long as one does for each: a long kernel is read from memory again and again.
+_LONG = 800
 # Outputs of a row that fill its registers, where a kernel is longer than they are.
 _ROW = 8
 
