@@ -72,8 +72,9 @@ def _groups(jaxpr: core.Jaxpr) -> list[list[int]]:
         depth = max((depths.get(var, 0) for var in _variables(eqn.invars)), default=0)
         if eqn.effects:
             depth = depth_of_effects = max(depth, depth_of_effects)
-        depths.update(dict.fromkeys(eqn.outvars, depth + _is_sum(eqn)))
-        if _is_sum(eqn) and readers[eqn.outvars[0]]:
+        is_sum = _is_sum(eqn)
+        depths.update(dict.fromkeys(eqn.outvars, depth + is_sum))
+        if is_sum and readers[eqn.outvars[0]]:
             reads = _reads(eqn.invars[0], makers)
             alike = found.setdefault((depth, _shape(eqn.invars[0]), eqn.params["axes"], eqn.ctx), [])
             for group in alike:

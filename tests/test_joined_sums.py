@@ -133,13 +133,13 @@ def test_policies_of_checkpoint_know_them(operands: Any) -> None:
 # What is joined, and in which order the rest follows.
 
 
+def convolved(x: jax.Array) -> jax.Array:
+    """x as it is, by a convolution, so that `accelerate` has something to replace."""
+    return lax.conv_general_dilated(x, jnp.eye(8)[None], (1,), "VALID", dimension_numbers=("NWC", "WIO", "NWC"))
+
+
 def with_convolution(fn: Callable[[jax.Array], Any]) -> Callable[[jax.Array], Any]:
-    """fn behind a convolution that leaves x as it is, so that `accelerate` has something to replace."""
-
-    def program(x: jax.Array) -> Any:
-        return fn(lax.conv_general_dilated(x, jnp.eye(8)[None], (1,), "VALID", dimension_numbers=("NWC", "WIO", "NWC")))
-
-    return program
+    return lambda x: fn(convolved(x))
 
 
 def entangled(x: jax.Array) -> list[jax.Array]:
@@ -217,7 +217,7 @@ def test_without_a_convolution_nothing_is_joined(rng: np.random.Generator) -> No
 
 
 def statistics(x: jax.Array, s: jax.Array) -> tuple[jax.Array, jax.Array]:
-    y = lax.conv_general_dilated(x, jnp.eye(8)[None], (1,), "VALID", dimension_numbers=("NWC", "WIO", "NWC"))
+    y = convolved(x)
     return (y * y).sum((0, 1)), (y * s).sum((0, 1))
 
 

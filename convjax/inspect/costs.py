@@ -195,9 +195,7 @@ class _Program:
         elif step.name in ELEMENTWISE:
             if not (step.name == "add" and self._add_bias(step, times)):
                 self.found.elementwise[step.layer] += times * step.results[0].size
-        elif step.name in REDUCTIONS | CUMULATIVE:
-            self.found.elementwise[step.layer] += times * step.operands[0].size
-        elif step.name in JOINED:
+        elif step.name in REDUCTIONS | CUMULATIVE | JOINED:
             self.found.elementwise[step.layer] += times * sum(operand.size for operand in step.operands)
         return None
 
