@@ -98,6 +98,8 @@ def _work(problem: ConvSpec, outer: int) -> float:
     if outer == problem.ndim > 0 and products > 1:
         return 4.0
     few = 1.0 if products == 1 else _few_lanes(problem)
+    if outer == 0 and problem.C == problem.G == 1 < problem.K:
+        return 0.25 * few  # an element of x is read once for all outputs of a position
     if outer in (0, problem.ndim):
         return few * (0.6 if products <= 16 else 0.7)
     return 0.9 if products == 1 else 0.4 * few
