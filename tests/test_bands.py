@@ -81,6 +81,24 @@ def test_winograd_taps_by_bands(text, tile, monkeypatch):
     check_algorithm(algorithm, [problem], eager=False)
 
 
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        (winograd.Winograd, "conv float32[1,138,138,64] float32[3,3,64,64] b01f_01io->b01f"),
+        (winograd_taps.WinogradTaps, "conv float32[1,138,138,64] float32[1,136,136,64] f01b_i01o->01bf"),
+    ],
+)
+def test_bands_of_few_terms_are_in_memory_before_they_are_transformed(kind, text):
+    """Else XLA fuses the slice of a band into its transforms, whose loops are not vectorised then."""
+    problem = parse(text)
+    operands = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in (problem.lhs_shape, problem.rhs_shape)]
+    for tile, conditionals in ((2, 1), (4, 0)):
+        algorithm = kind(tile)
+        assert algorithm._bands(problem).count > 1
+        lowered = jax.jit(lambda *operands, compute=algorithm: compute(problem, *operands)).lower(*operands)
+        assert lowered.as_text().count("stablehlo.case") == conditionals
+
+
 def test_winograd_taps_leave_out_what_is_cropped():
     problem = parse("conv float32[1,9,9,2] float32[5,6,2,3] b01f_01io->b01f pad=0_-2x-1_0")
     x, w = random_operands(problem, 0)

@@ -140,11 +140,16 @@ def test_taps_of_leading_axes_in_a_loop(text, axes):
         ("conv float32[2,20,20,3] float32[2,14,14,3] f01b_i01o->01bf batch_groups=3", True),
         ("conv float32[2,32,27,3] float32[2,14,23,3] f01b_i01o->01bf rhs_dilate=2x1 pad=0_1x1_1 batch_groups=3", True),
         ("conv float32[2,23,3] float32[2,23,3] f0b_i0o->0bf pad=1_1 batch_groups=3", False),
+        ("conv float32[2,20,20,1] float32[2,14,14,5] f01b_i01o->01bf", True),
+        ("conv float32[3,19,17,1] float32[3,9,15,16] f01b_i01o->01bf rhs_dilate=2x1 pad=1_0x2_-1", False),
+        ("conv float32[1,23,2] float32[13,2,70] b0f_0io->b0f stride=2 pad=3_3", False),  # of one image
+        ("conv bfloat16[2,4,5,6,1] bfloat16[2,3,4,5,3] f012b_i012o->012bf pad=0_1x1_1x1_1", False),
     ],
 )
 def test_sums_of_stretches(text, looped):
-    """Where the positions of one axis are looped over, and where stretches do not divide a row."""
+    """Where the positions of one axis are looped over, where stretches do not divide a row, and of a single channel."""
     problem = parse(text)
+    assert position_sums.in_stretches(problem, Positions("reduce")._axes(problem))
     assert position_sums.is_looped(problem) is looped
     check_algorithm(Positions("reduce"), [problem], eager=False)
 
@@ -155,6 +160,7 @@ def test_sums_of_stretches(text, looped):
         "conv float32[2,18,22,3] float32[2,9,11,3] f01b_i01o->01bf pad=1_0x0_1 rhs_dilate=2x2 batch_groups=3",
         "conv bfloat16[2,8,8,3] bfloat16[2,8,8,3] f01b_i01o->01bf pad=2_2x-1_2 batch_groups=3",
         "conv float32[2,23,3] float32[2,23,3] f0b_i0o->0bf stride=2 pad=3_3 batch_groups=3",
+        "conv float32[2,18,22,1] float32[2,9,11,7] f01b_i01o->01bf pad=1_0x0_1 rhs_dilate=2x2",
     ],
 )
 def test_sums_of_slabs(text, monkeypatch):

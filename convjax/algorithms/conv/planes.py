@@ -57,9 +57,10 @@ def planes_cost(problem: ConvSpec) -> Cost:
     x = size * problem.N * problem.C * math.prod(layout.padded_size(problem))
     windows = size * problem.N * positions * problem.C * problem.taps
     sums = size * positions * problem.N * problem.K
+    copied = size * math.prod(problem.rhs_shape) if bands > 1 else 0  # a band of w at a time
     return Cost(
         gemm=product_work(problem.products, problem.N * positions, problem.K),
-        bytes=problem.bytes + 4 * x + 2 * windows * (1 + 1 / problem.output[0]) + 2 * bands * sums,
+        bytes=problem.bytes + 4 * x + 2 * windows * (1 + 1 / problem.output[0]) + 2 * copied + 2 * bands * sums,
         workspace=x + 2 * windows / bands,
         calls=(2 + sum(problem.output)) * bands,
     )

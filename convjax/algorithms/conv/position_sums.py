@@ -1,8 +1,12 @@
-"""Depthwise weight gradients: a few outputs, each the sum of an output map's products, made in as few passes as fit.
+"""Weight gradients of depthwise layers and of a single input channel: a few outputs, each the sum of an output map's
+products, made in as few passes as fit.
 
 Elements of a stretch of a row are added first, for several positions in one loop that holds their sums in registers
-and reads each element once, and what is left of the rows in the same way. XLA has such loops of several results in
-variadic reductions alone, and vectorises them over channels only where the reduction itself is unrolled.
+and reads each element once, and what is left of the rows in the same way. Vectors lie along groups, or along the output
+channels that a single input channel meets: along the last axis of w, of which x has all or one.
+
+XLA has such loops of several results in variadic reductions alone, and vectorises them over channels only where the
+reduction itself is unrolled.
 """
 
 import dataclasses
@@ -58,7 +62,9 @@ def _sums_a_pass(length: int) -> int:
 
 
 def sums_by_slabs(problem: ConvSpec, x: jax.Array, w: jax.Array) -> jax.Array:
-    """C S G by C S G, x unpadded: positions G, the sum of those of slabs of w, most of which x meets as it is."""
+    """C S G by C S G (or C S 1 by C S K), x unpadded: positions and w's last axis, the sum of those of slabs of w, most
+    of which x meets as it is.
+    """
 
     def part(x: jax.Array, w: jax.Array, padding: Pads, axis: int) -> jax.Array:
         if axis == problem.ndim:
@@ -73,7 +79,7 @@ def sums_by_slabs(problem: ConvSpec, x: jax.Array, w: jax.Array) -> jax.Array:
                 padding=padding,
             )
             dtype, x = accumulator(problem), layout.pad_spatial(within, x, first=1)
-            return sums_by_stretches(within, sides(within), x.astype(dtype), w.astype(dtype)).reshape(-1, problem.G)
+            return sums_by_stretches(within, sides(within), x.astype(dtype), w.astype(dtype)).reshape(-1, w.shape[-1])
         sums = []
         reach, step = (problem.output[axis] - 1) * problem.strides[axis] + 1, problem.rhs_dilation[axis]
         for slab in slabs(x.shape[1 + axis], padding[axis], reach=reach, step=step):
@@ -95,7 +101,7 @@ def in_slabs(problem: ConvSpec, axes: tuple[Axis, ...]) -> bool:
 
 
 def sums_by_stretches(problem: ConvSpec, axes: tuple[Axis, ...], x: jax.Array, w: jax.Array) -> jax.Array:
-    """C S G by C S G: positions G."""
+    """C S G by C S G, or C S 1 by C S K: positions and w's last axis."""
     length = stretch_length(problem)
     if not is_looped(problem):
         return position_sums([*windows(axes, x, "x", 1, problem.kernel).values()], w, length)
@@ -111,11 +117,12 @@ def sums_by_stretches(problem: ConvSpec, axes: tuple[Axis, ...], x: jax.Array, w
 
 
 def in_stretches(problem: ConvSpec, axes: tuple[Axis, ...]) -> bool:
-    return problem.N * problem.K == 1 and problem.ndim > 0 and all(axis.windowed == "x" for axis in axes)
+    one_a_group = problem.N == 1 and (problem.K == 1 or problem.G == 1)
+    return one_a_group and problem.ndim > 0 and all(axis.windowed == "x" for axis in axes)
 
 
 def position_sums(windows: Sequence[jax.Array], w: jax.Array, length: int) -> jax.Array:
-    """The sum of every window's products with w, over all axes but the last: C S G by C S G: len(windows) G."""
+    """The sum of every window's products with w, over all axes but w's last: len(windows) by that."""
     row = w.shape[-2]
     whole = row // length * length
     head, tail = ([lax.slice_in_dim(a, *span, axis=-2) for a in (*windows, w)] for span in ((0, whole), (whole, row)))
@@ -128,7 +135,7 @@ def _whole_stretches(windows: Sequence[jax.Array], w: jax.Array, length: int) ->
     terms = length // turns
 
     def products(window: jax.Array) -> jax.Array:
-        """C stretches turns G, the terms of a turn added up."""
+        """C stretches turns and w's last axis, the terms of a turn added up."""
         cut = [[lax.slice_in_dim(a, i, None, terms, axis=-2) for a in (window, w)] for i in range(terms)]
         y = functools.reduce(jnp.add, [x_i * w_i for x_i, w_i in cut])
         return y.reshape(w.shape[0], -1, turns, w.shape[-1])

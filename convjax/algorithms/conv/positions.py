@@ -77,7 +77,7 @@ class Positions:
     by: Literal["reduce", "dot"] = "dot"
 
     name: ClassVar[str] = "positions"
-    version: ClassVar[int] = 13
+    version: ClassVar[int] = 14
     exact: ClassVar[bool] = True
     varies_on: ClassVar[tuple[str, ...]] = ()
     __str__ = describe
@@ -96,7 +96,8 @@ class Positions:
             reasons.append(f"{outputs} output positions, more than {most}: it writes out one contraction each")
         if self.by == "reduce" and platform in GPUS and outputs * problem.N * problem.K > _MOST_SUMS:
             reasons.append(f"{outputs} x {problem.N} x {problem.K} sums are more than a GPU's compiler can keep")
-        if self.by == "reduce" and problem.N * problem.K > _MOST_SUMS:
+        many = problem.N * problem.K > _MOST_SUMS and not in_stretches(problem, self._axes(problem))
+        if self.by == "reduce" and many:
             reasons.append(f"{problem.N} x {problem.K} outputs a position and group are a matrix product: by='dot'")
         return tuple(reasons)
 
@@ -108,14 +109,17 @@ class Positions:
         shapes = {"x": problem.lhs_shape, "w": problem.rhs_shape}
         grown = {operand for axis in axes for operand in shapes if axis.windowed == operand and any(axis.padding)}
         padded = 2 * size * sum(math.prod(shapes[operand]) for operand in grown)
+        # A kernel, unlike the cotangent that it is elsewhere, has its channels innermost.
+        turned = 6 * size * math.prod(problem.rhs_shape) if layout.is_rhs_turned(problem, "CSGK") else 0
         if self.by == "reduce" and in_stretches(problem, axes):
             count = passes_over_operands(problem)
-            partial = size * of_x * problem.G * contracted / stretch_length(problem)
+            partial = size * of_x * problem.G * problem.K * contracted / stretch_length(problem)
             edges = sum(side > 0 for pair in problem.padding for side in pair) if in_slabs(problem, axes) else 0
             padded = 0 if edges else padded
             return Cost(
-                vector=0.2 * products,
-                bytes=(0.7 + 0.3 * count) * problem.bytes + padded + 2 * partial,  # later passes find much in cache
+                vector=(0.2 if problem.K == 1 else 0.3) * products,
+                # Later passes find much in cache.
+                bytes=(0.7 + 0.3 * count) * problem.bytes + padded + turned + 2 * partial,
                 workspace=padded / 2 + partial,
                 calls=2 + 2 * count + 4 * edges,
             )
@@ -149,8 +153,6 @@ class Positions:
         if problem.ndim > 1 and max(problem.lhs_dilation) > 1:  # in steps of the dilation along every axis
             copied *= 1.6
         sums = size * problem.G * joined * of_x * of_w
-        # A kernel, unlike the cotangent that it is elsewhere, has its channels innermost.
-        turned = 6 * size * math.prod(problem.rhs_shape) if layout.is_rhs_turned(problem, "CSGK") else 0
         multiplied = joined * product_work(products, joined * of_x, joined * of_w)
         return Cost(
             gemm=slower * multiplied,
@@ -181,7 +183,7 @@ class Positions:
         x = layout.arrange_lhs(problem, lhs, "CSGN")
         w = layout.arrange_rhs(problem, rhs, "CSGK")
         if self.by == "reduce" and in_slabs(problem, axes):
-            y = sums_by_slabs(problem, x[..., 0], w[..., 0])
+            y = sums_by_slabs(problem, x[..., 0], lax.collapse(w, w.ndim - 2))
             y = y.reshape(*problem.output, problem.G, problem.N, problem.K)
         else:
             x, w = pad(problem, axes, x, "x"), pad(problem, axes, w, "w")
@@ -300,7 +302,7 @@ def _reduce(problem: ConvSpec, axes: tuple[Axis, ...], x: jax.Array, w: jax.Arra
     """Sums of each window's x[.., n] * w over C and S, for every position and n."""
     x, w = x.astype(dtype), w.astype(dtype)
     if in_stretches(problem, axes):
-        y = sums_by_stretches(problem, axes, x[..., 0], w[..., 0])
+        y = sums_by_stretches(problem, axes, x[..., 0], lax.collapse(w, w.ndim - 2))
         return y.reshape(*problem.output, problem.G, problem.N, problem.K)
     lengths = [axis.length for axis in axes]
     of_x, of_w = windows(axes, x, "x", 1, lengths), windows(axes, w, "w", 1, lengths)

@@ -44,17 +44,18 @@ class SpaceToDepth(Rewritten):
         return ()
 
     def cost(self, problem: ConvSpec) -> Cost:
-        moved = _moved(problem)
+        held = _held(problem)
         padded = any(map(any, problem.padding))  # a copy before the one that rearranges
-        rearranged = (4 if padded else 2) * moved + turning_work(problem)
-        return self.cost_with(problem, rearranged, moved, calls=3)
+        # Runs shorter than a vector are moved element by element, as slowly as 16 channels; no run at full speed.
+        rearranged = (4 if padded else 2) * max(1.5, 16 / problem.C) * held + turning_work(problem)
+        return self.cost_with(problem, rearranged, held, calls=3)
 
     def gpu_cost(self, problem: ConvSpec) -> Cost | None:
         if problem.has_few_outputs:  # a weight gradient of a dilated layer, which this makes no better known to cuDNN
             return None
         inner = gpu_cost(self.by, _unstrided(problem))
-        moved = math.prod(_unstrided(problem).lhs_shape) * itemsize(problem.lhs_dtype)
-        return inner and added(inner, 2 * moved, held=moved, calls=1)
+        held = _held(problem)
+        return inner and added(inner, 2 * held, held=held, calls=1)
 
     def __call__(self, problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
         unstrided, n, strides = _unstrided(problem), problem.ndim, problem.strides
@@ -90,7 +91,6 @@ def _interleaved(blocks: Ints, strides: Ints) -> Ints:
     return tuple(n for pair in zip(blocks, strides, strict=True) for n in pair)
 
 
-def _moved(problem: ConvSpec) -> float:
-    """Bytes of x rearranged; runs shorter than a vector are moved element by element, as slowly as 16 channels."""
-    elements = math.prod(_unstrided(problem).lhs_shape)
-    return elements * itemsize(problem.lhs_dtype) * max(1.0, 16 / problem.C)
+def _held(problem: ConvSpec) -> int:
+    """Bytes of x rearranged."""
+    return math.prod(_unstrided(problem).lhs_shape) * itemsize(problem.lhs_dtype)

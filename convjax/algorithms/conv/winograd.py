@@ -19,7 +19,7 @@ from convjax import layout
 from convjax.algorithms.bands import Bands
 from convjax.algorithms.conv.group_loops import VECTOR, channel_sums
 from convjax.algorithms.conv.toom_cook import at_points, combine, every, inputs_at_points, powers, scales
-from convjax.algorithms.fusion import to_be_written, when_needed
+from convjax.algorithms.fusion import apart, to_be_written, when_needed
 from convjax.algorithms.numerics import DIRECT, accumulator, rounding_error
 from convjax.algorithms.products import contract, grouping_work, product_work
 from convjax.algorithms.protocol import Cost, Reasons, describe
@@ -59,7 +59,7 @@ class Winograd:
     tile: int = 4
 
     name: ClassVar[str] = "winograd"
-    version: ClassVar[int] = 13
+    version: ClassVar[int] = 14
     exact: ClassVar[bool] = False
     varies_on: ClassVar[tuple[str, ...]] = ()
     __str__ = describe
@@ -147,7 +147,9 @@ class Winograd:
         def band(y: jax.Array, offsets: list[jax.Array]) -> jax.Array:
             (row,) = offsets
             d = lax.dynamic_slice_in_dim(x, row, entering, axis=before + first)
-            v = self._points(d, m, tiles, before)
+            # Fused into sums of few terms, a band would be read element by element.
+            points = functools.partial(self._points, m=m, tiles=tiles, before=before)
+            v = apart(points, d) if self.tile == 2 and bands.count > 1 else points(d)
             product = self._fused_products(problem, v, u) if fused else self._products(problem, v, u, axes, out_order)
             return lax.dynamic_update_slice_in_dim(y, self._outputs(product, m, outputs, behind), row, behind + first)
 

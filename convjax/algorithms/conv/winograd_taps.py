@@ -22,6 +22,7 @@ from convjax import layout
 from convjax.algorithms.bands import KEPT_BYTES, Bands, admitted_workspace
 from convjax.algorithms.conv.group_loops import LEAST_CHANNELS, can_sum_places, place_sums, terms_of_turn
 from convjax.algorithms.conv.toom_cook import at_points, inputs_at_points, powers, scales
+from convjax.algorithms.fusion import apart
 from convjax.algorithms.numerics import DIRECT, accumulator, rounding_error
 from convjax.algorithms.products import contract, grouping_work, product_work
 from convjax.algorithms.protocol import Cost, Reasons, describe
@@ -61,7 +62,7 @@ class WinogradTaps:
     tile: int = 4
 
     name: ClassVar[str] = "winograd_taps"
-    version: ClassVar[int] = 7
+    version: ClassVar[int] = 8
     exact: ClassVar[bool] = False
     varies_on: ClassVar[tuple[str, ...]] = ()
     __str__ = describe
@@ -91,7 +92,7 @@ class WinogradTaps:
         turns = max(1, bands.count)
         _, grouping = grouping_work(problem)
         # Products of groups read rows of x as they lie, which transforms are slower to make.
-        slower, turned = (1.5, 3) if problem.G > 1 else (1.25, 6)
+        slower, turned, passing = (1.5, 3, 2.0) if problem.G > 1 else (1.0, 1, 1.25 * _few_lanes(problem))
         copied = self._copied(problem)
         stored = 2 * size * entering if size * entering / turns > _CACHE else 0.0
         # The faults of fresh pages cost five times as much as writing them.
@@ -101,7 +102,7 @@ class WinogradTaps:
         # A loop over stretches of a line takes each from within it, which is not vectorised.
         looped = 2 if problem.ndim == 1 and turns > 1 else 1
         # A product transposes its rows of x.
-        vector = 2 * looped * passes * entering + turned * rows * products * problem.N
+        vector = passing * looped * passes * entering + turned * rows * products * problem.N
         if self._are_fused(problem):  # nothing is transposed, and groups stay where they are
             gemm, vector, grouping = 0.0, passes * entering + 0.2 * multiplied, 0.0
             stored = 2 * size * multiplied / terms_of_turn(self._looped_places(problem))
@@ -158,7 +159,10 @@ class WinogradTaps:
             if new is not None:
                 new = jnp.repeat(new, step).reshape([-1 if a == first else 1 for a in range(-ahead, problem.ndim + 1)])
                 w_band = jnp.where(new, w_band, 0)
-            return sums + self._band(problem, x_band, w_band, length)
+            # Fused into sums of few terms, bands would be read element by element.
+            of_band = functools.partial(self._band, problem, length=length)
+            in_memory = self.tile == 2 and bands.count > 1
+            return sums + (apart(of_band, x_band, w_band) if in_memory else of_band(x_band, w_band))
 
         points = (self.tile + 2) ** len(cuts)
         sums = bands.fold(add, jnp.zeros((self._products(problem), points * problem.G, problem.N, problem.K), dtype))
@@ -323,3 +327,8 @@ class _Cut:
         m = min(range(2, tile + 2), key=lambda m: -(-outputs // m) / (tile + 3 - m))
         r = tile + 3 - m
         return cls(m, -(-outputs // m), r, -(-taps // r))
+
+
+def _few_lanes(problem: ConvSpec) -> float:
+    """How much slower transforms are whose loops run along few channels."""
+    return 1.0 + 2.0 * min(1.0, 16 / min(problem.N, problem.K)) ** 1.5
