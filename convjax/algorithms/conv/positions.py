@@ -50,7 +50,7 @@ _MOST_POSITIONS = {"reduce": 64, "dot": 128}
 # Running sums that one variadic reduce keeps; more spill out of registers and compile slowly.
 _MOST_SUMS = 64
 # A band's patches are to stay in cache, but the sums are read and written for every band, so it has this many rows.
-_BAND_BYTES = 2**20
+_BAND_BYTES = 5 * 2**19
 _BAND_ROWS = 256
 # Channels of a single group from which on fewer windows of both operands are copied faster than windows of one.
 _WIDE = 64
@@ -77,7 +77,7 @@ class Positions:
     by: Literal["reduce", "dot"] = "dot"
 
     name: ClassVar[str] = "positions"
-    version: ClassVar[int] = 14
+    version: ClassVar[int] = 15
     exact: ClassVar[bool] = True
     varies_on: ClassVar[tuple[str, ...]] = ()
     __str__ = describe
