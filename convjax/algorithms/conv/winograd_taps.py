@@ -37,10 +37,10 @@ _MOST_PRODUCTS = 36
 _ERROR = {(2, 1): 20.0, (2, 2): 40.0, (4, 1): 60.0, (4, 2): 160.0}
 
 # A band's transforms are to stay in cache, but the sums are read and written for every band, so it has this many rows.
-_BAND_BYTES = 2**21
+_BAND_BYTES = 2**22
 _BAND_ROWS = 112
 # What a band makes beyond this is written and read back.
-_CACHE = 4.5e6
+_CACHE = 9e6
 # Multiply-adds of a product that take as long as beginning and ending one of its sums.
 _BEGUN = 16
 # Channels of a group up to which its products are a loop, and bytes of a band's transforms then, few enough for memory
