@@ -41,6 +41,10 @@ class Sweep(Section):
     seconds: PositiveFloat = 0.1
     min_samples: PositiveInt = 5
     max_samples: PositiveInt = 50
+    # So often: `round_groups` groups are compiled, then each of them is sampled in turn, in so many rounds. A neighbour
+    # slows a shared machine for seconds at a time, which the samples of a single round may all fall into.
+    rounds: PositiveInt = 1
+    round_groups: PositiveInt = 12
     # stock lax, convjax's own choice and peers get this many times the seconds and samples of an algorithm.
     favour: PositiveFloat = 2.0
     # A program whose warmed-up call takes longer than `slow_seconds` gets `slow_samples` samples.

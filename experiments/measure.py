@@ -45,29 +45,37 @@ class Outcome:
 
 
 class Measurement:
-    """The cases of one group on this machine."""
+    """Cases of one group on this machine: compiled and checked when it is made, sampled whenever asked.
 
-    def __init__(self, group: Group, settings: Sweep, seed: int, environment: str) -> None:
+    Stock lax runs beside them in any case: it is what they are compared with.
+    """
+
+    def __init__(self, group: Group, names: Collection[str], settings: Sweep, seed: int, environment: str) -> None:
         self.group, self.task, self.settings, self.environment = group, group.task, settings, environment
         self.operands = self.task.operands(seed)
         self.reference = self.task.reference(seed)
-
-    def measure(self, names: Collection[str]) -> list[SweepRecord]:
-        """The records of these cases. Stock lax runs beside them in any case: it is what they are compared with."""
         present = [name for name in self.group.names if name in names or name == STOCK]
+        self.asked = [name for name in present if name in names]
         refused = {name: outcome for name in present if (outcome := self._refuse(name))}
         runnable = [name for name in present if name not in refused]
         compiled: dict[str, Any] = self._compile([name for name in runnable if name not in self.group.peers])
         compiled |= {name: self._peer(name) for name in runnable if name in self.group.peers}
-        outcomes = refused | {name: self._check(name, result) for name, result in compiled.items()}
-        calls = {name: outcome.program for name, outcome in outcomes.items() if outcome.program}
-        budgets = {name: self._budget(name, outcomes[name]) for name in calls}
+        self.outcomes = refused | {name: self._check(name, result) for name, result in compiled.items()}
+        self.samples: dict[str, list[float]] = {name: [] for name in present}
+
+    def sample(self) -> None:
+        """Adds a round of samples, taken in turns, of all that are right."""
+        calls = {name: outcome.program for name, outcome in self.outcomes.items() if outcome.program}
+        budgets = {name: self._budget(name, self.outcomes[name]) for name in calls}
         # Not what is slow: it would take twice as long for a few thousandths of its time.
-        settled = {name for name in calls if outcomes[name].call_seconds <= self.settings.slow_seconds}
-        samples = timing.interleave(calls, budgets, turn_seconds=_TURN_SECONDS, settled=settled)
-        baseline = statistics.median(samples[STOCK]) if STOCK in samples else None
-        asked = [name for name in present if name in names]
-        return [self._record(name, outcomes[name], samples.get(name, []), baseline) for name in asked]
+        settled = {name for name in calls if self.outcomes[name].call_seconds <= self.settings.slow_seconds}
+        for name, taken in timing.interleave(calls, budgets, turn_seconds=_TURN_SECONDS, settled=settled).items():
+            self.samples[name] += taken
+
+    def records(self) -> list[SweepRecord]:
+        """Those of the cases asked for, with the samples of all rounds."""
+        baseline = statistics.median(self.samples[STOCK]) if self.samples[STOCK] else None
+        return [self._record(name, self.outcomes[name], self.samples[name], baseline) for name in self.asked]
 
     def _refuse(self, name: str) -> Outcome | None:
         """Why a case is not even compiled, if so."""

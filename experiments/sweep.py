@@ -36,12 +36,27 @@ def run(
         RecordWriter(folder.records_path / f"sweep{selection.suffix}.jsonl") as writer,
         progress.meter("sweep", len(todo)) as meter,
     ):
-        for group, names in todo:
-            with group.task.width():
-                measured = Measurement(group, settings, config.seed, environment).measure(names)
-            writer.write(measured)
-            jax.clear_caches()  # a group's programs are not needed again
-            meter.advance(_line(group, measured))
+        together = settings.round_groups if settings.rounds > 1 else 1
+        for i in range(0, len(todo), together):
+            for measurement in _in_rounds(todo[i : i + together], config, environment):
+                measured = measurement.records()
+                writer.write(measured)
+                meter.advance(_line(measurement.group, measured))
+            jax.clear_caches()  # their programs are not needed again
+
+
+def _in_rounds(todo: Todo, config: Config, environment: str) -> list[Measurement]:
+    """These groups, compiled one after another and then sampled so, as often as the config says."""
+    settings: Sweep = config.section("sweep")
+    measurements = []
+    for group, names in todo:
+        with group.task.width():
+            measurements.append(Measurement(group, names, settings, config.seed, environment))
+    for _ in range(settings.rounds):
+        for measurement in measurements:
+            with measurement.task.width():
+                measurement.sample()
+    return measurements
 
 
 def remaining(every: list[Group], selection: Selection, records: Records) -> Todo:

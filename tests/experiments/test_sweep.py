@@ -47,6 +47,23 @@ def test_every_case_is_recorded_once_and_right(config: Config, tmp_path: Path) -
         assert (record.version is None) == (record.algorithm == STOCK)
 
 
+def test_groups_are_sampled_in_rounds(config_path: Path, tmp_path: Path) -> None:
+    """Three groups at a time of nine, one after another, so that no slow second holds all of a program's samples."""
+    config = configs.load(config_path, ["sweep.rounds=2", "sweep.round_groups=3"])
+    folder = RunFolder(tmp_path / "run")
+    sweep.run(config, folder, Selection())
+    records = folder.records()
+    assert list(records.by_case) == case_ids(config, Selection())
+    sampled = [r for r in records.sweep if r.status == "ok"]
+    assert {len(r.samples) for r in sampled if r.algorithm not in (AUTO, STOCK)} == {2 * 3}
+    assert all(r.baseline_seconds == records.by_case[_stock(r.case)].median for r in sampled)
+
+
+def _stock(case: str) -> str:
+    *cell, _ = case.split("/")
+    return "/".join([*cell, STOCK])
+
+
 def test_an_average_of_half_precision_may_be_rounded(config_path: Path, tmp_path: Path) -> None:
     layers = "sweep.layers={ mean = 'avg2d 2x6x6x3 k3 s1 bfloat16' }"
     config, folder = configs.load(config_path, [layers, "sweep.passes=['fprop']"]), RunFolder(tmp_path / "run")
