@@ -61,8 +61,10 @@ class Kn2row:
         z = size * products
         slower, moved = grouping_work(problem)
         row = problem.input[-1] if problem.ndim else 1
-        moved += 2 * size * math.prod(problem.output_shape)  # the result is turned, and a kernel whose inputs are first
-        moved += 5 * size * math.prod(problem.rhs_shape) if layout.channel_order(problem) == "GCK" else 0
+        moved += 2 * size * math.prod(problem.output_shape)  # the result is turned
+        # So is a kernel whose inputs are first; another is slower to read by several taps than by one.
+        often = 5 if layout.channel_order(problem) == "GCK" else 3 if problem.taps > 1 else 0
+        moved += often * size * math.prod(problem.rhs_shape)
         return Cost(
             gemm=min(slower, 1.3) * product_work(products * problem.C, rows // turns, problem.C),
             vector=3 * products * max(1.0, _ROW / row) ** 0.5,

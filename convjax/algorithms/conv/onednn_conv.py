@@ -87,7 +87,7 @@ class OneDNN:
         """Of one call, its kernel packed anew each time: by gather where its input channels come last."""
         size = itemsize(problem.rhs_dtype)
         kernel = size * math.prod(problem.rhs_shape)
-        moved = (8 if layout.channel_order(problem) == "GKC" else 2) * kernel
+        moved = (4 if layout.channel_order(problem) == "GKC" else 2) * kernel
         for numbers, shape in ((0, problem.lhs_shape), (2, problem.output_shape)):
             feature = problem.dimension_numbers[numbers][1]
             moved += 4 * size * math.prod(shape) * (feature <= problem.ndim)  # channels are brought to the end

@@ -91,7 +91,8 @@ class Winograd:
         stored = summed + (2 * passes * moved if made > _CACHE else 0.0)
         slower, grouping = grouping_work(problem)
         taps, products = math.prod(problem.kernel[a] for a in m), rows * rest * problem.G * problem.C * problem.K
-        gemm, vector = slower * product_work(products, problem.C, problem.K), 2 * passes * moved
+        columns = problem.N * math.prod(self._tiles(problem)) if self._turns_products(problem) else problem.K
+        gemm, vector = slower * product_work(products, problem.C, columns), 2 * passes * moved
         if self._are_fused(problem):  # transforms run along all groups' channels, which stay where they are
             gemm, vector, grouping, stored = 0.0, 1.5 * passes * (entering + leaving) + 0.08 * products, 0.0, 0.0
         return Cost(
@@ -137,7 +138,7 @@ class Winograd:
         padding = tuple(
             (lo, hi + (m[a] * tiles[a] - outputs[a] if a in axes else 0)) for a, (lo, hi) in enumerate(problem.padding)
         )
-        fused, order, out_order = self._orders(problem, tiles)
+        fused, order, out_order = self._orders(problem)
         before, behind = order.index("S"), out_order.index("S")
         x = layout.arrange_lhs(problem, lhs, order).astype(dtype)
         x = lax.collapse(x, x.ndim - 2) if fused else x  # G N S C, or N S (G C)
@@ -162,14 +163,19 @@ class Winograd:
         y = bands.fold(band, y).reshape(shape)
         return layout.restore_out(problem, y, out_order).astype(dtype_of(problem.output_dtype))
 
-    def _orders(self, problem: ConvSpec, tiles: dict[int, int]) -> tuple[bool, str, str]:
+    def _orders(self, problem: ConvSpec) -> tuple[bool, str, str]:
         """Whether the products are a loop, and the axes of inputs and results."""
         if self._are_fused(problem):
             return True, "NSGC", "NSGK"
-        # A product reads what stands in front as it lies, and brings the other operand in order: better the few tiles.
-        rows = problem.N * math.prod(tiles.get(a, n) for a, n in enumerate(problem.output))
-        few = rows <= _FEW_TILES and rows < problem.K
-        return False, "GNSC", "GKNS" if few and layout.channel_order(problem) == "GKC" else "GNSK"
+        return False, "GNSC", "GKNS" if self._turns_products(problem) else "GNSK"
+
+    def _turns_products(self, problem: ConvSpec) -> bool:
+        """Whether the kernel stands in front: a product reads that as it lies, and brings the other in order.
+
+        Better the tiles, if they are few.
+        """
+        rows = problem.N * math.prod(self._tiles(problem))
+        return rows <= _FEW_TILES and rows < problem.K and layout.channel_order(problem) == "GKC"
 
     def _points(self, x: jax.Array, m: dict[int, int], tiles: dict[int, int], before: int) -> jax.Array:
         """B^T d of every tile: points in front of x, whose spatial axes start at `before`."""
