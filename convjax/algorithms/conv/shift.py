@@ -24,6 +24,7 @@ from convjax.dtypes import dtype_of
 from convjax.problem import ConvSpec
 
 _MOST_PRODUCTS = 128
+# Rows of a product batched over taps up to which it reads w as fast as memory brings it.
 _FEW_ROWS = 32
 
 
@@ -177,7 +178,6 @@ def _dots_cost(problem: ConvSpec) -> Cost:
         rows = problem.N * problem.G * (1 if _one_element(problem) else math.prod(problem.output))
         made = size * problem.taps * rows * (problem.C + problem.K)
         gemm = product_work(problem.taps * rows * problem.C * problem.K, problem.C, problem.K)
-        # Windows of more than a few rows meet w more slowly than memory brings it.
         slowly = rows > _FEW_ROWS and not _one_element(problem)
         read = 2 * size * math.prod(problem.rhs_shape) if slowly else 0
         return Cost(gemm=gemm, bytes=problem.bytes + read + 2 * made, workspace=made, calls=3)

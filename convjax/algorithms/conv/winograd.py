@@ -34,9 +34,9 @@ _ERROR = {(2, 1): (6.0, 0.6, 0.5), (2, 2): (8.0, 0.7, 0.5), (4, 1): (24.0, 1.2, 
 # Taps of other axes, each of which is a product written out: more compile for seconds.
 _MOST_PRODUCTS = 32
 
-# A band's transforms are to stay in cache, but the filters are read again for every band, so it has this many tiles.
-# Of small operands they are to be no larger than these, beyond the smallest band.
-_SMALLEST_BAND_BYTES, _BAND_BYTES = 2**21, 2**22
+# A band's transforms are to stay in cache, and to take no more memory than operands and result, but for a small band;
+# the filters are read again for every band, so it has this many tiles.
+_SMALL_BAND_BYTES, _BAND_BYTES = 2**21, 2**22
 _BAND_TILES = 96
 # What is made of fewer bytes than this is found in the last cache again, and needs no bands, unless that is many times
 # what the operands and the result are.
@@ -296,7 +296,7 @@ class Winograd:
         grown = min(_CACHE, _MOST_GROWN * problem.bytes)
         if self._are_fused(problem) or (whole and row * tiles[first] * tile <= grown):
             return Bands((problem.output[first],), (problem.output[first],))
-        held = min(_BAND_BYTES, max(_SMALLEST_BAND_BYTES, problem.bytes))
+        held = min(_BAND_BYTES, max(_SMALL_BAND_BYTES, problem.bytes))
         wanted = max(_BAND_TILES, held / tile) / max(1, row)
         (rows,) = Bands.of(tiles[first : first + 1], wanted).lengths
         size = problem.output[first]
