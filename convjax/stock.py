@@ -47,18 +47,18 @@ def stated(eqn: core.JaxprEqn) -> Problem | None:
         return None
     x = avals[1 if operation in ("take", "put") else 0]
     ones = (1,) * x.ndim
-    base_dilation = tuple(eqn.params.get("base_dilation", ones))
+    base_dilation = tuple(map(int, eqn.params.get("base_dilation", ones)))
     if operation == "take" and base_dilation != ones:
         return None
     return WindowSpec(
         operation,
         x.shape,
         x.dtype.name,
-        tuple(eqn.params["window_dimensions"]),
-        tuple(eqn.params["window_strides"]),
+        tuple(map(int, eqn.params["window_dimensions"])),
+        tuple(map(int, eqn.params["window_strides"])),
         tuple((int(lo), int(hi)) for lo, hi in eqn.params["padding"]),
         base_dilation,
-        tuple(eqn.params.get("window_dilation", ones)),
+        tuple(map(int, eqn.params.get("window_dilation", ones))),
     )
 
 

@@ -37,17 +37,19 @@ class Sweep(Section):
     peers: tuple[Peer, ...] = ()
     # Untimed calls of a program before its first sample; the value check is the first of them.
     warmup: PositiveInt = 2
-    # A program is sampled until `seconds` are spent, within the two counts.
+    # In a round a program is sampled until `seconds` are spent, within the two counts.
     seconds: PositiveFloat = 0.1
     min_samples: PositiveInt = 5
     max_samples: PositiveInt = 50
-    # So often: `round_groups` groups are compiled, then each of them is sampled in turn, in so many rounds. A neighbour
-    # slows a shared machine for seconds at a time, which the samples of a single round may all fall into.
+    # How often a group is sampled. A neighbour slows a shared machine for seconds at a time, which the samples of a
+    # single round may all fall into.
     rounds: PositiveInt = 1
+    # Groups (a layer and a pass each) that are compiled together, to be sampled one after another in every round;
+    # with one round each group is done by itself. What is interrupted loses so many.
     round_groups: PositiveInt = 12
     # stock lax, convjax's own choice and peers get this many times the seconds and samples of an algorithm.
     favour: PositiveFloat = 2.0
-    # A program whose warmed-up call takes longer than `slow_seconds` gets `slow_samples` samples.
+    # A program whose warmed-up call takes longer than `slow_seconds` gets `slow_samples` samples in a round.
     slow_seconds: PositiveFloat = 0.1
     slow_samples: PositiveInt = 2
     # Beyond these a case is a `timeout`: predicted by the cost model before it runs, or found after it was compiled

@@ -1,4 +1,4 @@
-"""The sweep: every selected case of a config measured once, group by group, and recorded as it is done."""
+"""The sweep: every selected case of a config measured, some groups at a time, and recorded once these are done."""
 
 import collections
 

@@ -140,9 +140,9 @@ def test_taps_of_leading_axes_in_a_loop(text, axes):
         ("conv float32[2,20,20,3] float32[2,14,14,3] f01b_i01o->01bf batch_groups=3", True),
         ("conv float32[2,32,27,3] float32[2,14,23,3] f01b_i01o->01bf rhs_dilate=2x1 pad=0_1x1_1 batch_groups=3", True),
         ("conv float32[2,23,3] float32[2,23,3] f0b_i0o->0bf pad=1_1 batch_groups=3", False),
-        ("conv float32[2,20,20,1] float32[2,14,14,5] f01b_i01o->01bf", True),
+        ("conv float32[2,16,16,1] float32[2,14,14,5] f01b_i01o->01bf", False),
         ("conv float32[3,19,17,1] float32[3,9,15,16] f01b_i01o->01bf rhs_dilate=2x1 pad=1_0x2_-1", False),
-        ("conv float32[1,23,2] float32[13,2,70] b0f_0io->b0f stride=2 pad=3_3", False),  # of one image
+        ("conv float32[1,23,2] float32[13,2,40] b0f_0io->b0f stride=2 pad=3_3", False),  # of one image
         ("conv bfloat16[2,4,5,6,1] bfloat16[2,3,4,5,3] f012b_i012o->012bf pad=0_1x1_1x1_1", False),
     ],
 )

@@ -1,5 +1,6 @@
 """What operations make of their operands: NumPy's arrays, integers beside fractions, two precisions, no arrays."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -135,6 +136,25 @@ def test_a_bias_keeps_its_fractions_or_is_refused() -> None:
 def test_the_drop_in_takes_arrays_of_numbers() -> None:
     x, w = jnp.ones((1, 3, 8, 8)), jnp.ones((5, 3, 3, 3))
     assert convjax.conv_general_dilated(x, w, np.array([2, 1]), "VALID", None, np.array([1, 2])).shape == (1, 5, 3, 4)
+
+
+def test_problems_hold_plain_numbers() -> None:
+    """Whatever a program's parameters are: choices and loops are made of them."""
+    x, w = jnp.ones((1, 8, 8, 3)), jnp.ones((3, 3, 3, 5))
+    dims = ("NHWC", "HWIO", "NHWC")
+
+    def convolved(x: jax.Array, w: jax.Array) -> jax.Array:
+        strides, dilation = np.array([2, 1]), np.array([1, 2])
+        return jax.lax.conv_general_dilated(x, w, strides, "VALID", None, dilation, dims)
+
+    def pooled(x: jax.Array) -> jax.Array:
+        window, strides = tuple(np.array([1, 2, 2, 1])), tuple(np.array([1, 2, 1, 1]))
+        return jax.lax.reduce_window(x, -np.inf, jax.lax.max, window, strides, "VALID")
+
+    for fn, operands in ((convolved, (x, w)), (pooled, (x,))):
+        (row,) = convjax.explain(convjax.accelerate(fn), *operands).rows
+        numbers = jax.tree.leaves([v for v in dataclasses.asdict(row.problem).values() if isinstance(v, tuple)])
+        assert {type(n) for n in numbers} == {int}
 
 
 X, W = jnp.ones((2, 8, 8, 4)), jnp.ones((3, 3, 4, 6))

@@ -47,8 +47,15 @@ def test_every_case_is_recorded_once_and_right(config: Config, tmp_path: Path) -
         assert (record.version is None) == (record.algorithm == STOCK)
 
 
-def test_groups_are_sampled_in_rounds(config_path: Path, tmp_path: Path) -> None:
-    """Three groups at a time of nine, one after another, so that no slow second holds all of a program's samples."""
+def test_groups_are_sampled_in_rounds(config_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three groups at a time, one after another, so that no slow second holds all of a program's samples."""
+    order, sample = [], sweep.Measurement.sample
+
+    def noted(measurement: sweep.Measurement) -> None:
+        order.append(measurement.task.id)
+        sample(measurement)
+
+    monkeypatch.setattr(sweep.Measurement, "sample", noted)
     config = configs.load(config_path, ["sweep.rounds=2", "sweep.round_groups=3"])
     folder = RunFolder(tmp_path / "run")
     sweep.run(config, folder, Selection())
@@ -57,6 +64,8 @@ def test_groups_are_sampled_in_rounds(config_path: Path, tmp_path: Path) -> None
     sampled = [r for r in records.sweep if r.status == "ok"]
     assert {len(r.samples) for r in sampled if r.algorithm not in (AUTO, STOCK)} == {2 * 3}
     assert all(r.baseline_seconds == records.by_case[_stock(r.case)].median for r in sampled)
+    names = list(dict.fromkeys(order))
+    assert order == [name for i in range(0, len(names), 3) for name in 2 * names[i : i + 3]]
 
 
 def _stock(case: str) -> str:

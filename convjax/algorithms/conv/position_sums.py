@@ -117,8 +117,17 @@ def sums_by_stretches(problem: ConvSpec, axes: tuple[Axis, ...], x: jax.Array, w
 
 
 def in_stretches(problem: ConvSpec, axes: tuple[Axis, ...]) -> bool:
-    one_a_group = problem.N == 1 and (problem.K == 1 or problem.G == 1)
-    return one_a_group and problem.ndim > 0 and all(axis.windowed == "x" for axis in axes)
+    """Whether vectors lie along groups of one output, or along the outputs of the only group.
+
+    Those of the only group are not looped over: lax is faster, and where rows are divided the loop would gather x.
+    """
+    vectors = problem.K == 1 or (problem.G == 1 and not is_looped(problem))
+    return problem.N == 1 and vectors and problem.ndim > 0 and all(axis.windowed == "x" for axis in axes)
+
+
+def work_of_sums(problem: ConvSpec) -> float:
+    """Of a multiply-add: outputs of the only group that fill no vector are slow."""
+    return 0.2 if problem.G > 1 else 0.36 * max(1.0, 16 / problem.K) ** 0.75
 
 
 def position_sums(windows: Sequence[jax.Array], w: jax.Array, length: int) -> jax.Array:

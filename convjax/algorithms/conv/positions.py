@@ -35,6 +35,7 @@ from convjax.algorithms.conv.position_sums import (
     stretch_length,
     sums_by_slabs,
     sums_by_stretches,
+    work_of_sums,
 )
 from convjax.algorithms.conv.sides import Axis, Operand, band, pad, positions, sides, windows
 from convjax.algorithms.numerics import accumulator, direct_error
@@ -70,8 +71,9 @@ class Positions:
     multiply it by zeros.
 
     Attributes:
-        by: "reduce" for few channels a group (depthwise): a variadic reduction holds the running sums of many
-            positions, so that x and w are read few times; "dot" for many: one matrix product a position.
+        by: "reduce" for few channels a group (depthwise, or a single input channel): a variadic reduction holds the
+            running sums of many positions, so that x and w are read few times; "dot" for many: one matrix product a
+            position.
     """
 
     by: Literal["reduce", "dot"] = "dot"
@@ -96,8 +98,7 @@ class Positions:
             reasons.append(f"{outputs} output positions, more than {most}: it writes out one contraction each")
         if self.by == "reduce" and platform in GPUS and outputs * problem.N * problem.K > _MOST_SUMS:
             reasons.append(f"{outputs} x {problem.N} x {problem.K} sums are more than a GPU's compiler can keep")
-        many = problem.N * problem.K > _MOST_SUMS and not in_stretches(problem, self._axes(problem))
-        if self.by == "reduce" and many:
+        if self.by == "reduce" and problem.N * problem.K > _MOST_SUMS:
             reasons.append(f"{problem.N} x {problem.K} outputs a position and group are a matrix product: by='dot'")
         return tuple(reasons)
 
@@ -117,7 +118,7 @@ class Positions:
             edges = sum(side > 0 for pair in problem.padding for side in pair) if in_slabs(problem, axes) else 0
             padded = 0 if edges else padded
             return Cost(
-                vector=(0.2 if problem.K == 1 else 0.3) * products,
+                vector=work_of_sums(problem) * products,
                 # Later passes find much in cache.
                 bytes=(0.7 + 0.3 * count) * problem.bytes + padded + turned + 2 * partial,
                 workspace=padded / 2 + partial,

@@ -175,7 +175,7 @@ class Winograd:
         Better the tiles, if they are few.
         """
         rows = problem.N * math.prod(self._tiles(problem))
-        return rows <= _FEW_TILES and rows < problem.K and layout.channel_order(problem) == "GKC"
+        return 0 < rows <= _FEW_TILES and rows < problem.K and layout.channel_order(problem) == "GKC"
 
     def _points(self, x: jax.Array, m: dict[int, int], tiles: dict[int, int], before: int) -> jax.Array:
         """B^T d of every tile: points in front of x, whose spatial axes start at `before`."""
