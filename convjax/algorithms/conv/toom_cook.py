@@ -6,11 +6,15 @@ one tile share B.
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+
+from convjax.algorithms.bands import Bands
+from convjax.algorithms.fusion import apart
 
 _POINTS = {2: (0, 1, -1), 4: (0, 1, -1, 2, -2)}
 # 1 over the product of a point's distances to the others.
@@ -64,3 +68,11 @@ def combine(row: np.ndarray, terms: list[jax.Array]) -> jax.Array:
         if c
     ]
     return functools.reduce(jnp.add, scaled)
+
+
+def of_band(tile: int, bands: Bands, transform: Callable[..., jax.Array], *operands: jax.Array) -> jax.Array:
+    """`transform` of a band's slices of its operands, for a small tile once they are in memory.
+
+    Fused into sums of so few terms, XLA would read a slice element by element.
+    """
+    return apart(transform, *operands) if tile == 2 and bands.count > 1 else transform(*operands)

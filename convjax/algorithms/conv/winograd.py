@@ -18,8 +18,8 @@ from jax import lax
 from convjax import layout
 from convjax.algorithms.bands import Bands
 from convjax.algorithms.conv.group_loops import VECTOR, channel_sums
-from convjax.algorithms.conv.toom_cook import at_points, combine, every, inputs_at_points, powers, scales
-from convjax.algorithms.fusion import apart, to_be_written, when_needed
+from convjax.algorithms.conv.toom_cook import at_points, combine, every, inputs_at_points, of_band, powers, scales
+from convjax.algorithms.fusion import to_be_written, when_needed
 from convjax.algorithms.numerics import DIRECT, accumulator, rounding_error
 from convjax.algorithms.products import contract, grouping_work, product_work
 from convjax.algorithms.protocol import Cost, Reasons, describe
@@ -78,7 +78,7 @@ class Winograd:
 
     def cost(self, problem: ConvSpec) -> Cost:
         m, points = self._steps(problem), self.tile + 2
-        rows = problem.N * math.prod(self._tiles(problem)) * points ** len(m)
+        rows = self._all_tiles(problem) * points ** len(m)
         rest = self._rest(problem)
         entering, leaving = rows * problem.G * problem.C, rows * problem.G * problem.K
         moved = product_work(entering, problem.C) + product_work(leaving, problem.K)  # in runs of a group's channels
@@ -91,7 +91,7 @@ class Winograd:
         stored = summed + (2 * passes * moved if made > _CACHE else 0.0)
         slower, grouping = grouping_work(problem)
         taps, products = math.prod(problem.kernel[a] for a in m), rows * rest * problem.G * problem.C * problem.K
-        columns = problem.N * math.prod(self._tiles(problem)) if self._turns_products(problem) else problem.K
+        columns = self._all_tiles(problem) if self._turns_products(problem) else problem.K
         gemm, vector = slower * product_work(products, problem.C, columns), 2 * passes * moved
         if self._are_fused(problem):  # transforms run along all groups' channels, which stay where they are
             gemm, vector, grouping, stored = 0.0, 1.5 * passes * (entering + leaving) + 0.08 * products, 0.0, 0.0
@@ -149,9 +149,8 @@ class Winograd:
         def band(y: jax.Array, offsets: list[jax.Array]) -> jax.Array:
             (row,) = offsets
             d = lax.dynamic_slice_in_dim(x, row, entering, axis=before + first)
-            # Fused into sums of few terms, a band would be read element by element.
             points = functools.partial(self._points, m=m, tiles=tiles, before=before)
-            v = apart(points, d) if self.tile == 2 and bands.count > 1 else points(d)
+            v = of_band(self.tile, bands, points, d)
             product = self._fused_products(problem, v, u) if fused else self._products(problem, v, u, axes, out_order)
             return lax.dynamic_update_slice_in_dim(y, self._outputs(product, m, outputs, behind), row, behind + first)
 
@@ -174,7 +173,7 @@ class Winograd:
 
         Better the tiles, if they are few.
         """
-        rows = problem.N * math.prod(self._tiles(problem))
+        rows = self._all_tiles(problem)
         return 0 < rows <= _FEW_TILES and rows < problem.K and layout.channel_order(problem) == "GKC"
 
     def _points(self, x: jax.Array, m: dict[int, int], tiles: dict[int, int], before: int) -> jax.Array:
@@ -247,7 +246,7 @@ class Winograd:
         narrow = problem.G > 1 and 1 < problem.C <= _NARROW and VECTOR <= problem.K <= _NARROW
         if not narrow or problem.empty or any((k, s) != (1, 1) for k, s in others):
             return False
-        return problem.N * math.prod(self._tiles(problem)) * self._tile_bytes(problem) <= _LOOPED_BYTES
+        return self._all_tiles(problem) * self._tile_bytes(problem) <= _LOOPED_BYTES
 
     def _fused_products(self, problem: ConvSpec, v: jax.Array, u: list[jax.Array]) -> jax.Array:
         """P.. N S (G K), from P.. N S (G C), each output the sum of a group's products."""
@@ -277,6 +276,10 @@ class Winograd:
         """Tiles along every axis, of one output where it is not transformed."""
         m = self._steps(problem)
         return [-(-o // m.get(a, 1)) for a, o in enumerate(problem.output)]
+
+    def _all_tiles(self, problem: ConvSpec) -> int:
+        """Tiles of the whole batch."""
+        return problem.N * math.prod(self._tiles(problem))
 
     def _tile_bytes(self, problem: ConvSpec) -> int:
         """Bytes of a tile and of its outputs at the points."""

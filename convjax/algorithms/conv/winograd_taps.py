@@ -21,8 +21,7 @@ from jax import lax
 from convjax import layout
 from convjax.algorithms.bands import KEPT_BYTES, Bands, admitted_workspace
 from convjax.algorithms.conv.group_loops import LEAST_CHANNELS, can_sum_places, place_sums, terms_of_turn
-from convjax.algorithms.conv.toom_cook import at_points, inputs_at_points, powers, scales
-from convjax.algorithms.fusion import apart
+from convjax.algorithms.conv.toom_cook import at_points, inputs_at_points, of_band, powers, scales
 from convjax.algorithms.numerics import DIRECT, accumulator, rounding_error
 from convjax.algorithms.products import contract, grouping_work, product_work
 from convjax.algorithms.protocol import Cost, Reasons, describe
@@ -159,10 +158,8 @@ class WinogradTaps:
             if new is not None:
                 new = jnp.repeat(new, step).reshape([-1 if a == first else 1 for a in range(-ahead, problem.ndim + 1)])
                 w_band = jnp.where(new, w_band, 0)
-            # Fused into sums of few terms, bands would be read element by element.
-            of_band = functools.partial(self._band, problem, length=length)
-            in_memory = self.tile == 2 and bands.count > 1
-            return sums + (apart(of_band, x_band, w_band) if in_memory else of_band(x_band, w_band))
+            product = functools.partial(self._band, problem, length=length)
+            return sums + of_band(self.tile, bands, product, x_band, w_band)
 
         points = (self.tile + 2) ** len(cuts)
         sums = bands.fold(add, jnp.zeros((self._products(problem), points * problem.G, problem.N, problem.K), dtype))
