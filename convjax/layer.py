@@ -8,6 +8,7 @@
     max2d 8x112x112x64 k3 s2 p1                pooling, also avg2d
     conv2d 4x28x28x128 -> 128 k3 p1 bfloat16   another dtype than float32
     conv2d 4x28x28x32 -> 32 k3 p1 members8     vmapped over 8 members, each with an x and a kernel of its own
+    conv2d 4x28x28x32 -> 32 k3 p1 stacked8     the same, but differentiated as one function of all members
     conv2d 1x14x14x16 -> 32 k3 p1 examples32   vmapped over 32 examples that share a kernel, whose gradient is each's
     conv2d Nx56x56x64 -> 64 k3 p1              a batch left open, to be filled in before it is parsed
 
@@ -26,6 +27,8 @@ from convjax.problem import Ints, Pads
 Kind = Literal["conv", "depthwise", "transpose", "max", "avg"]
 
 _SYNTAX = "like 'conv2d 4x56x56x64 -> 64 k3 p1', 'depthwise2d 4x56x56x128 k3 p1' or 'max2d 8x112x112x64 k3 s2 p1'"
+# Knobs that vmap a layer.
+_MAPPED = {"members", "stacked", "examples"}
 _DTYPES = ("float32", "float64", "bfloat16", "float16")
 
 
@@ -33,7 +36,8 @@ _DTYPES = ("float32", "float64", "bfloat16", "float16")
 class Layer:
     """A layer with lax's parameters, channels last; `w_shape` is None for a pooling.
 
-    Where it is vmapped, over so many `members`, the shapes are those of one.
+    Where it is vmapped, over so many `members`, the shapes are those of one. Gradients are then vmapped ones of each
+    member, or where `as_one` those of the vmapped function, as of the sum of all members' losses.
     """
 
     name: str
@@ -53,6 +57,7 @@ class Layer:
     groups: int
     members: int = 0
     shares_kernel: bool = False
+    as_one: bool = False
 
     @property
     def ndim(self) -> int:
@@ -149,8 +154,9 @@ class Layer:
             lhs_dilation=lhs_dilation,
             rhs_dilation=dilation,
             groups=groups,
-            members=int(knobs.get("members", knobs.get("examples", "0"))),
+            members=int(next((knobs[knob] for knob in _MAPPED if knob in knobs), "0")),
             shares_kernel="examples" in knobs,
+            as_one="stacked" in knobs,
         )
 
     def __post_init__(self) -> None:
@@ -168,7 +174,7 @@ def _knobs(name: str, text: str, words: list[str]) -> tuple[dict[str, str], str]
     """Knobs by letter, and the dtype."""
     knobs: dict[str, str] = {}
     for word in words:
-        match = re.fullmatch(r"(op|[ksdg])(\d+(?:x\d+)*)|(members|examples)([1-9]\d*)|(p)(\w+)", word)
+        match = re.fullmatch(r"(op|[ksdg])(\d+(?:x\d+)*)|(members|stacked|examples)([1-9]\d*)|(p)(\w+)", word)
         if word in _DTYPES:
             knob, value = "", word
         elif match is None:
@@ -201,10 +207,10 @@ def _refuse_foreign(name: str, knobs: dict[str, str], kind: Kind) -> None:
         raise ValueError(f"layer {name!r}: g{knobs['g']} must be one number, and only conv and transpose have it")
     if "op" in knobs and kind != "transpose":
         raise ValueError(f"layer {name!r}: only transpose has op, which enlarges its output")
-    mapped = {"members", "examples"} & knobs.keys()
+    mapped = _MAPPED & knobs.keys()
     if len(mapped) > 1 or (mapped and kind in ("max", "avg")):
         raise ValueError(
-            f"layer {name!r}: a convolution may have members or examples, but not both, and a pooling neither"
+            f"layer {name!r}: a convolution may have members, stacked or examples, but one of them, and a pooling none"
         )
 
 

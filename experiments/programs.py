@@ -55,12 +55,15 @@ class Task:
 
     def program(self, forward: Function) -> Function:
         """The function of `operands` that does this pass of `forward`."""
-        one = self._of_one(forward)
-        return jax.vmap(one, self._taken(self.layer.mapped)) if self.layer.members else one
+        mapped = self.layer.mapped
+        if self.layer.as_one:
+            return self._of(jax.vmap(forward, mapped[:2]), _operand_shapes(self.layer))
+        program = self._of(forward, _shapes(self.layer))
+        return jax.vmap(program, self._taken(mapped)) if self.layer.members else program
 
-    def _of_one(self, forward: Function) -> Function:
-        """The same for one member of a layer that is vmapped."""
-        x_shape, *w_shape, _ = _shapes(self.layer)
+    def _of(self, forward: Function, shapes: Sequence[jax.ShapeDtypeStruct]) -> Function:
+        """This pass of a function of x and w, whose `shapes` are given, and that of the cotangent."""
+        x_shape, *w_shape, _ = shapes
         if self.pass_ == "fprop":
             return forward
         if self.pass_ == "wgrad":

@@ -110,7 +110,7 @@ def test_explain(capsys: pytest.CaptureFixture[str]) -> None:
         (["shape", "conv2d 3x10x10 -> 5"], "layer 'conv2d 3x10x10 -> 5': the kernel size is missing, as in k3"),
         (["shape", "conv2d 3x10x10 k3"], "conv2d needs its output channels, as in '-> 64'"),
         (["shape", "conv2d 10 -> 5 k3"], "10 has 1 axes, conv2d takes 4, or 3 without a batch"),
-        (["shape", "conv2d 3x10x10 -> 5 k3 members2"], "is vmapped: leave out members and examples"),
+        (["shape", "conv2d 3x10x10 -> 5 k3 members2"], "is vmapped: leave out members, stacked and examples"),
         (["shape", "mean2d 3x10x10 k3"], "cannot read 'mean2d"),
         (["shape", "conv2d 3x10x10 -> 5 k11"], "a kernel reaching over 11 does not fit the 10 padded cells of axis 0"),
         (["shape", "conv2d 3x10x10 -> 5 k3 s0"], "s0 must be at least 1"),

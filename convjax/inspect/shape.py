@@ -149,7 +149,7 @@ def layer_shape(text: str, layout: str | None = None) -> LayerShape:
     size, channels = (axes[1:], axes[0]) if first else (axes[:-1], axes[-1])
     layer = Layer.parse(text, " ".join([words[0], table.shape([batch, *size, channels]), *words[2:]]))
     if layer.members:
-        raise ValueError(f"{text!r} is vmapped: leave out members and examples, and the shape is that of one")
+        raise ValueError(f"{text!r} is vmapped: leave out members, stacked and examples, and the shape is that of one")
     return LayerShape(layer, first, batched, _sizes(layer))
 
 

@@ -38,7 +38,14 @@ def test_knobs() -> None:
     assert (kept.lhs_dilation, kept.padding) == ((3,), ((1, 2),))
 
 
-@pytest.mark.parametrize("text", ["conv2d 2x5x4x2 -> 3 k3 p1 members3", "conv2d 1x5x4x2 -> 3 k3 s2 examples4"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "conv2d 2x5x4x2 -> 3 k3 p1 members3",
+        "conv2d 2x5x4x2 -> 3 k3 p1 stacked3",
+        "conv2d 1x5x4x2 -> 3 k3 s2 examples4",
+    ],
+)
 def test_vmapped_layers_are_computed_member_by_member(text: str) -> None:
     layer = Layer.parse("a", text)
     tasks = [Task(layer, pass_) for pass_ in PASSES]
@@ -51,7 +58,7 @@ def test_vmapped_layers_are_computed_member_by_member(text: str) -> None:
         reference = task.reference(0)
         assert len(reference) == layer.members
         # Of one member apart from the others.
-        alone = Task(dataclasses.replace(layer, members=0), task.pass_)
+        alone = Task(dataclasses.replace(layer, members=0, as_one=False), task.pass_)
         member = [
             operand[1] if axis == 0 else operand
             for operand, axis in zip(task.operands(0), task._taken(layer.mapped), strict=True)
@@ -60,6 +67,15 @@ def test_vmapped_layers_are_computed_member_by_member(text: str) -> None:
         for result in results:
             np.testing.assert_allclose(result, reference, atol=1e-5)
         assert task.problem.macs > 0
+
+
+def test_stacked_members_are_differentiated_as_one() -> None:
+    """Stock jax makes groups of an ensemble's batch then, and of its channels where each member is by itself."""
+    each, as_one = (
+        Task(Layer.parse("a", f"conv2d 2x5x4x2 -> 3 k3 p1 {knob}3"), "wgrad") for knob in ("members", "stacked")
+    )
+    for task, groups in ((each, "batch_group_count=1"), (as_one, "batch_group_count=3")):
+        assert groups in str(jax.make_jaxpr(task.stock())(*task.operands(0)))
 
 
 @pytest.mark.parametrize(
@@ -82,8 +98,9 @@ def test_vmapped_layers_are_computed_member_by_member(text: str) -> None:
         ("conv2d 1x8x8x3 -> 4 k3 x7", "cannot read 'x7'"),
         ("conv2d Nx8x8x3 -> 4 k3", "Nx8x8x3 leaves its batch open"),
         ("conv2d 1x8x8x3 -> 4 k3 members0", "cannot read 'members0'"),
-        ("conv2d 1x8x8x3 -> 4 k3 members2 examples2", "members or examples, but not both"),
-        ("max2d 1x8x8x3 k3 members2", "and a pooling neither"),
+        ("conv2d 1x8x8x3 -> 4 k3 members2 examples2", "members, stacked or examples, but one of them"),
+        ("conv2d 1x8x8x3 -> 4 k3 members2 stacked2", "members, stacked or examples, but one of them"),
+        ("max2d 1x8x8x3 k3 members2", "and a pooling none"),
     ],
 )
 def test_bad_text_is_refused_in_one_sentence(text: str, said: str) -> None:
