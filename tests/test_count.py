@@ -54,6 +54,35 @@ def test_a_shortcut_is_no_bias() -> None:
     assert (counted.bias_adds, counted.elementwise) == (0, 8 * 8 * 3)
 
 
+def test_an_input_is_no_bias_whatever_its_size() -> None:
+    row, vector = jax.ShapeDtypeStruct((1, 16), np.float32), jax.ShapeDtypeStruct((16,), np.float32)
+    states = jax.ShapeDtypeStruct((7, 16), np.float32)
+
+    def recurrent(h: jax.Array, xs: jax.Array, w: jax.Array) -> jax.Array:
+        return lax.scan(lambda h, x: (jnp.tanh(h @ w + x), None), h, xs)[0]
+
+    for counted, elements in (
+        (count(lambda x, w: x + x @ w, row, SQUARE), 16),
+        (count(lambda x, y, w: y + x @ w, row, row, SQUARE, parameters=2), 16),
+        (count(recurrent, vector, states, SQUARE), 2 * 7 * 16),
+    ):
+        assert (counted.bias_adds, counted.elementwise) == (0, elements)
+
+
+def test_a_bias_may_be_added_to_the_sum_of_two_products() -> None:
+    shapes = [jax.ShapeDtypeStruct(shape, np.float32) for shape in ((2, 8), (2, 4), (8, 4), (4, 4), (1, 4))]
+    counted = count(lambda x, h, wi, wh, b: x @ wi + h @ wh + b, *shapes)
+    assert (counted.bias_adds, counted.elementwise) == (8, 8)
+
+
+def test_reductions_of_several_arrays_and_scattering_are_counted() -> None:
+    x, i = jax.ShapeDtypeStruct((9,), np.float32), jax.ShapeDtypeStruct((9,), np.int32)
+    pair = (np.float32(0), np.float32(1))
+    both = count(lambda x, y: lax.reduce((x, y), pair, lambda a, b: (a[0] + b[0], a[1] * b[1]), (0,)), x, x)
+    assert both.elementwise == 2 * 9
+    assert count(lambda x, i: jnp.zeros(4).at[i].add(x, mode="drop"), x, i).elementwise >= 9
+
+
 def test_scans_count_as_often_as_they_run() -> None:
     def fn(x: jax.Array, ws: jax.Array, bs: jax.Array) -> jax.Array:
         return lax.scan(lambda x, wb: (jnp.tanh(x @ wb[0] + wb[1][None]), None), x, (ws, bs))[0]
@@ -82,6 +111,9 @@ def test_the_costliest_branch_counts_and_loops_of_unknown_length_count_once() ->
     counted = count(branches, SQUARE)
     assert counted.macs == 2 * 16**3
     assert counted.left == ("cond: the branch with the most MACs is counted",)
+    pooled = count(lambda x: lax.cond(x[0, 0] > 0, lambda x: convjax.max_pool(x, 2), lambda x: x[::2], x), SQUARE)
+    assert pooled.window_operations == 16 * 16
+    assert pooled.left == ("cond: the branch with the most MACs is counted",)
     counted = count(lambda x: lax.while_loop(lambda x: x[0, 0] > 0, lambda x: x @ x, x), SQUARE)
     assert counted.macs == 16**3
     assert counted.left[0] == "while: how often it is run is not known, and it is counted once"

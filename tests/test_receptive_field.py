@@ -334,6 +334,44 @@ def test_what_is_computed_over_an_axis_sees_all_of_it() -> None:
     assert head.box(3, 4) == (slice(0, 16), slice(0, 16))
 
 
+def test_rows_that_become_tokens_are_still_seen_by_few() -> None:
+    found = receptive_field(lambda x: conv(4, 4)(x).reshape(1, -1, 1), image(16))
+    assert (found.size, found.stride, found.assumed) == ((4, 4), (1, 0), ())
+    assert [found.box(place, place) for place in (0, 5, 15)] == [
+        (slice(0, 4), slice(0, 4)),
+        (slice(4, 8), slice(4, 8)),
+        (slice(12, 16), slice(12, 16)),
+    ]
+    mixed = receptive_field(
+        lambda x: convjax.conv1d(conv(4, 4)(x).reshape(1, -1, 1), jnp.ones((3, 1, 1)), padding=1), image(16)
+    )
+    assert mixed.size == (8, 16)  # beside a row's last token stands the next one's first
+    pooled = [lambda x, k=k: convjax.global_avg_pool(conv(k, 1, k // 2)(x)) for k in (3, 5)]
+    whole = receptive_field(lambda x: jnp.concatenate([pool(x) for pool in pooled], -1), image(16))
+    assert (whole.size, whole.axes[0].output_axis) == ((16, 16), None)
+    repeated = receptive_field(lambda x: jnp.tile(x, (1, 2, 1)), jnp.ones((1, 9, 1)))
+    assert (repeated.size, repeated.axes[0].seen(10)) == ((1,), range(1, 2))
+    x = jnp.ones((1, 16, 16, 1))
+    heat = empirical_field(lambda x: conv(4, 4)(x).reshape(1, -1, 1), x, position=(6, 6))
+    assert heat.within
+    assert heat.box == (slice(4, 8), slice(8, 12))
+    with pytest.raises(ValueError, match=r"position \(6, 5\) has two numbers for axis 1 of the output"):
+        empirical_field(lambda x: conv(4, 4)(x).reshape(1, -1, 1), x, position=(6, 5))
+
+
+def test_statistics_are_of_all_that_is_seen() -> None:
+    def flattened(x: jax.Array) -> jax.Array:
+        y = conv(3, 1, 1)(x)
+        return y * y.reshape(1, -1, 1).mean(1)[:, None, None]
+
+    without = functools.partial(receptive_field, through_statistics=False)
+    assert without(flattened, image(16)).size == (3, 3)
+    assert receptive_field(flattened, image(16)).size == (16, 16)
+    pooled = without(lambda x: x.reshape(1, 4, 4, 1).mean(2), jnp.ones((1, 16, 1)))
+    assert (pooled.size, pooled.stride) == ((4,), (4,))
+    assert without(lambda x: x.reshape(1, 4, 4, 1).mean(2).mean(1), jnp.ones((1, 16, 1))).size == (0,)
+
+
 def test_parts_of_an_axis_and_nothing() -> None:
     found = receptive_field(lambda x: (x[:, 3:5].sum(1), x * 0 + 1, jnp.ones(3)), image(8))
     assert [(f.size, f.stride, f.offset) for f in found] == [
@@ -408,6 +446,16 @@ def test_refusals_name_the_argument() -> None:
         stacked_receptive_field([(3, 1, 1, 0, 2)])
     with pytest.raises(ValueError, match="stride must be at least 1 on every axis, got 0"):
         stacked_receptive_field([(3, 0)])
+    layers: Any
+    for layers, message in (
+        ([(2.5,)], "kernel must be an integer, got 2.5"),
+        ([(3, 1, 1, 1.5)], "padding must be an integer, got 1.5"),
+        ([(3, 1, 1, "SAME")], "padding must be an integer, got 'SAME'"),
+        ([(3, 1, 1, (1, 2, 3))], r"padding must be a number or a pair \(low, high\), got \(1, 2, 3\)"),
+        ([3, 3], "a layer is .*: 3"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=message):
+            stacked_receptive_field(layers)
     with pytest.raises(ValueError, match=r"position \(8, 0\) must be below \(6, 6\)"):
         empirical_field(conv(3), x, position=(8, 0))
     with pytest.raises(ValueError, match="fn must return one array"):
@@ -416,6 +464,7 @@ def test_refusals_name_the_argument() -> None:
 
 def test_axes_may_be_chosen() -> None:
     found: ReceptiveField = receptive_field(lambda x: jnp.sin(x) * 2, jnp.ones((4, 5)), axes=(-1,))
+    assert found == receptive_field(lambda x: jnp.sin(x) * 2, jnp.ones((4, 5)), axes=-1)
     assert (found.size, found.axes[0].input_axis, found.axes[0].input_size) == ((1,), 1, 5)
 
 

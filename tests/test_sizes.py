@@ -252,6 +252,20 @@ def test_windows_that_hold_no_element_are_found() -> None:
         assert sizes.all_hold_elements(n, count, k, s, d, lo) == want
 
 
+def test_padding_may_stand_in_an_array_of_numpy() -> None:
+    pair: Any = np.array([1, 2])
+    assert conv_output_size(10, 3, padding=pair) == conv_output_size(10, 3, padding=(1, 2))
+    assert pool_output_size(10, 5, padding=pair) == pool_output_size(10, 5, padding=(1, 2))
+    assert conv_transpose_output_size(5, 3, padding=pair) == conv_transpose_output_size(5, 3, padding=(1, 2))
+    assert conv_arguments_for(28, 29, padding=pair) == conv_arguments_for(28, 29, padding=(1, 2))
+
+
+def test_no_more_is_unused_than_there_is() -> None:
+    assert conv_output_size(2, 3, stride=20, padding=(10, 0), full_output=True).unused == 2
+    assert conv_output_size(0, 5, padding=2, full_output=True).unused == 0
+    assert conv_transpose_output_size(0, 3, stride=2, output_padding=1) == 0
+
+
 def test_sizes_beyond_32_bits() -> None:
     assert pool_output_size(2**40, 3, stride=2, padding=1) == 2**39
     assert conv_output_size(2**40, 7, stride=2, padding=3, full_output=True).remainder == 1

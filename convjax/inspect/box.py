@@ -6,7 +6,8 @@ from fractions import Fraction
 from typing import Any
 
 from convjax import sizes
-from convjax.problem import Ints, require_positive
+from convjax.ops.arguments import integer, positive_integer
+from convjax.problem import Ints
 
 # First and last element seen, None where nothing is.
 Bounds = tuple[int, int] | None
@@ -17,7 +18,8 @@ class AxisField:
     """What outputs see along one axis of the input.
 
     With P entries in `bounds`, output q P + r, 0 <= r < P, sees the elements q shift + bounds[r]. P is 1 but behind
-    transposed convolutions, repetitions and the like, whose outputs do not all see alike.
+    transposed convolutions, repetitions and the like, whose outputs do not all see alike; and behind reshapes that make
+    one axis of several, along which a row comes back, with a shift of 0, after its P elements.
 
     Attributes:
         input_axis: the axis of the input.
@@ -40,7 +42,7 @@ class AxisField:
 
     @property
     def stride(self) -> int | Fraction:
-        """Elements by which the field moves from one output to the next; 0 where all see the same."""
+        """Elements by which the field moves from one output to the next, in the mean of P; 0 where it comes back."""
         stride = Fraction(self.shift, len(self.bounds))
         return int(stride) if stride.denominator == 1 else stride
 
@@ -126,6 +128,7 @@ def stacked_receptive_field(layers: Iterable[Sequence[Any]]) -> ReceptiveField:
 
     Raises:
         ValueError: a layer that is not 1 to 4 numbers, or a kernel, stride or dilation below 1.
+        TypeError: a number that is no integer.
 
     Example:
         >>> stacked_receptive_field([(3, 1, 1), (3, 1, 2), (3, 1, 3)]).size
@@ -133,12 +136,21 @@ def stacked_receptive_field(layers: Iterable[Sequence[Any]]) -> ReceptiveField:
     """
     size, stride, offset = 1, 1, 0
     for layer in layers:
-        if not 1 <= len(layer) <= 4:
+        if not isinstance(layer, Sequence) or not 1 <= len(layer) <= 4:
             raise ValueError(f"a layer is (kernel, stride, dilation, padding), of which it may lack the last: {layer}")
-        kernel, step, dilation, padding = list(layer) + [1, 1, 0][len(layer) - 1 :]
-        for name, value in (("kernel", kernel), ("stride", step), ("dilation", dilation)):
-            require_positive(name, [value])
-        offset -= stride * (padding[0] if isinstance(padding, Sequence) else padding)
+        *numbers, padding = list(layer) + [1, 1, 0][len(layer) - 1 :]
+        names = ("kernel", "stride", "dilation")
+        kernel, step, dilation = (positive_integer(name, n) for name, n in zip(names, numbers, strict=True))
+        offset -= stride * _low(padding)
         size += stride * (sizes.dilated(kernel, dilation) - 1)
         stride *= step
     return ReceptiveField((AxisField(0, None, 0, stride, ((offset, offset + size - 1),)),))
+
+
+def _low(padding: Any) -> int:
+    """The low end of padding by a number or a pair of them."""
+    pair = padding if isinstance(padding, Sequence) and not isinstance(padding, str) else (padding, padding)
+    if len(pair) != 2:
+        raise ValueError(f"padding must be a number or a pair (low, high), got {padding!r}")
+    low, _ = (integer("padding", end) for end in pair)
+    return low

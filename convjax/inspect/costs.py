@@ -11,12 +11,11 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from convjax import window_primitive
+from convjax.explain import stated_by
 from convjax.inspect.layers import Path, labelled
-from convjax.inspect.primitives import CUMULATIVE, ELEMENTWISE, JOINED, REDUCTIONS
+from convjax.inspect.primitives import CUMULATIVE, ELEMENTWISE, JOINED, REDUCTIONS, SCATTERED
 from convjax.inspect.steps import LOOPS, Step, Value, arguments, steps
-from convjax.primitive import conv_p, problem_of
-from convjax.problem import ConvSpec, Problem
+from convjax.problem import ConvSpec
 from convjax.stock import stated
 
 # The same elements in another shape or dtype.
@@ -52,6 +51,7 @@ class Operation:
     activation_bytes: int = 0
     features: frozenset[int] = frozenset()  # elements that a bias can have
     arguments: list[Value] = dataclasses.field(default_factory=list)  # of the program, those that it reads
+    reads_parts: bool = False  # of arguments that a scan maps
 
 
 @dataclasses.dataclass
@@ -64,6 +64,7 @@ class Costs:
         activations: the most bytes of results alive at once.
         left: one sentence a thing that could not be counted.
         arguments: of the program.
+        inputs: those of them that are known to be neither parameters nor state.
     """
 
     operations: list[Operation] = dataclasses.field(default_factory=list)
@@ -71,15 +72,21 @@ class Costs:
     activations: collections.Counter[Path | None] = dataclasses.field(default_factory=collections.Counter)
     left: dict[str, None] = dataclasses.field(default_factory=dict)
     arguments: list[Value] = dataclasses.field(default_factory=list)
+    inputs: frozenset[Value] = frozenset()
 
     @property
     def macs(self) -> int:
         return sum(operation.macs for operation in self.operations)
 
+    @property
+    def window_operations(self) -> int:
+        return sum(operation.window_operations for operation in self.operations)
 
-def costs(jaxpr: Any) -> Costs:
-    """The costs of one evaluation of `jaxpr`."""
+
+def costs(jaxpr: Any, before_inputs: int) -> Costs:
+    """The costs of `jaxpr`, of whose arguments so many stand before its inputs; 0 if none is known to."""
     found = Costs(arguments=arguments(jaxpr))
+    found.inputs = frozenset(found.arguments[before_inputs:] if before_inputs else ())
     _Program(found).run(jaxpr, found.arguments, "", times=1, held=0)
     return found
 
@@ -90,6 +97,10 @@ class Origin:
 
     argument: Value
     size: int
+
+    @property
+    def is_part(self) -> bool:
+        return self.size < self.argument.size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,20 +159,22 @@ class _Program:
         return max(self.run(body, self._inside(step.operands, body), step.scope, times, held) for body in step.bodies)
 
     def _costliest(self, step: Step, times: int, held: int) -> int:
-        """Of the branches of a `cond`, the one with the most MACs is counted."""
+        """Of the branches of a `cond`, the one with the most MACs is counted, and the most bytes of any."""
         branches = []
         for body in step.eqn.params["branches"]:
-            program = dataclasses.replace(self, found=Costs(), _sums={})
+            program = dataclasses.replace(self, found=Costs(inputs=self.found.inputs), _sums={})
             inside = self._inside(step.operands[1:], body)
             branches.append((program.run(body, inside, step.scope, times, held), program.found))
-        peak, found = max(branches, key=lambda branch: (branch[1].macs, sum(branch[1].elementwise.values())))
-        self.found.operations += found.operations
-        self.found.elementwise += found.elementwise
-        self.found.activations |= found.activations
-        self.found.left |= found.left
-        if len({branch.macs for _, branch in branches}) > 1:
+        by_work = {(b.macs, b.window_operations, sum(b.elementwise.values())): b for _, b in branches}
+        most = max(by_work)
+        self.found.operations += by_work[most].operations
+        self.found.elementwise += by_work[most].elementwise
+        for _, branch in branches:
+            self.found.activations |= branch.activations
+            self.found.left |= branch.left
+        if any(macs < most[0] or windows < most[1] for macs, windows, _ in by_work):
             self.found.left["cond: the branch with the most MACs is counted"] = None
-        return peak
+        return max(peak for peak, _ in branches)
 
     def _inside(self, operands: Sequence[Value], body: Any) -> list[Value]:
         """The arguments of a body; those of the program are known as such inside."""
@@ -181,8 +194,9 @@ class _Program:
         operation = self._operation(step, times)
         if operation is not None:
             self.found.operations.append(operation)
-            origins = map(self._origin, step.operands)
-            operation.arguments += [origin.argument for origin in origins if origin is not None]
+            origins = [origin for operand in step.operands if (origin := self._origin(operand)) is not None]
+            operation.arguments += [origin.argument for origin in origins]
+            operation.reads_parts = any(origin.is_part for origin in origins)
             self._sums[step.results[0]] = operation
             return operation
         if step.name in _ARRANGED:
@@ -195,19 +209,31 @@ class _Program:
         elif step.name in ELEMENTWISE:
             if not (step.name == "add" and self._add_bias(step, times)):
                 self.found.elementwise[step.layer] += times * step.results[0].size
+            if step.name == "add" and all(operand in self._sums for operand in step.operands):
+                self._sums[step.results[0]] = self._sums[step.operands[0]]
         elif step.name in REDUCTIONS | CUMULATIVE | JOINED:
             self.found.elementwise[step.layer] += times * sum(operand.size for operand in step.operands)
+        elif step.name == "reduce":  # of several arrays together, whose first elements follow them
+            self.found.elementwise[step.layer] += times * sum(v.size for v in step.operands[: len(step.results)])
+        elif step.name in SCATTERED:
+            self.found.elementwise[step.layer] += times * step.operands[2].size
         return None
 
     def _add_bias(self, step: Step, times: int) -> bool:
         """Whether the step adds an argument with one element for each feature to sums of products."""
         for sums, bias in (step.operands, step.operands[::-1]):
             operation, origin = self._sums.get(sums), self._origin(bias)
-            if operation is not None and origin is not None and origin.size in operation.features:
+            if operation is not None and origin is not None and self._is_bias(origin, operation):
                 operation.arguments.append(origin.argument)
                 operation.bias_adds += times * step.results[0].size
                 return True
         return False
+
+    def _is_bias(self, origin: Origin, operation: Operation) -> bool:
+        """Whether it can be a parameter of the operation, and is no input that happens to have as many elements."""
+        if origin.argument in self.found.inputs or origin.argument in operation.arguments:
+            return False
+        return origin.size in operation.features and (operation.reads_parts or not origin.is_part)
 
     def _operation(self, step: Step, times: int) -> Operation | None:
         eqn, output_shape = step.eqn, step.results[0].shape if step.results else ()
@@ -219,9 +245,10 @@ class _Program:
             return Operation(
                 step.name, step.scope, step.layer, output_shape, window_operations=times * combined, bytes=times * moved
             )
-        problem = _problem(eqn)
-        if problem is None:
+        found = stated_by(eqn)
+        if found is None:
             return None
+        problem, _ = found
         if not isinstance(problem, ConvSpec):
             kind, bytes = problem.operation, times * problem.bytes
             return Operation(
@@ -248,16 +275,6 @@ def _is_transposed(scope: str) -> bool:
     if layer is not None and "Conv" in layer[1] and "Transpose" in layer[1]:
         return True
     return _GRADIENT not in scope and _TRANSPOSED.search(scope) is not None
-
-
-def _problem(eqn: Any) -> Problem | None:
-    if eqn.primitive is conv_p:
-        params = {name: value for name, value in eqn.params.items() if name != "request"}
-        lhs, rhs = (atom.aval for atom in eqn.invars)
-        return problem_of(lhs, rhs, params)
-    if eqn.primitive in window_primitive.PRIMITIVES:
-        return eqn.params["problem"]
-    return stated(eqn)
 
 
 def _product(step: Step, times: int) -> Operation:

@@ -22,7 +22,8 @@ class Figures:
             convolution inserts do not, and what it crops does.
         bias_adds: additions of biases to these, one for each of their outputs.
         window_operations: comparisons of maxima and minima and additions of sums over windows, one for each tap.
-        elementwise: all other arithmetic, one for each element made, or read by a reduction; in no other figure.
+        elementwise: all other arithmetic, one for each element made, or read by a reduction or scattered; in no other
+            figure.
         bytes: of the operands and results of convolutions, products and windows, each moved once. Elementwise
             operations are taken to be fused into these and move none.
         activation_bytes: the most bytes of results alive at once, each freed after its last use, and those of
@@ -174,7 +175,7 @@ def count(fn_or_module: Callable[..., Any], *args: Any, parameters: int | Sequen
     """
     model = read(fn_or_module, args, kwargs, parameters)
     trace = Trace(model)
-    found = costs(trace.jaxpr)
+    found = costs(trace.jaxpr, trace.inputs)
     left = list(found.left)
     kept = None
     try:

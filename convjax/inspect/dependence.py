@@ -68,6 +68,21 @@ class Field:
         passed = [abs(law.shift) / law.period * n for law, n in zip(self.laws, shape, strict=True)]
         return int(np.argmax(passed)) if any(passed) else None
 
+    def varies_along(self, shape: Ints, size: int) -> int | None:
+        """The same axis, or where the `size` elements go by along none that along which most of them come and go.
+
+        So it is where a row of the input is part of an axis, which goes through it again and again.
+        """
+        moving = self.moves_along(shape)
+        if moving is not None:
+            return moving
+        spread = []
+        for law, n in zip(self.laws, shape, strict=True):
+            lo, hi = law.moved(self.lo, self.hi).at(np.arange(n if law.moves else 0))
+            ends = np.unique(np.clip([lo, hi], 0, size - 1)[:, np.isfinite(lo)], axis=1)
+            spread.append(float(np.ptp(ends)) if ends.shape[1] > 1 else 0.0)  # 0 where all see the same of the input
+        return int(np.argmax(spread)) if any(spread) else None
+
     def noted(self, assumed: Iterable[str] = (), edges: Iterable[str] = ()) -> "Field":
         return dataclasses.replace(self, assumed=self.assumed | set(assumed), edges=self.edges | set(edges))
 

@@ -41,7 +41,7 @@ class EmpiricalField:
 
 
 def empirical_field(
-    fn: Callable[..., Any], *args: Any, argnum: int = 0, position: Sequence[int] | None = None
+    fn: Callable[..., Any], *args: Any, argnum: int = 0, position: int | Sequence[int] | None = None
 ) -> EmpiricalField:
     """How strongly each input element moves one output element: the absolute gradient, as Luo et al. measure it.
 
@@ -77,13 +77,16 @@ def empirical_field(
     call = called(fn)
     shape = jax.eval_shape(call, *args).shape
     sizes = [1 if axis.output_axis is None else shape[axis.output_axis] for axis in exact.axes]
-    chosen = tuple(n // 2 for n in sizes) if position is None else tuple(position)
+    given = (position,) if isinstance(position, int) else position
+    chosen = tuple(n // 2 for n in sizes) if given is None else tuple(given)
     if len(chosen) != len(sizes) or not all(0 <= p < n for p, n in zip(chosen, sizes, strict=True)):
         raise ValueError(f"position {chosen} must be below {tuple(sizes)}, one number for each spatial axis")
 
     index: list[Any] = [slice(None)] * len(shape)
     for axis, place in zip(exact.axes, chosen, strict=True):
         if axis.output_axis is not None:
+            if index[axis.output_axis] not in (slice(None), place):
+                raise ValueError(f"position {chosen} has two numbers for axis {axis.output_axis} of the output")
             index[axis.output_axis] = place
 
     def element(x: jax.Array) -> jax.Array:

@@ -25,6 +25,12 @@ class Law:
     def period(self) -> int:
         return len(self.lo)
 
+    @property
+    def moves(self) -> bool:
+        """Whether the indices that see anything do not all see the same."""
+        ends = np.stack([self.lo, self.hi])[:, np.isfinite(self.lo)]
+        return self.shift != 0 or bool(np.any(ends != ends[:, :1]))
+
     def at(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """First and last element that each index sees."""
         q, r = np.divmod(index, self.period)

@@ -19,3 +19,5 @@ REDUCTIONS = frozenset([
 CUMULATIVE = frozenset(["cumlogsumexp", "cummax", "cummin", "cumprod", "cumsum"])
 # Reductions of several arrays, each to a result of its own.
 JOINED = frozenset(["convjax_sums"])
+# One operation for every element that is put in its place.
+SCATTERED = frozenset(["scatter-add", "scatter-max", "scatter-min", "scatter-mul", "scatter-sub"])

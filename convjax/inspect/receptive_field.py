@@ -33,7 +33,7 @@ def receptive_field(
     fn: Callable[..., Any],
     *args: Any,
     argnum: int = 0,
-    axes: Sequence[int] | None = None,
+    axes: int | Sequence[int] | None = None,
     through_statistics: bool = True,
 ) -> Any:
     """Which elements of the input each output of `fn` sees, by following them through everything that `fn` computes.
@@ -52,10 +52,11 @@ def receptive_field(
         fn: any traceable function, or a model that is called with arrays. Nothing is run.
         *args: its arguments; arrays may be `jax.ShapeDtypeStruct`s.
         argnum: which of them is the input, one array. The others count as constants.
-        axes: the input's spatial axes; None means those that convolutions and poolings slide along, and where there
-            are none, all between the first and the last.
-        through_statistics: whether reductions along a whole spatial axis are seen. If not, they count as constants,
-            so that batch normalization or squeeze-and-excitation leaves the field of what they scale.
+        axes: the input's spatial axes, or the one; None means those that convolutions and poolings slide along, and
+            where there are none, all between the first and the last.
+        through_statistics: whether reductions over all that is seen of a spatial axis are seen themselves. If not, they
+            count as constants, so that batch normalization or squeeze-and-excitation leaves the field of what they
+            scale.
 
     Returns:
         A `ReceptiveField`, in the structure of `fn`'s results where they are several.
@@ -136,9 +137,10 @@ def _propagate(
     return walks, outputs
 
 
-def _spatial(walks: Sequence[Propagation], axes: Sequence[int] | None) -> list[int]:
+def _spatial(walks: Sequence[Propagation], axes: int | Sequence[int] | None) -> list[int]:
     ndim = len(walks)
     if axes is not None:
+        axes = axes if isinstance(axes, Sequence) else (axes,)
         if not all(-ndim <= axis < ndim for axis in axes):
             raise ValueError(f"axes {tuple(axes)} must be axes of the input, which has {ndim}")
         return [axis % ndim for axis in axes]
@@ -156,8 +158,8 @@ def _field(
 
 
 def _axis(axis: int, size: int, field: Field | None, shape: Ints) -> AxisField:
-    """What is seen along one input axis: by the output's axis that most of it goes by along, the others together."""
-    output_axis = None if field is None else field.moves_along(shape)
+    """What is seen along one input axis: by the output's axis that it varies along, the others together."""
+    output_axis = None if field is None else field.varies_along(shape, size)
     seen = field and field.over([a for a in range(len(shape)) if a != output_axis], shape)
     if seen is None:
         return AxisField(axis, size, None, 0, (None,))

@@ -54,10 +54,19 @@ def _reduce_each(step: Step, fields: Fields) -> Fields:
 
 def _reduced(step: Step, field: Field | None, axes: Ints, shape: Ints) -> Field | None:
     """What the reduction of an array with this field sees."""
-    if field is None or (not step.walk.through_statistics and any(field.laws[axis].shift for axis in axes)):
+    if field is None or (not step.walk.through_statistics and _is_statistic(step, field, axes, shape)):
         return None
     reduced = field.over(axes, shape)
     return reduced and reduced.without(axes)
+
+
+def _is_statistic(step: Step, field: Field, axes: Ints, shape: Ints) -> bool:
+    """Whether the axes reduced go through all that the array sees of the input's axis."""
+    if not any(field.laws[axis].moves for axis in axes):
+        return False
+    part, whole = (field.over(reduced, shape) for reduced in (axes, range(len(shape))))
+    ends = [f and (max(f.lo, 0), min(f.hi, step.walk.size - 1)) for f in (part, whole)]
+    return ends[0] == ends[1]
 
 
 def _cumulative(step: Step, fields: Fields) -> Fields:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Literal, TypedDict, Unpack, overload
 
 from convjax import sizes
-from convjax.ops.arguments import Padding, padding_pairs, per_axis, positive_per_axis
+from convjax.ops.arguments import Padding, is_same, listed, padding_pairs, per_axis, positive_per_axis
 from convjax.ops.conv_transpose import transposed_size
 from convjax.ops.operands import kernel_padding
 from convjax.ops.windows import window_padding
@@ -51,6 +51,7 @@ class OutputSize:
         remainder: cells at the end of the padded input that no window reads, since a further stride does not fit. Of
             a transposed convolution, cells at the end of the output, before it is cropped, that nothing is added to.
         overhang: cells behind the padded input that the last window of ceil mode reaches.
+        unused: elements of the input itself behind the last window: what the remainder holds beyond the padding.
 
     Example:
         >>> made = conv_output_size(9, 3, stride=4, padding=(0, 1), full_output=True)
@@ -62,11 +63,7 @@ class OutputSize:
     padding: tuple[int, int]
     remainder: int
     overhang: int = 0
-
-    @property
-    def unused(self) -> int:
-        """Elements of the input itself behind the last window: what the remainder holds beyond the padding."""
-        return max(0, self.remainder - self.padding[1])
+    unused: int = dataclasses.field(default=0, repr=False, compare=False)  # follows from the size of the input
 
 
 @overload
@@ -338,7 +335,7 @@ def _kernels(kernel: int | None, dilation: int | None, largest: int) -> Iterator
 
 def _strides(n: int, m: int, extent: int, padding: AxisPadding | None, longest: int) -> range:
     """Strides up to `longest` that make m windows under `padding`, or under one of those searched."""
-    if padding in ("SAME", "SAME_LOWER"):
+    if is_same(padding):
         return sizes.strides(n, m, 1, 0, 0, longest)  # ceil(n / s) windows, whatever the kernel
     if padding is None:
         return sizes.strides(n, m, extent, 0, 2 * extent - 2, longest)
@@ -348,7 +345,7 @@ def _strides(n: int, m: int, extent: int, padding: AxisPadding | None, longest: 
 
 def _known_padding(n: int, extent: int, padding: AxisPadding | None) -> tuple[int, int]:
     """What `padding` is whatever the stride; nothing where it is searched or follows the stride."""
-    if padding is None or padding in ("SAME", "SAME_LOWER"):
+    if padding is None or is_same(padding):
         return 0, 0
     (pair,) = padding_pairs(_of_one_axis(padding), (n,), (extent,), (1,))
     return pair
@@ -376,7 +373,8 @@ def _pads(n: int, m: int, extent: int, stride: int, padding: AxisPadding | None,
 def _output_size(count: int, size: int, extent: int, stride: int, padding: tuple[int, int]) -> OutputSize:
     """What is left when `count` windows stand in `size` elements and their padding."""
     left = sizes.left_over(size + sum(padding), extent, stride, count)
-    return OutputSize(count, padding, max(0, left), max(0, -left) if count else 0)
+    unused = min(size, max(0, left - padding[1]))
+    return OutputSize(count, padding, max(0, left), max(0, -left) if count else 0, unused)
 
 
 def _numbers(size: int, name: str, taps: int, stride: int, dilation: int) -> Ints:
@@ -393,6 +391,7 @@ def _positive(name: str, number: int) -> int:
 
 def _of_one_axis(padding: AxisPadding) -> Padding:
     """`padding` as the operations read it where there is one axis."""
+    padding = listed(padding)
     if isinstance(padding, str) or not isinstance(padding, Sequence) or len(padding) == 1:
         return padding
     return (padding,)  # type: ignore[return-value]

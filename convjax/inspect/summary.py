@@ -131,7 +131,7 @@ def summary(
             "Haiku, or count a function by convjax.count"
         )
     trace = Trace(model)
-    found = costs(trace.jaxpr)
+    found = costs(trace.jaxpr, trace.inputs)
     owned = owned_parameters(trace)
     trained = owned_parameters(trace, trainable)
     macs = {layer: sum(o.macs for o in operations) for layer, operations in operations_by_layer(found).items()}

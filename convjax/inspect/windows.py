@@ -30,7 +30,7 @@ def _conv(step: Step, fields: Fields) -> Fields:
             taps = rhs_shape[rhs_spec[2 + place]]
             window = taps, p["window_strides"][place], int(p["padding"][place][0])
             laws[out_spec[2 + place]] = law.windows(*window, p["lhs_dilation"][place], p["rhs_dilation"][place])
-            step.walk.slid |= law.shift != 0
+            step.walk.slid |= law.moves
         out = lhs.by([laws[axis] for axis in range(len(laws))], lo, hi)
         sides.append(out if out is None or (first and second) else out.noted([step.name]))
     if rhs is not None:
@@ -60,7 +60,7 @@ def _pooled(step: Step, field: Field | None, p: dict[str, Any]) -> Field | None:
         zip(p["window"], p["strides"], p["padding"], p.get("base_dilation") or ones, p["window_dilation"], strict=True)
     ):
         laws[axis] = field.laws[axis].windows(taps, stride, int(lo), base, dilation)
-        step.walk.slid |= field.laws[axis].shift != 0 and (taps > 1 or stride > 1)
+        step.walk.slid |= field.laws[axis].moves and (taps > 1 or stride > 1)
     return field.along(laws)
 
 

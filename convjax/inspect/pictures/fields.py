@@ -121,8 +121,8 @@ def _position(
             raise ValueError(f"position {tuple(asked)} is not that of the empirical field, {empirical.position}")
         return empirical.position
     if asked is not None:
-        if len(asked) != 2:
-            raise ValueError(f"position {tuple(asked)} must be two numbers")
+        if len(asked) != 2 or min(asked) < 0:
+            raise ValueError(f"position {tuple(asked)} must be two numbers, at least 0")
         return tuple(int(p) for p in asked)
     middle = []
     for axis, n in zip(field.axes, size, strict=True):

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from convjax.inspect.pictures.canvas import GREY, INK, figure
+from convjax.ops.arguments import positive_integer
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,7 +46,7 @@ def feature_map_picture(
     if layout not in (None, "NHWC", "NCHW"):
         raise ValueError(f"layout must be None, NHWC or NCHW, got {layout!r}")
     tiles = maps if layout == "NCHW" else np.moveaxis(maps, -1, 0)
-    shown = tiles[:most]
+    shown = tiles[: positive_integer("most", most)]
     limits = (float(shown.min()), float(shown.max())) if shared else (None, None)
     drawn, axes = _grid(len(shown), columns, shown.shape[1:], bar=shared, titled=True)
     for place, (ax, tile) in enumerate(zip(axes, shown, strict=False)):
@@ -84,7 +85,7 @@ def kernel_picture(w: Any, *, columns: int = 8, most: int = 64, rgb: bool | None
     w = np.asarray(w, np.float32)
     if w.ndim != 4:
         raise ValueError(f"w of shape {w.shape} must have 4 axes: (R, S, C, K)")
-    channels = w.shape[2]
+    channels, most = w.shape[2], positive_integer("most", most)
     rgb = channels == 3 if rgb is None else rgb
     if rgb and channels != 3:
         raise ValueError(f"rgb takes the channels for red, green and blue, but w has {channels} of them")
@@ -123,7 +124,7 @@ def _by_channel(w: np.ndarray, most: int) -> "Figure":
 
 def _grid(count: int, columns: int, tile: tuple[int, ...], bar: bool, titled: bool) -> "tuple[Figure, list[Axes]]":
     """Axes for `count` tiles; those left over at the end are not drawn."""
-    columns = max(1, min(columns, count))
+    columns = max(1, min(positive_integer("columns", columns), count))
     rows = -(-count // columns)
     height = _TILE * min(max(tile[0] / max(tile[1], 1), 0.3), 3) + (0.18 if titled else 0.02)
     drawn = figure(max(_TILE * columns + (0.9 if bar else 0.2), 2.8), height * rows + 0.6)

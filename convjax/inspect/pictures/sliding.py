@@ -11,7 +11,7 @@ import numpy as np
 
 from convjax import sizes
 from convjax.inspect.pictures.canvas import BLUE, GREY, INK, ORANGE, PALE, bare, figure, number
-from convjax.ops.arguments import Padding, padding_pairs, positive_per_axis
+from convjax.ops.arguments import Padding, padding_pairs, positive_integer, positive_per_axis
 from convjax.ops.conv import conv2d
 from convjax.problem import Ints, Pads
 
@@ -112,7 +112,7 @@ def sliding_kernel_frames(
     steps = list(range(min(slide.steps, 6))) if positions is None else list(positions)
     if not steps or not all(0 <= step < slide.steps for step in steps):
         raise ValueError(f"positions {tuple(steps)} must be between 0 and {slide.steps - 1}, the last output")
-    columns = min(columns, len(steps))
+    columns = min(positive_integer("columns", columns), len(steps))
     rows = -(-len(steps) // columns)
     drawn = slide.figure(rows, columns)
     for panel, step in zip(slide.panels(drawn, rows, columns), steps, strict=False):

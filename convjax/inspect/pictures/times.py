@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from convjax.explain import Explanation, Row
 from convjax.inspect import table
 from convjax.inspect.pictures.canvas import BLUE, GREEN, GREY, INK, ORANGE, RED, figure
+from convjax.ops.arguments import positive_integer
 from convjax.problem import ConvSpec, Problem
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ def time_picture(explanation: Explanation, *, most: int = 40) -> "Figure":
     total = sum(map(_seconds, explanation.rows))
     if not total:
         raise ValueError(f"explanation has {len(explanation.rows)} rows, none whose time is known on its platform")
-    longest = sorted(range(len(explanation.rows)), key=lambda i: -_seconds(explanation.rows[i]))[:most]
+    by_length = sorted(range(len(explanation.rows)), key=lambda i: -_seconds(explanation.rows[i]))
+    longest = by_length[: positive_integer("most", most)]
     rows = [explanation.rows[i] for i in sorted(longest)]
     unit, name = next((u, n) for u, n in ((1, "s"), (1e3, "ms"), (1e6, "µs")) if total * u >= 1 or n == "µs")
     drawn = figure(8.6, 0.29 * len(rows) + 1.25)
