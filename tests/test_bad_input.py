@@ -29,6 +29,7 @@ CONVOLUTIONS: dict[str, Case] = {
     "negative stride": (convjax.conv, (X, W), {"strides": (1, -2)}, ValueError, r"strides must .*got \(1, -2\)"),
     "zero dilation": (convjax.conv, (X, W), {"dilation": 0}, ValueError, r"dilation must be at least 1.*got \(0, 0\)"),
     "strides for two axes": (convjax.conv, (X, W), {"strides": (1, 1, 1)}, ValueError, "strides has 3 entries for 2"),
+    "a bool of padding": (convjax.conv, (X, W), {"padding": True}, TypeError, "padding must hold integers, got .*True"),
     "fractional stride": (convjax.conv, (X, W), {"strides": 1.5}, TypeError, "strides must hold integers, got .*1.5"),
     "empty output": (convjax.conv, (X[:, :2], W), {}, ValueError, EMPTY),
     "empty by dilation": (convjax.conv, (X, W), {"dilation": 4}, ValueError, "axis 0 has 8 elements.*kernel's 9"),
@@ -101,6 +102,23 @@ CONVOLUTIONS: dict[str, Case] = {
 }
 
 POOLINGS: dict[str, Case] = {
+    "ceil mode": (
+        convjax.max_pool,
+        (X, 2),
+        {"ceil_mode": "floor"},
+        TypeError,
+        "ceil_mode must be True or False, got 'fl",
+    ),
+    "indices": (convjax.max_pool, (X, 2), {"return_indices": 1}, TypeError, "return_indices must be True or False"),
+    "padding counted": (convjax.avg_pool, (X, 2), {"count_include_pad": "no"}, TypeError, "count_include_pad must be"),
+    "a bool of a stride": (convjax.max_pool, (X, 2), {"strides": True}, TypeError, r"strides must hold integers.*True"),
+    "a bool of a divisor": (
+        convjax.avg_pool,
+        (X, 2),
+        {"divisor_override": True},
+        TypeError,
+        "must be an integer, got T",
+    ),
     "zero window": (convjax.max_pool, (X, 0), {}, ValueError, r"window must be at least 1 .*got \(0, 0\)"),
     "negative window": (convjax.avg_pool, (X, (2, -2)), {}, ValueError, r"window must be .*got \(2, -2\)"),
     "zero stride": (convjax.max_pool, (X, 2), {"strides": 0}, ValueError, r"strides must be .*got \(0, 0\)"),

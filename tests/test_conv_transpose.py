@@ -136,6 +136,10 @@ def test_of_an_empty_axis_comes_an_empty_axis(padding: Any) -> None:
     y, pullback = jax.vjp(f, x, w)
     assert y.shape[:2] == (2, 0)
     assert f(x, w, output_size=(0, y.shape[2])).shape == y.shape
+    if padding not in ("SAME", "SAME_LOWER"):
+        assert f(x, w, output_padding=1).shape == (2, 0, y.shape[2] + 1, 4)
+    with pytest.raises(ValueError, match="output_size 1 of spatial axis 0 must be 0 to 0"):
+        f(x, w, output_size=(1, y.shape[2]))
     dx, dw = pullback(y)
     assert dx.shape == x.shape
     np.testing.assert_array_equal(dw, jnp.zeros_like(w))

@@ -173,6 +173,10 @@ def test_samples_are_given_or_drawn() -> None:
         return drawn, functional.fractional_max_pool2d(x, 2, 3, _random_samples=samples)
 
     np.testing.assert_array_equal(*pooled(x, key))
+    u = np.random.default_rng(0).uniform(size=(2, 3, 2))  # float64, which jax reads as float32
+    want = functional.fractional_max_pool2d(x, 2, 3, _random_samples=jnp.asarray(u))
+    np.testing.assert_array_equal(functional.fractional_max_pool2d(np.asarray(x, float), 2, 3, _random_samples=u), want)
+    np.testing.assert_array_equal(functional.fractional_max_pool2d(x, 2, 3, _random_samples=u.tolist()), want)
 
 
 def test_the_algorithm_asked_for_is_taken() -> None:

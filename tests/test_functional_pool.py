@@ -204,6 +204,15 @@ def test_an_empty_batch_gives_an_empty_batch() -> None:
     assert jax.grad(lambda x: jnp.sum(functional.avg_pool2d(x, 3)))(x).shape == x.shape
 
 
+def test_a_negative_norm_is_0_beside_zeros_and_so_is_its_gradient() -> None:
+    x = jnp.array([[0.0, 0.0, 0.0, 2.0, 3.0, 4.0, 0.0, jnp.nan]])
+    y, pullback = jax.vjp(lambda x: functional.lp_pool1d(x, -2, 2), x)
+    np.testing.assert_allclose(y, [[0, 0, (1 / 9 + 1 / 16) ** -0.5, np.nan]], rtol=1e-6)
+    (dx,) = pullback(jnp.ones_like(y))
+    np.testing.assert_array_equal(dx[0, :4], [0, 0, 0, 0])
+    assert bool(jnp.all(dx[0, 4:6] > 0))
+
+
 def test_an_overhanging_window_has_the_norm_of_a_full_one_but_of_signed_odd_powers() -> None:
     """There PyTorch knows no norm, and convjax's is of the elements that there are."""
     x = jnp.array([[3.0, 4.0, 5.0], [3.0, 4.0, -5.0]])

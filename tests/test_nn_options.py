@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax import nnx
 
@@ -29,6 +30,12 @@ def test_the_algorithm_asked_for_computes(name: str, algorithm: Any) -> None:
     layer = build(algorithm=algorithm, padding=[[1, 1], [1, 1]], rngs=nnx.Rngs(0))
     taken = [row.algorithm for row in convjax.explain(lambda x: layer(x), jnp.ones(shape)).rows]
     assert str(taken[0]).startswith(algorithm[0] if isinstance(algorithm, list) else "shift")
+
+
+def test_sizes_may_be_numbers_of_numpy() -> None:
+    sizes: Any = (np.int64(3), np.array([3]), [3])
+    kernels = [Conv(3, 4, size, rngs=nnx.Rngs(0)).kernel.shape for size in sizes]
+    assert kernels == [(3, 3, 4)] * 3
 
 
 def test_modules_built_alike_have_one_graph_definition() -> None:

@@ -97,6 +97,10 @@ def test_an_integer_window_is_for_all_axes() -> None:
     assert jax.eval_shape(MaxPool(2, layout="NCW"), jnp.ones((2, 2, 3, 9))).shape == (2, 2, 3, 4)
 
 
+def test_lists_are_arrays_as_to_the_functions() -> None:
+    np.testing.assert_array_equal(MaxPool(2)([[1.0], [2.0]]), [[2.0]])
+
+
 def test_a_network_of_poolings_trains() -> None:
     """In nnx.Sequential, under nnx.jit and nnx.grad; they have no parameters, and are equal when built alike."""
 

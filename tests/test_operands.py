@@ -197,6 +197,7 @@ def test_what_is_no_array_is_refused_by_name(case: Any) -> None:
 
 def test_numbers_an_axis_may_stand_in_arrays_of_numpy() -> None:
     two, pairs, window = np.array([2, 1]), np.array([[1, 0], [2, 1]]), np.array([3, 2])
+    assert convjax.conv_transpose(X, W, padding=two).shape == convjax.conv_transpose(X, W, padding=(2, 1)).shape
     bins: Any = np.array([3, 5])
     shapes = [
         convjax.conv(X, W, strides=two, padding=pairs, dilation=two).shape,

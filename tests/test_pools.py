@@ -186,6 +186,18 @@ def test_lp_has_finite_derivatives_at_zeros(p: float) -> None:
     np.testing.assert_allclose(second, [0, 0, 3 / 4, 0, 0, 6 / 3] if p == 2 else np.zeros(6), rtol=1e-6, atol=1e-6)
 
 
+def test_small_elements_count_beside_larger_ones() -> None:
+    x = jnp.array([1.5, 1e-37])[:, None]
+    want = float((1.5**0.05 + 1e-37**0.05) ** 20)
+    np.testing.assert_allclose(convjax.lp_pool(x, 2, p=0.05)[0, 0], want, rtol=1e-4)
+
+
+@pytest.mark.parametrize("divisor", [2**31, 2**40, np.int64(2**32 + 4)])
+def test_divisors_may_be_larger_than_int32(divisor: int) -> None:
+    y = convjax.avg_pool(jnp.full((4, 1), 2.0), 2, divisor_override=divisor)
+    np.testing.assert_allclose(y, 4 / float(divisor), rtol=1e-6)
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
 def test_nothing_over_or_underflows_on_the_way(dtype: str) -> None:
     """Windows of very large and very small elements side by side, their norms and their gradients."""

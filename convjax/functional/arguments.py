@@ -52,11 +52,6 @@ def require_no_bools(name: str, value: object) -> None:
         raise TypeError(f"{name} must hold integers, got {value!r}")
 
 
-def require_bool(name: str, value: object) -> None:
-    if not isinstance(value, bool):
-        raise TypeError(f"{name} must be True or False, got {value!r}")
-
-
 def require_one_way(name: str, algorithm: object) -> None:
     """Refuses a wish for an algorithm where there is nothing to choose."""
     if algorithm is not None:

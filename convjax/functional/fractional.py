@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import jax
 
 from convjax.functional.arguments import LAYOUTS, Pooled, check_pooled, per_axis, positive
+from convjax.ops.arguments import as_array
 from convjax.ops.fractional import fractional_max_pool
 from convjax.problem import Ints
 from convjax.request import AlgorithmLike
@@ -99,6 +100,7 @@ def _fractional(
 ) -> Pooled:
     name = f"fractional_max_pool{ndim}d"
     check_pooled(name, input, ndim)
+    input = as_array("input", input)
     kernel = positive("kernel_size", per_axis("kernel_size", kernel_size, ndim))
     if output_size is None:
         size = _by_ratio(name, input.shape[-ndim:], output_ratio)
@@ -109,7 +111,7 @@ def _fractional(
     if (samples is None) == (key is None):
         raise ValueError("_random_samples and key are alternatives: give one of them")
     if samples is not None:
-        samples = _samples(ndim, input, samples)
+        samples = _samples(ndim, input, as_array("_random_samples", samples))
     return fractional_max_pool(
         input,
         kernel,

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from convjax.functional.arguments import AXES, LAYOUTS, check_axes, per_axis, require_bool, windows
+from convjax.functional.arguments import AXES, LAYOUTS, check_axes, per_axis, windows
 from convjax.functional.pool import check_averaged, check_ordered
+from convjax.ops.arguments import require_bool
 from convjax.ops.lp import lp_pool, magnitude
 from convjax.ops.pool import max_pool, min_pool, sum_pool
 from convjax.ops.windows import read_windows
@@ -150,7 +151,11 @@ def _norm(input: jax.Array, window: Ints, p: float, **options: Any) -> jax.Array
     if p > 0:
         return lp_pool(input, window, p=p, **options)
     wide = input.astype(jnp.promote_types(input.dtype, jnp.float32))
-    return (1 / lp_pool(1 / wide, window, p=-p, **options)).astype(input.dtype)
+    # Beside a 0 the norm is 0, and so is its gradient: through the reciprocal it would be no number.
+    zero = wide == 0
+    y = 1 / lp_pool(1 / jnp.where(zero, 1, wide), window, p=-p, **options)
+    of_zeros = max_pool(zero, window, **{name: option for name, option in options.items() if name != "algorithm"})
+    return jnp.where(of_zeros & ~jnp.isnan(y), 0, y).astype(input.dtype)
 
 
 def _check_norm(norm_type: float) -> None:

@@ -14,10 +14,10 @@ from convjax.functional.arguments import (
     expanded,
     non_negative,
     positive,
-    require_bool,
     windows,
 )
 from convjax.ops import pool
+from convjax.ops.arguments import require_bool
 from convjax.problem import Ints
 from convjax.request import AlgorithmLike
 

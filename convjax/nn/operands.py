@@ -29,7 +29,8 @@ def hashable_windows(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def kernel_sizes(kernel_size: int | Sequence[int]) -> Ints:
     """One int an axis, as nnx reads it: an int is one axis."""
-    ndim = 1 if isinstance(kernel_size, int) else len(kernel_size)
+    kernel_size = listed(kernel_size)
+    ndim = len(kernel_size) if isinstance(kernel_size, Sequence) else 1
     if ndim not in SPATIAL_LETTERS:
         raise ValueError(f"kernel_size {kernel_size} has {ndim} entries: give one for each of 1 to 3 spatial axes")
     return positive_per_axis("kernel_size", kernel_size, ndim)

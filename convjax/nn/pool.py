@@ -9,7 +9,7 @@ import jax
 from flax import nnx
 
 from convjax.nn.operands import hashable
-from convjax.ops.arguments import Padding, spatial_axes
+from convjax.ops.arguments import Padding, as_array, spatial_axes
 from convjax.ops.lp import lp_pool
 from convjax.ops.pool import avg_pool, max_pool
 from convjax.request import AlgorithmLike, request
@@ -181,6 +181,7 @@ class LpPool(nnx.Module):
 
 def over_batch(pool: Callable[[jax.Array], Any], x: jax.Array, per_axis: object, layout: str | None) -> Any:
     """`pool` of x with its batch axes as one; `per_axis` and `layout` say which are spatial, as functions read them."""
+    x = as_array("x", x)
     batch = x.shape[: -spatial_axes(x, per_axis, layout) - 1]
     if len(batch) < 2:
         return pool(x)

@@ -47,6 +47,11 @@ def positive_per_axis(name: str, value: int | Sequence[int], ndim: int) -> Ints:
     return values
 
 
+def is_same(padding: object) -> bool:
+    """Whether it is what the stride has to be known for."""
+    return isinstance(padding, str) and padding in ("SAME", "SAME_LOWER")
+
+
 def padding_pairs(padding: Padding, size: Ints, extent: Ints, strides: Ints) -> Pads:
     """(lo, hi) an axis from any form of padding; `extent` is the dilated kernel's or window's."""
     if isinstance(padding, str):
@@ -121,10 +126,21 @@ def with_batch(x: jax.Array, ndim: int, name: str = "x") -> tuple[jax.Array, boo
 
 
 def integer(name: str, value: int) -> int:
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an integer, got {value!r}") from None
+    with contextlib.suppress(TypeError):
+        if not isinstance(value, bool):
+            return operator.index(value)
+    raise TypeError(f"{name} must be an integer, got {value!r}")
+
+
+def positive_integer(name: str, value: int) -> int:
+    number = integer(name, value)
+    require_positive(name, (number,))
+    return number
+
+
+def require_bool(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
 
 
 def number(name: str, value: Any) -> float:
@@ -168,7 +184,7 @@ def require_averages(x: jax.Array) -> jax.Array:
 
 
 def _integers(name: str, values: Sequence[int]) -> Ints:
-    try:
-        return tuple(operator.index(v) for v in values)
-    except TypeError:
-        raise TypeError(f"{name} must hold integers, got {values!r}") from None
+    with contextlib.suppress(TypeError):
+        if not any(isinstance(v, bool) for v in values):
+            return tuple(operator.index(v) for v in values)
+    raise TypeError(f"{name} must hold integers, got {values!r}")

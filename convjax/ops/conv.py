@@ -115,7 +115,7 @@ def conv(
         x: (N, *spatial, C), or (*spatial, C) without a batch; channels first under `layout`.
         w: (*kernel, C // G, K), in every layout, of x's dtype. Where one holds integers and the other fractions, or one
             real and the other complex numbers, both are read as the latter.
-        bias: (K,).
+        bias: (K,), added to the result in its dtype.
         strides: elements between windows, at least 1.
         padding: cells added (negative: cropped) at the ends of each axis: an int, one int per axis, (lo, hi)
             pairs, or "SAME", "SAME_LOWER", "VALID", "FULL", "CAUSAL".

@@ -8,7 +8,15 @@ import jax.numpy as jnp
 from jax import lax
 
 from convjax import sizes
-from convjax.ops.arguments import Padding, channels_first, padding_pairs, per_axis, positive_per_axis, with_batch
+from convjax.ops.arguments import (
+    Padding,
+    channels_first,
+    is_same,
+    padding_pairs,
+    per_axis,
+    positive_per_axis,
+    with_batch,
+)
 from convjax.ops.conv import PrecisionLike, conv_general_dilated
 from convjax.ops.operands import (
     add_bias,
@@ -52,7 +60,7 @@ def conv_transpose(
     Args:
         x: (N, *spatial, C), or (*spatial, C) without a batch; channels first under `layout`.
         w: (*kernel, C, K // G), in every layout. PyTorch's (C, K // G, *kernel) needs only its axes moved.
-        bias: (K,).
+        bias: (K,), added to the result in its dtype.
         strides: elements of y between the targets of neighbouring elements of x, at least 1.
         padding: the padding of the convolution that is transposed, in all forms of `conv`: numbers crop y at the ends
             of each axis (negative: extend it), as PyTorch's do.
@@ -191,7 +199,7 @@ def transposed_size(
                 f"output_padding {e} must be at least 0 and below the larger of stride {s} and dilation {d}"
             )
 
-    if padding in ("SAME", "SAME_LOWER"):
+    if is_same(padding):
         if any(extra):
             raise ValueError(
                 f"padding {padding!r} makes n s elements: leave output_padding {extra} out or pad by numbers"
@@ -206,8 +214,9 @@ def transposed_size(
             sizes.transposed(n, e, s, *pair) if n else 0  # of nothing comes nothing, as in `conv`
             for n, e, s, pair in zip(size, extent, strides, widths, strict=True)
         ]
-        output = tuple(n + e for n, e in zip(least, extra, strict=True)) if wanted is None else wanted
-        ranges = [(n, n + s - 1) for n, s in zip(least, strides, strict=True)]
+        longest = tuple(n + e if of else 0 for of, n, e in zip(size, least, extra, strict=True))
+        output = longest if wanted is None else wanted
+        ranges = [(n, n + s - 1 if of else 0) for of, n, s in zip(size, least, strides, strict=True)]
 
     for axis, (n, pair, (low, high)) in enumerate(zip(output, widths, ranges, strict=True)):
         fewest = min(size[axis], 1)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from convjax.dtypes import accumulator
-from convjax.ops.arguments import per_axis, positive_per_axis, require_ordered
+from convjax.ops.arguments import as_array, listed, per_axis, positive_per_axis, require_ordered
 from convjax.ops.windows import Planes, Windows, read_planes, require_elements, require_int32
 from convjax.problem import Ints
 from convjax.request import AlgorithmLike, request
@@ -85,7 +85,8 @@ def fractional_max_pool(
         Array([1., 3., 4.], dtype=float32)
 
     Source:
-        Graham, Fractional max-pooling, arXiv:1412.6071; the starts are PyTorch's.
+        Graham, Fractional max-pooling, arXiv:1412.6071; the starts are PyTorch's for float32 and float64. For half
+        precisions PyTorch computes them in these, which cannot tell the elements of long axes apart; here in float32.
     """
     x = require_ordered(x)
     planes = read_planes(x, window, layout)
@@ -122,6 +123,7 @@ def _output_size(
         if min(output) < 0:
             raise ValueError(f"output_size must be at least 0 on every axis, got {output}")
     else:
+        output_ratio = listed(output_ratio)
         ratios = tuple(output_ratio) if isinstance(output_ratio, Sequence) else (output_ratio,) * len(size)
         if len(ratios) != len(size) or not all(0 < ratio < 1 for ratio in ratios):
             raise ValueError(
@@ -149,7 +151,7 @@ def _samples(planes: Planes, key: jax.Array | None, samples: jax.Array | None) -
         return jax.random.uniform(key, shape, jnp.float32)
     if samples is None or key is not None:
         raise ValueError("key and samples are alternatives: give one of them")
-    samples = jnp.asarray(samples)
+    samples = as_array("samples", samples)
     given = shape[1:] if planes.unbatched else shape
     if samples.shape != given:
         raise ValueError(f"samples of shape {samples.shape} must be {given}: a number for every plane and spatial axis")

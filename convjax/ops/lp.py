@@ -129,8 +129,9 @@ def _ratio_jvp(p: float, q: float, primals: Arrays, tangents: Arrays) -> tuple[j
 
 def _power(x: jax.Array, scale: jax.Array, p: float, q: float) -> jax.Array:
     """|x / scale|^q; at 0 it is 0 where derivatives of |x|^p may be infinite or jump."""
-    # XLA divides by multiplying with the reciprocal, which is no number where scale is near the largest.
-    room = jnp.where(scale > 1, 2.0**-8, 2.0**8).astype(x.dtype)
+    # XLA divides by multiplying with the reciprocal, which is no number where scale is near the largest or smallest.
+    far = math.sqrt(float(jnp.finfo(x.dtype).max))
+    room = jnp.where(scale > far, 2.0**-8, jnp.where(scale < 1 / far, 2.0**8, 1.0)).astype(x.dtype)
     r = (x * room) / (scale * room)
     if p % 2 == 0 and q <= _MOST_PRODUCTS:
         return lax.integer_pow(r, int(q))

@@ -2,13 +2,21 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Literal, TypedDict, Unpack, overload
+from typing import Any, Literal, TypedDict, Unpack, overload
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from convjax.dtypes import accumulator
-from convjax.ops.arguments import Padding, integer, require_averages, require_ordered, require_sums
+from convjax.ops.arguments import (
+    Padding,
+    integer,
+    require_averages,
+    require_bool,
+    require_ordered,
+    require_sums,
+)
 from convjax.ops.windows import read_windows
 from convjax.request import AlgorithmLike
 
@@ -81,6 +89,7 @@ def max_pool(
     """
     x = require_ordered(x)
     pool = read_windows(x, window, strides, padding, dilation, ceil_mode, layout)
+    require_bool("return_indices", return_indices)
     y = pool.finish(pool.reduce("max", algorithm))
     return (y, pool.finish(pool.flat_positions(pool.argmax(algorithm)))) if return_indices else y
 
@@ -185,8 +194,9 @@ def avg_pool(
     x = require_averages(x)
     if divisor_override is not None and integer("divisor_override", divisor_override) < 1:
         raise ValueError(f"divisor_override must be at least 1, got {divisor_override}")
+    require_bool("count_include_pad", count_include_pad)
     pool = read_windows(x, window, strides, padding, dilation, ceil_mode, layout)
     # A sum may overflow where the mean does not.
     sums = dataclasses.replace(pool, x=pool.x.astype(accumulator(pool.x.dtype))).reduce("sum", algorithm)
-    counts = pool.counts(include_padding=count_include_pad).astype(jnp.finfo(sums.dtype).dtype)
-    return pool.finish((sums / (counts if divisor_override is None else divisor_override)).astype(pool.x.dtype))
+    divisor: Any = pool.counts(include_padding=count_include_pad) if divisor_override is None else divisor_override
+    return pool.finish((sums / np.asarray(divisor, jnp.finfo(sums.dtype).dtype)).astype(pool.x.dtype))

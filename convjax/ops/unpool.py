@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 
 from convjax import sizes
-from convjax.ops.arguments import Padding, as_array, padding_pairs, per_axis, positive_per_axis
+from convjax.ops.arguments import Padding, as_array, is_same, padding_pairs, per_axis, positive_per_axis
 from convjax.ops.windows import Planes, read_planes, require_elements, require_int32
 from convjax.problem import Ints, Pads, require_positive
 
@@ -135,7 +135,7 @@ def _unpool_plane(y: jax.Array, indices: jax.Array, size: int) -> jax.Array:
 def _pads(padding: Padding, size: Ints | None, window: Ints, strides: Ints) -> Pads:
     """(lo, hi) an axis, of the pooling of planes of `size` where that is given."""
     named = isinstance(padding, str)
-    if padding in ("SAME", "SAME_LOWER") and size is None:
+    if is_same(padding) and size is None:
         raise ValueError(f"padding {padding!r} depends on the size of what was pooled: give it as output_size")
     pads = padding_pairs(padding, size or window, window, strides)
     for axis, ((lo, hi), k) in enumerate(zip(pads, window, strict=True)):

@@ -17,6 +17,7 @@ from convjax.ops.arguments import (
     channels_first,
     padding_pairs,
     positive_per_axis,
+    require_bool,
     spatial_axes,
     with_batch,
 )
@@ -164,6 +165,7 @@ def read_windows(
     layout: str | None,
 ) -> Windows:
     """The arguments that the poolings over windows share."""
+    require_bool("ceil_mode", ceil_mode)
     planes = read_planes(x, window, layout)
     taps = positive_per_axis("window", window, planes.ndim)
     steps = positive_per_axis("strides", window if strides is None else strides, planes.ndim)
