@@ -40,9 +40,10 @@ def accelerate(fn: Callable[P, R]) -> Callable[P, R]:
     Returns:
         A function of the same arguments and results; without a `jax.jit` around it, every call traces fn anew.
         Convolutions of finite values agree with lax's within their algorithm's stated error, such sums up to rounding,
-        since they are added in another order. Poolings agree exactly but for two corners of the gradient of maxima and
-        minima: it goes to the first NaN of a window, where lax passes on to what follows the last one, and to a real
-        element of a window of infinities, where lax may lose it to padding.
+        since they are added in another order. Poolings agree exactly but for three corners of the derivatives of maxima
+        and minima: gradients go to the first NaN of a window, where lax passes on to what follows the last one, and to
+        a real element of a window of infinities, where lax may lose it to padding; and tangents go through the first
+        of equal elements under `lax.reduce_window` with a first value of its own too, where lax takes their mean.
 
     Raises:
         TypeError: fn is not callable.

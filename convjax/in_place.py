@@ -14,6 +14,8 @@ import jax
 
 # What NNX keeps its record under of which object is which.
 _CONTEXT = "convjax.accelerate"
+# In the place of a module's path.
+_NO_MODULE: Any = object()
 
 # What evaluates fn(*args, **kwargs) without its changes in place.
 Evaluate = Callable[[Callable[..., Any], Sequence[Any], Mapping[str, Any]], Any]
@@ -24,7 +26,8 @@ def call(evaluate: Evaluate, fn: Callable[..., Any], args: Sequence[Any], kwargs
 
     The modules, optimizers, metrics and rngs among the arguments, or `fn` itself, are split before and updated
     afterwards, all at once, so that what they share stays shared; so are their settings, as `model.eval()` changes, and
-    attributes that are added or deleted.
+    attributes that are added or deleted. A module that `fn` returns is the one that it was given, and shares with the
+    others what it shared.
 
     Raises:
         ValueError: `fn` leaves something in another argument that it neither was given nor returns.
@@ -38,35 +41,63 @@ def call(evaluate: Evaluate, fn: Callable[..., Any], args: Sequence[Any], kwargs
     modules = tuple(leaves[i] for i in places)
     rest = {i: leaf for i, leaf in enumerate(leaves) if i not in places}
     graphs: list[Any] = []
+    returned = _Returned()
 
     @functools.wraps(fn, updated=())
     def pure(state: Any, rest: dict[int, Any]) -> Any:
         with nnx.merge_context(_CONTEXT, inner=True) as context:
-            merged = context.merge(graphs[0], state)
+            merged, _ = context.merge(graphs[0], state)
         whole = rest | dict(zip(places, merged, strict=True))
         fn, args, kwargs = jax.tree.unflatten(tree, [whole[i] for i in range(len(leaves))])
-        results = _refused_in_place(fn)(*args, **kwargs)
+        arrays = returned.without_modules(_refused_in_place(fn)(*args, **kwargs), merged)
         with nnx.split_context(_CONTEXT) as context:
-            graph, new = context.split(merged)
+            graph, new = context.split((merged, returned.made))
         graphs.append(graph)
-        return results, new
+        return arrays, new
 
     with nnx.update_context(_CONTEXT):
         with nnx.split_context(_CONTEXT) as context:
-            graph, state = context.split(modules)
+            graph, state = context.split((modules, ()))
         graphs.append(graph)
-        results, new = evaluate(pure, (state, rest), {})
+        arrays, new = evaluate(pure, (state, rest), {})
         if graphs[-1].with_no_outer_index() == graph.with_no_outer_index():
             old = {path: jax.tree.leaves(value) for path, value in nnx.to_flat_state(state)}
             changed = {
                 path: value for path, value in nnx.to_flat_state(new) if _differ(jax.tree.leaves(value), old[path])
             }
             # Alone, as those of an outer trace, which cannot be changed in this one, have not been.
-            nnx.update(modules, nnx.from_flat_state(changed))
+            nnx.update((modules, ()), nnx.from_flat_state(changed))
+            made: tuple[Any, ...] = ()
         else:
             with _left_as_they_were(modules), nnx.merge_context(_CONTEXT, inner=False) as context:
-                context.merge(graphs[-1], new)
-    return results
+                _, made = context.merge(graphs[-1], new)
+    return returned.with_modules(arrays, modules, made)
+
+
+class _Returned:
+    """The modules among a function's results: parts of those that it was given, by their paths, and others, `made`."""
+
+    made: tuple[Any, ...] = ()
+
+    def without_modules(self, results: Any, given: Any) -> list[Any]:
+        """The other leaves of `results`."""
+        from flax import nnx
+
+        leaves, self._tree = jax.tree.flatten(results, is_leaf=_is_module)
+        paths = {id(node): path for path, node in nnx.iter_graph(given)}
+        self._paths = [paths.get(id(leaf)) if _is_module(leaf) else _NO_MODULE for leaf in leaves]
+        self.made = tuple(leaf for leaf, path in zip(leaves, self._paths, strict=True) if path is None)
+        return [leaf for leaf in leaves if not _is_module(leaf)]
+
+    def with_modules(self, others: Sequence[Any], given: Any, made: Sequence[Any]) -> Any:
+        """The results of these other leaves, with the parts of `given` that they were, and the modules `made`."""
+        from flax import nnx
+
+        nodes, new, rest = dict(nnx.iter_graph(given)), iter(made), iter(others)
+        leaves = (
+            next(rest) if path is _NO_MODULE else next(new) if path is None else nodes[path] for path in self._paths
+        )
+        return jax.tree.unflatten(self._tree, leaves)
 
 
 @contextlib.contextmanager

@@ -1,10 +1,11 @@
 """Jaxprs with other primitives in the place of lax's: replayed by our rules, rewritten for `accelerate`."""
 
+import contextlib
 import dataclasses
 import functools
 import operator
 import weakref
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -93,7 +94,7 @@ class Rewriter:
     Attributes:
         replacement: the function of an equation's operands that stands in for it and returns its results; two that
             compute the same must be equal, since what they trace to is kept by them. None leaves the equation as it is.
-        joined: puts a jaxpr in the place of one whose equations were replaced.
+        joined: puts a jaxpr in the place of one in which, or within which, equations were replaced.
         joined_in_rules: the same of rules of custom JVPs, where tangents may be unknown of what is known.
         names: what policies of `jax.checkpoint` know the new primitives by.
     """
@@ -105,19 +106,25 @@ class Rewriter:
     _rewritten: weakref.WeakKeyDictionary[Any, Any] = dataclasses.field(
         default_factory=weakref.WeakKeyDictionary, repr=False
     )
+    # Those within which an equation was replaced; rules of custom derivatives, seen when they are traced, do not count.
+    _replaced: weakref.WeakSet[Any] = dataclasses.field(default_factory=weakref.WeakSet, repr=False)
     _traced: dict[Any, core.Jaxpr] = dataclasses.field(default_factory=dict, repr=False)
 
     def call(self, fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """`fn(*args, **kwargs)`, traced on the arrays in its arguments, rewritten and evaluated."""
         traced = trace(fn, args, kwargs)
         jaxpr, consts = self.jaxpr(traced.closed.jaxpr), traced.closed.consts
-        return traced.results(jax.core.eval_jaxpr(jaxpr, consts, *traced.operands))
+        with _public_errors():
+            return traced.results(jax.core.eval_jaxpr(jaxpr, consts, *traced.operands))
 
     @functools.cached_property
     def _of_rules(self) -> "Rewriter":
-        return dataclasses.replace(
-            self, joined=self.joined_in_rules, _rewritten=weakref.WeakKeyDictionary(), _traced={}
-        )
+        kept: dict[str, Any] = {
+            "_rewritten": weakref.WeakKeyDictionary(),
+            "_replaced": weakref.WeakSet(),
+            "_traced": {},
+        }
+        return dataclasses.replace(self, joined=self.joined_in_rules, **kept)
 
     def jaxpr(self, jaxpr: Any) -> Any:
         """The jaxpr, open or closed, with its equations replaced; itself where there is none to replace."""
@@ -131,12 +138,16 @@ class Rewriter:
         if not isinstance(jaxpr, core.Jaxpr):
             inner = self.jaxpr(jaxpr.jaxpr)
             return jaxpr if inner is jaxpr.jaxpr else core.ClosedJaxpr(inner, jaxpr.consts)
-        equations = [new for eqn in jaxpr.eqns for new in self._equations(eqn)]
-        return jaxpr if _same(equations, jaxpr.eqns) else self.joined(jaxpr.replace(eqns=equations))
+        equations = [new for eqn in jaxpr.eqns for new in self._equations(eqn, jaxpr)]
+        if _same(equations, jaxpr.eqns):
+            return jaxpr
+        rewritten = jaxpr.replace(eqns=equations)
+        return self.joined(rewritten) if jaxpr in self._replaced else rewritten
 
-    def _equations(self, eqn: core.JaxprEqn) -> list[core.JaxprEqn]:
+    def _equations(self, eqn: core.JaxprEqn, holder: core.Jaxpr) -> list[core.JaxprEqn]:
         function = self.replacement(eqn)
         if function is not None:
+            self._replaced.add(holder)
             avals = tuple(atom.aval for atom in eqn.invars)
             key = (function, avals, eqn.ctx)
             if key not in self._traced:
@@ -148,6 +159,8 @@ class Rewriter:
         params = {name: self._param(name, value) for name, value in eqn.params.items()}
         if _same(params.values(), eqn.params.values()):
             return [eqn]
+        if any(inner in self._replaced for inner in core.jaxprs_in_params(eqn.params)):
+            self._replaced.add(holder)
         if params.get("policy") is not None:
             params["policy"] = functools.partial(self._policy, params["policy"])
         return [eqn.replace(params=params)]
@@ -178,6 +191,17 @@ class Rewriter:
 
     def _backward(self, rule: Any, *operands: Any) -> Any:
         return self.call(rule.call_wrapped, operands, {})
+
+
+@contextlib.contextmanager
+def _public_errors() -> Iterator[None]:
+    """jax's public error for what `jax_debug_nans` finds in an inner function, whose private one `jit` translates."""
+    try:
+        yield
+    except Exception as error:
+        if type(error).__name__ != "InternalFloatingPointError":
+            raise
+        raise FloatingPointError("invalid value (nan or inf) encountered in a jitted function") from None
 
 
 def _same(new: Collection[Any], old: Collection[Any]) -> bool:

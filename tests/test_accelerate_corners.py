@@ -109,6 +109,41 @@ def test_types_are_as_weak_as_they_were(f: Any) -> None:
     assert inside.weak_type == want.weak_type
 
 
+@pytest.mark.parametrize("weak", [True, False])
+@pytest.mark.parametrize("derivative", ["gradient", "tangent"])
+def test_derivatives_of_maxima_are_weak_where_both_operands_are(derivative: str, weak: bool) -> None:
+    def pool(x: jax.Array) -> jax.Array:
+        return lax.reduce_window(x, -jnp.inf, lax.max, (2, 2), (2, 2), "VALID")
+
+    def of_weak(s: Any, x: jax.Array) -> jax.Array:
+        x = lax.broadcast(s, (4, 4)) if weak else x
+        if derivative == "gradient":
+            return jax.vjp(pool, x)[1](lax.broadcast(s, (2, 2)))[0]
+        return jax.jvp(pool, (x,), (lax.broadcast(s, (4, 4)) if weak else x,))[1]
+
+    x = jnp.ones((4, 4))
+    want = jax.eval_shape(of_weak, 2.0, x)
+    assert jax.eval_shape(accelerate(of_weak), 2.0, x).weak_type == want.weak_type == weak
+
+    def inside(s: Any, x: jax.Array) -> jax.Array:
+        fast, x = accelerate(pool), lax.broadcast(s, (4, 4)) if weak else x
+        return jax.vjp(fast, x)[1](lax.broadcast(s, (2, 2)))[0]
+
+    assert jax.eval_shape(inside, 2.0, x).weak_type == weak
+
+
+@pytest.mark.parametrize("way", [lambda f: f, jax.jit], ids=["eager", "jit"])
+def test_nans_are_found_where_jax_finds_them(way: Any) -> None:
+    x, w = jnp.ones((1, 1, 8, 8)).at[0, 0, 0, 0].set(jnp.nan), jnp.ones((1, 1, 3, 3))
+    with jax.debug_nans(True):
+        for fn, operands in (
+            (lambda x, w: lax.conv(x, w, (1, 1), "SAME"), (x, w)),
+            (lambda x, w: jax.nn.log_softmax(jnp.log(-w)) + lax.conv(x[..., 1:], w, (1, 1), "VALID").sum(), (x, w)),
+        ):
+            with pytest.raises(FloatingPointError, match="invalid value"):
+                way(accelerate(fn))(*operands)
+
+
 @pytest.mark.parametrize(
     "children",
     [

@@ -85,3 +85,46 @@ def test_parts_of_modules_are_added_shared_and_deleted(way: Any) -> None:
     assert not hasattr(model, "old")
     assert model.again is model.layers[0] is first
     np.testing.assert_allclose(y, model.added(model.again(x)), rtol=1e-5, atol=1e-5)
+
+
+class Tied(nnx.Module):
+    """Two layers that are one."""
+
+    def __init__(self, rngs: nnx.Rngs) -> None:
+        self.first = nnx.Conv(3, 3, (1, 1), rngs=rngs)
+        self.last = self.first
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.last(self.first(x))
+
+
+def test_modules_that_are_returned_are_those_that_were_given() -> None:
+    model, x = Tied(nnx.Rngs(0)), batch()[0]
+
+    def step(model: Tied, x: jax.Array) -> Any:
+        model.first.bias[...] += 1
+        return {"model": model, "part": model.last, "y": model(x), "number": 3}
+
+    bias = model.first.bias[...]
+    found = accelerate(step)(model, x)
+    assert found["model"] is model
+    assert found["part"] is model.first is model.last
+    assert found["number"] == 3
+    np.testing.assert_array_equal(model.first.bias[...], bias + 1)
+    np.testing.assert_allclose(found["y"], model(x), rtol=1e-5)
+
+
+def test_modules_that_are_made_share_what_they_shared() -> None:
+    model, x = Tied(nnx.Rngs(0)), batch()[0]
+
+    def copied(model: Tied, x: jax.Array) -> Any:
+        new = Tied(nnx.Rngs(1))
+        new.first.kernel[...] = 2 * model.first.kernel[...]
+        return new, new(x)
+
+    new, y = accelerate(copied)(model, x)
+    assert new is not model
+    assert new.first is new.last
+    assert model.first is model.last
+    np.testing.assert_array_equal(new.first.kernel[...], 2 * model.first.kernel[...])
+    np.testing.assert_allclose(y, new(x), rtol=1e-5)

@@ -212,6 +212,12 @@ def test_without_a_convolution_nothing_is_joined(rng: np.random.Generator) -> No
     got, want = (jax.make_jaxpr(f)(x) for f in (accelerate(entangled), entangled))
     assert str(got) == str(want)
 
+    def activated(x: jax.Array) -> tuple[jax.Array, jax.Array]:  # a custom derivative, whose rule may hold anything
+        y = jax.nn.relu(x)
+        return (y * y).sum((0, 1)), y.sum((0, 1))
+
+    assert convjax.explain(accelerate(activated), x).sums == ()
+
 
 # Sums that are joined have nothing to do with each other.
 
