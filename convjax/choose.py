@@ -12,6 +12,7 @@ from convjax.algorithms import algorithms, named
 from convjax.algorithms.bands import MOST_WORKSPACE, SMALL_WORKSPACE, admitted_workspace
 from convjax.algorithms.numerics import LIBRARY, direct_error, epsilon, error_on, rounding_on
 from convjax.algorithms.protocol import Algorithm, Gathers, Reasons, cost_on, describe, is_opaque, workspace_on
+from convjax.algorithms.target import Target
 from convjax.device import device_of
 from convjax.device_kind import device_kind
 from convjax.dtypes import dtype_of
@@ -48,8 +49,8 @@ class Choice:
 
 
 @functools.lru_cache(maxsize=4096)
-def choose(problem: Problem, request: Request, platform: str) -> Choice:
-    """The algorithm for `problem`: wishes first, then limits, then the shortest time, measured or else predicted.
+def choose(problem: Problem, request: Request, target: Target) -> Choice:
+    """The algorithm for `problem`: wishes first, then limits, then the least time on `target`, measured or predicted.
 
     Raises:
         ValueError: a wish binds this pass and none of its algorithms applies, no algorithm keeps the limits, or there
@@ -59,7 +60,8 @@ def choose(problem: Problem, request: Request, platform: str) -> Choice:
         first, *others = algorithms(problem.operation)
         nothing = "nothing is computed, since the problem is empty"
         return Choice(problem, first, nothing, None, None, tuple((a, (nothing,)) for a in others))
-    allowed, rejected = candidates(problem, request, platform)
+    platform = target.platform
+    allowed, rejected = candidates(problem, request, target)
     wished = any(reasons == _NOT_WISHED for reasons in rejected.values())
     predicted = predictions(allowed, problem, request, platform)
     measured = measurements(allowed, problem, request, platform)
@@ -90,17 +92,17 @@ def choose(problem: Problem, request: Request, platform: str) -> Choice:
     return Choice(problem, taken, reason, predicted.get(taken), measured.get(taken), tuple(rejected.items()))
 
 
-def candidates(problem: Problem, request: Request, platform: str) -> tuple[list[Algorithm], dict[Algorithm, Reasons]]:
+def candidates(problem: Problem, request: Request, target: Target) -> tuple[list[Algorithm], dict[Algorithm, Reasons]]:
     """The algorithms that may be taken, in the registry's order, and the others with their reasons."""
-    registered = algorithms(problem.operation)
-    wished = _wished(problem, request, platform)
+    registered, platform = algorithms(problem.operation), target.platform
+    wished = _wished(problem, request, target)
     if wished:
         return wished, {a: _NOT_WISHED for a in registered if a not in wished}
     refusals = {
-        a: _unusable(a, problem, request, platform)
+        a: _unusable(a, problem, request, target)
         or _inexact(a, problem, request, platform)
         or _wasteful(a, problem, request, platform)
-        or _gathering(a, problem, request)
+        or _gathering(a, problem, target)
         for a in registered
     }
     rejected = {a: reasons for a, reasons in refusals.items() if reasons}
@@ -123,25 +125,25 @@ def predictions(
     return {a: device.seconds(cost) for a, cost in costs.items() if cost is not None}
 
 
-def least_seconds(ways: Sequence[Sequence[Problem]], request: Request, platform: str) -> list[float]:
+def least_seconds(ways: Sequence[Sequence[Problem]], request: Request, target: Target) -> list[float]:
     """For each way, the sum of the shortest times of its problems; infinite where no algorithm may be taken.
 
     All are measured, or else all are predicted: plans of one way alone do not turn what they were tuned for to another.
     """
     measured, predicted = [], []
     for way in ways:
-        allowed = [_allowed(problem, request, platform) for problem in way]
-        measured.append([measurements(a, p, request, platform) for a, p in zip(allowed, way, strict=True)])
-        predicted.append([predictions(a, p, request, platform) for a, p in zip(allowed, way, strict=True)])
+        allowed = [_allowed(problem, request, target) for problem in way]
+        measured.append([measurements(a, p, request, target.platform) for a, p in zip(allowed, way, strict=True)])
+        predicted.append([predictions(a, p, request, target.platform) for a, p in zip(allowed, way, strict=True)])
     all_measured = all(times for way in measured for times in way)
     return [
         sum(min(times.values(), default=math.inf) for times in way) for way in (measured if all_measured else predicted)
     ]
 
 
-def _allowed(problem: Problem, request: Request, platform: str) -> list[Algorithm]:
+def _allowed(problem: Problem, request: Request, target: Target) -> list[Algorithm]:
     try:
-        return candidates(problem, request, platform)[0]
+        return candidates(problem, request, target)[0]
     except ValueError:  # none keeps the limits
         return []
 
@@ -168,10 +170,11 @@ def admitted_error(problem: ConvSpec, platform: str) -> float:
     return max(direct, _ADMITTED.get(precision, 0.0) * scale)
 
 
-def _unusable(algorithm: Algorithm, problem: Problem, request: Request, platform: str) -> Reasons:
+def _unusable(algorithm: Algorithm, problem: Problem, request: Request, target: Target) -> Reasons:
     """Why it cannot compute the problem, or not within the limits in force."""
-    if is_opaque(algorithm) and (request.divided or request.portable):
-        why = "is divided among devices" if request.divided else "is to be portable, or kept in jax's compilation cache"
+    platform = target.platform
+    if is_opaque(algorithm) and (target.divided or target.portable):
+        why = "is divided among devices" if target.divided else "is to be portable, or kept in jax's compilation cache"
         return (f"calls a library by name, and the program {why}",)
     reasons = algorithm.unsupported(problem, platform)
     if reasons:
@@ -206,19 +209,19 @@ def _wasteful(algorithm: Algorithm, problem: Problem, request: Request, platform
     return (f"needs {needed:.0f} bytes of workspace, {MOST_WORKSPACE} times operands and result are {most}{small}",)
 
 
-def _gathering(algorithm: Algorithm, problem: Problem, request: Request) -> Reasons:
+def _gathering(algorithm: Algorithm, problem: Problem, target: Target) -> Reasons:
     """Why it would move more between devices than need be."""
-    if request.divided and isinstance(algorithm, Gathers) and algorithm.gathers(problem):
+    if target.divided and isinstance(algorithm, Gathers) and algorithm.gathers(problem):
         return ("moves operands that are divided by batch among devices",)
     return ()
 
 
-def _wished(problem: Problem, request: Request, platform: str) -> list[Algorithm]:
+def _wished(problem: Problem, request: Request, target: Target) -> list[Algorithm]:
     """The algorithms of the first wish that applies. Whoever names an algorithm has judged its error."""
     refusals: dict[Algorithm, Reasons] = {}
     for wish in request.wish or ():
         family = named(problem.operation, wish) if isinstance(wish, str) else (wish,)
-        reasons = {a: _unusable(a, problem, request, platform) for a in family}
+        reasons = {a: _unusable(a, problem, request, target) for a in family}
         applying = [a for a, refused in reasons.items() if not refused]
         if applying:
             return applying

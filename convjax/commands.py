@@ -18,7 +18,8 @@ from convjax.device_kind import device_kind
 from convjax.doctor import examine
 from convjax.explain import explain_problem
 from convjax.inspect.shape import layer_shape
-from convjax.measure import SECONDS, is_known, measured
+from convjax.lowering import compiled_here
+from convjax.measure import SECONDS, is_known, measure_problem
 from convjax.plans import Plans
 from convjax.platforms import PLATFORMS, known_platform
 from convjax.problem import parse
@@ -76,14 +77,15 @@ def _explain(given: argparse.Namespace) -> None:
 def _tune(given: argparse.Namespace) -> None:
     """Measures problem by problem, each written to the file before the next, so that the same command resumes."""
     platform = known_platform(given.platform)
+    target = compiled_here(platform, Policy())
     problems = [parse(text) for text in given.problem]  # all are read before any is measured
     if given.save and (given.save.is_dir() or not given.save.parent.is_dir()):
         raise ValueError(f"--save {given.save} must be a file in a folder that exists")
     known = Plans.load(given.save) if given.save and given.save.exists() else Plans()
     for done, problem in enumerate(problems, 1):
-        usable = is_known(problem, Request(policy=Policy(plans=known)), platform)  # not by other versions
+        usable = is_known(problem, Request(policy=Policy(plans=known)), target)  # not by other versions
         before = known.find(problem, device_kind(platform)) if usable else None
-        plan = before or measured(problem, Request(), platform, given.seconds)
+        plan = before or measure_problem(problem, Request(), target, given.seconds)
         known |= Plans((plan,))
         if given.save:
             known.save(given.save)

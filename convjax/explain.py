@@ -7,9 +7,9 @@ from typing import Any
 from jax.extend import core
 
 from convjax import window_primitive
-from convjax.algorithms.protocol import Reasons
+from convjax.algorithms.protocol import Reasons, workspace_on
 from convjax.choose import choose
-from convjax.lowering import is_portable
+from convjax.lowering import compiled_here
 from convjax.measure import with_learnt
 from convjax.platforms import known_platform
 from convjax.primitive import conv_p, problem_of
@@ -150,25 +150,25 @@ def explain_problem(problem: Problem, *, platform: str | None = None) -> Explana
 
 def problems(jaxpr: core.Jaxpr) -> Iterator[tuple[Problem, Request | None]]:
     """Every convolution and pooling, in the order of the program; those of lax itself have no request."""
-    for eqn in _equations(jaxpr):
-        if eqn.primitive is conv_p:
-            lhs, rhs = (atom.aval for atom in eqn.invars)
-            params = dict(eqn.params)
-            request = params.pop("request")
-            yield problem_of(lhs, rhs, params), request
-        elif eqn.primitive in window_primitive.PRIMITIVES:
-            yield eqn.params["problem"], eqn.params["request"]
-        else:
-            problem = stated(eqn)
-            if problem is not None:
-                yield problem, None
+    return (found for eqn in _equations(jaxpr) if (found := stated_by(eqn)) is not None)
+
+
+def stated_by(eqn: Any) -> tuple[Problem, Request | None] | None:
+    """The convolution or pooling that an equation of convjax or of lax is, and what is asked of it; None of others."""
+    if eqn.primitive is conv_p:
+        lhs, rhs = (atom.aval for atom in eqn.invars)
+        return problem_of(lhs, rhs, eqn.params), eqn.params["request"]
+    if eqn.primitive in window_primitive.PRIMITIVES:
+        return eqn.params["problem"], eqn.params["request"]
+    problem = stated(eqn)
+    return None if problem is None else (problem, None)
 
 
 def _row(problem: Problem, asked: Request | None, platform: str) -> Row:
     if asked is None:
         return Row(problem, "stock", "lax", "lax's own primitive, not called through convjax", None, None, 0, ())
-    asked = dataclasses.replace(asked, portable=is_portable(asked))
-    choice = choose(problem, with_learnt(asked), platform)
+    target = compiled_here(platform, asked.policy)
+    choice = choose(problem, with_learnt(problem, asked, target), target)
     reason = choice.reason
     if asked.policy.on_miss == "tune" and asked.wish is None and choice.measured is None:
         reason += ", until it is measured when lowered"
@@ -179,7 +179,7 @@ def _row(problem: Problem, asked: Request | None, platform: str) -> Row:
         reason,
         choice.predicted,
         choice.measured,
-        0 if problem.empty else choice.algorithm.cost(problem).workspace,
+        0 if problem.empty else workspace_on(platform, choice.algorithm, problem),
         tuple((str(a), reasons) for a, reasons in choice.rejected),
     )
 

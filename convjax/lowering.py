@@ -16,7 +16,7 @@ from convjax.algorithms.fusion import apart, when_needed
 from convjax.algorithms.protocol import Algorithm, ComputesDivided, ReadsReversed
 from convjax.algorithms.target import Target, compiling_for
 from convjax.problem import ConvSpec, Problem, WindowSpec
-from convjax.request import Request
+from convjax.request import Policy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,16 +116,17 @@ def local(ctx: mlir.LoweringRuleContext) -> mlir.LoweringRuleContext:
     return ctx.replace(avals_in=list(map(plain, ctx.avals_in)), avals_out=list(map(plain, ctx.avals_out)))
 
 
-def lowered(request: Request, ctx: mlir.LoweringRuleContext) -> Request:
-    """The request with what becomes of the program that `ctx` lowers."""
+def lowered_for(ctx: mlir.LoweringRuleContext, platform: str, policy: Policy) -> Target:
+    """What becomes of the program that `ctx` lowers."""
     exported = ctx.module_context.lowering_parameters.for_export
-    return dataclasses.replace(request, divided=is_divided(ctx), portable=exported or is_portable(request))
+    here = compiled_here(platform, policy)
+    return dataclasses.replace(here, divided=is_divided(ctx), portable=here.portable or exported)
 
 
-def is_portable(request: Request) -> bool:
-    """Whether a program that is compiled here, and not exported, is to run elsewhere too."""
+def compiled_here(platform: str, policy: Policy) -> Target:
+    """What a program is compiled for on one device of `platform`, as far as is known before it is lowered."""
     kept = all(getattr(jax.config, name) for name in ("jax_enable_compilation_cache", "jax_compilation_cache_dir"))
-    return request.policy.portable or kept
+    return Target(platform, portable=policy.portable or kept)
 
 
 def is_divided(ctx: mlir.LoweringRuleContext) -> bool:
@@ -149,4 +150,10 @@ def bind_eagerly(primitive: Primitive, *operands: Any, **params: Any) -> Any:
 
 @functools.lru_cache(maxsize=4096)
 def _program(primitive: Primitive, params: tuple[tuple[str, Any], ...]) -> Callable[..., Any]:
-    return jax.jit(functools.partial(primitive.bind, **dict(params)))
+    def bound(*operands: Any) -> Any:
+        return primitive.bind(*operands, **dict(params))
+
+    # So `jax_debug_nans` knows jax's own: what it would call again without jit, to find the primitive, is one.
+    bound.__name__ = bound.__qualname__ = primitive.name
+    bound._apply_primitive = True  # type: ignore[attr-defined]
+    return jax.jit(bound)

@@ -16,6 +16,7 @@ import numpy as np
 from convjax import plans, timing
 from convjax.algorithms.numerics import error_on
 from convjax.algorithms.protocol import Algorithm
+from convjax.algorithms.target import Target
 from convjax.choose import Choice, candidates, choose, measurements, predictions
 from convjax.device_kind import device_kind
 from convjax.lowering import Bound
@@ -32,7 +33,7 @@ _SLOWER = 4.0
 SECONDS = 0.1
 
 
-def decide(problem: Problem, request: Request, platform: str) -> Choice:
+def decide(problem: Problem, request: Request, target: Target) -> Choice:
     """The choice for a problem that is being lowered; without a plan it is measured now if the policy is to tune.
 
     Raises:
@@ -41,26 +42,33 @@ def decide(problem: Problem, request: Request, platform: str) -> Choice:
     if request.policy.on_miss == "tune" and request.wish is None and not problem.empty:
         with _LOCK:
             # A plan of algorithms that are not taken where the program is divided is a plan all the same.
-            if not is_known(problem, dataclasses.replace(with_learnt(request), divided=False), platform):
-                plans.learn(_in_thread(problem, request, platform))
-        request = with_learnt(request)
-    return choose(problem, request, platform)
+            alone = dataclasses.replace(target, divided=False)
+            limits = f"{request.policy.limits}, portable={target.portable}"
+            learnt = plans.is_learnt(problem, device_kind(target.platform), limits)
+            if not learnt and not is_known(problem, request, alone):
+                plans.learn(_in_thread(problem, request, alone), limits)
+        request = with_learnt(problem, request, alone)
+    return choose(problem, request, target)
 
 
-def is_known(problem: Problem, request: Request, platform: str) -> bool:
+def is_known(problem: Problem, request: Request, target: Target) -> bool:
     """Whether the plans in force have a time of an algorithm that may be taken."""
-    return bool(measurements(candidates(problem, request, platform)[0], problem, request, platform))
+    return bool(measurements(candidates(problem, request, target)[0], problem, request, target.platform))
 
 
-def with_learnt(request: Request) -> Request:
-    """The request with what was measured in this process beside its plans, which come first, if it is to tune."""
-    if request.policy.on_miss != "tune":
+def with_learnt(problem: Problem, request: Request, target: Target) -> Request:
+    """The request with what was measured in this process beside its plans, if it is to tune.
+
+    Its plans come first, but for a problem of which they hold no algorithm that may be taken.
+    """
+    if request.policy.on_miss != "tune" or problem.empty:
         return request
-    known = Plans.learnt() | request.policy.plans
+    own, learnt = request.policy.plans, Plans.learnt()
+    known = learnt | own if is_known(problem, request, target) else own | learnt
     return dataclasses.replace(request, policy=dataclasses.replace(request.policy, plans=known))
 
 
-def measured(problem: Problem, request: Request, platform: str, seconds: float = SECONDS) -> Plan:
+def measure_problem(problem: Problem, request: Request, target: Target, seconds: float = SECONDS) -> Plan:
     """The times of the candidates for `problem`, those that are plainly slower left out.
 
     A candidate whose value is not within the stated errors is left out with a warning.
@@ -68,7 +76,7 @@ def measured(problem: Problem, request: Request, platform: str, seconds: float =
     Args:
         problem: what is to be computed, on standard normal operands.
         request: whose policy limits the candidates; its wishes are put aside.
-        platform: of a device on this machine.
+        target: a platform of this machine, and what its programs may call.
         seconds: time spent on each candidate, compilation not counted.
 
     Raises:
@@ -76,10 +84,11 @@ def measured(problem: Problem, request: Request, platform: str, seconds: float =
     """
     if not (isinstance(seconds, int | float | np.number) and seconds > 0):
         raise ValueError(f"seconds must be positive, got {seconds!r}")
+    platform = target.platform
     kind = device_kind(platform)
     if kind is None:
         raise ValueError(f"{problem} cannot be measured on {platform}: this machine has no such device")
-    allowed, _ = candidates(problem, Request(role=request.role, policy=request.policy), platform)
+    allowed, _ = candidates(problem, Request(role=request.role, policy=request.policy), target)
     predicted = dict.fromkeys(allowed, 0.0) | predictions(allowed, problem, request, platform)
     least = min((seconds for seconds in predicted.values() if seconds), default=0.0)
     hopeful = sorted((a for a in allowed if predicted[a] <= _HOPELESS * least), key=lambda a: predicted[a])
@@ -142,7 +151,7 @@ def _distance(a: Any, b: Any) -> float:
 _LOCK = threading.Lock()
 
 
-def _in_thread(problem: Problem, request: Request, platform: str) -> Plan:
+def _in_thread(problem: Problem, request: Request, target: Target) -> Plan:
     """Measured in a thread of its own, where no program is being traced."""
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        return pool.submit(measured, problem, request, platform).result()
+        return pool.submit(measure_problem, problem, request, target).result()

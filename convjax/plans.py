@@ -115,7 +115,7 @@ class Plans:
     @classmethod
     def learnt(cls) -> "Plans":
         """The plans measured in this process because `using(on_miss="tune")` asked for it."""
-        return cls(tuple(_LEARNT))
+        return cls(tuple(_LEARNT.values()))
 
     def __or__(self, other: "Plans") -> "Plans":
         if not isinstance(other, Plans):
@@ -149,13 +149,22 @@ class Plans:
 
 NO_PLANS = Plans()
 
-# Plans measured when programs were lowered, in the order measured.
-_LEARNT: list[Plan] = []
+# Plans measured when programs were lowered, by problem and kind of device, and under which limits each was.
+_LEARNT: dict[tuple[str, str], Plan] = {}
+_LEARNT_UNDER: set[tuple[str, str | None, str]] = set()
 
 
-def learn(plan: Plan) -> None:
-    """Keeps a plan for `Plans.learnt`."""
-    _LEARNT.append(plan)
+def learn(plan: Plan, limits: str) -> None:
+    """Keeps what was measured under some limits for `Plans.learnt`, beside what was known of other algorithms."""
+    key = plan.problem, plan.device
+    times = {t.algorithm: t for t in (*(_LEARNT[key].times if key in _LEARNT else ()), *plan.times)}
+    _LEARNT[key] = dataclasses.replace(plan, times=tuple(sorted(times.values(), key=lambda t: t.seconds)))
+    _LEARNT_UNDER.add((*key, limits))
+
+
+def is_learnt(problem: Problem, device: str | None, limits: str) -> bool:
+    """Whether a problem was measured under these limits: others leave out algorithms, which have no times then."""
+    return (str(problem), device, limits) in _LEARNT_UNDER
 
 
 def _line(plan: Plan) -> str:

@@ -19,7 +19,7 @@ from jax.extend.core.primitives import conv_general_dilated_p, rev_p
 from jax.interpreters import ad, batching, mlir
 
 from convjax.algorithms.target import Target
-from convjax.lowering import Bound, Filled, OfReversed, bind_eagerly, lower, lowered
+from convjax.lowering import Bound, Filled, OfReversed, bind_eagerly, lower, lowered_for
 from convjax.measure import decide
 from convjax.platforms import PLATFORMS
 from convjax.problem import ConvSpec
@@ -172,9 +172,8 @@ def _lower(platform: str, ctx: Any, lhs: Any, rhs: Any, *, request: Request, rhs
     problem = problem_of(lhs_aval, rhs_aval, params)
     if problem.empty:
         return lower(ctx, Target(platform), Filled(problem.output_shape, problem.output_dtype), lhs, rhs)
-    request = lowered(request, ctx)
-    target = Target(platform, request.divided, request.portable)
-    algorithm = decide(problem, request, platform).algorithm
+    target = lowered_for(ctx, platform, request.policy)
+    algorithm = decide(problem, request, target).algorithm
     return lower(ctx, target, (OfReversed if rhs_reversed else Bound)(algorithm, problem), lhs, rhs)
 
 

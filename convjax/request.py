@@ -80,16 +80,12 @@ class Request:
         strict: whether the pass's wish must be met, or is only preferred where it applies.
         role: the pass that the present problem is.
         policy: limits on every candidate, and the plans.
-        divided: whether the program is divided among devices, as its lowering finds out.
-        portable: whether the policy says so, or the program is exported or kept in jax's compilation cache.
     """
 
     wishes: tuple[tuple[Wish, ...] | None, ...] = (None, None, None)
     strict: tuple[bool, ...] = (False, False, False)
     role: Pass = "fprop"
     policy: Policy = Policy()
-    divided: bool = False
-    portable: bool = False
 
     @property
     def wish(self) -> tuple[Wish, ...] | None:

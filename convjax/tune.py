@@ -4,7 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 from convjax.explain import problems
-from convjax.measure import SECONDS, is_known, measured, with_learnt
+from convjax.lowering import compiled_here
+from convjax.measure import SECONDS, is_known, measure_problem, with_learnt
 from convjax.plans import Plan, Plans
 from convjax.platforms import known_platform
 from convjax.problem import Problem
@@ -59,15 +60,20 @@ def tune(
         if request is None:
             stock += 1
         elif not problem.empty:
-            found.setdefault(problem, with_learnt(Request(role=request.role, policy=request.policy)))
+            found.setdefault(problem, Request(role=request.role, policy=request.policy))
     if stock and not found:
         raise ValueError(
             f"fn has {stock} convolutions and poolings of lax and none of convjax: tune convjax.accelerate(fn) instead"
         )
-    missing = [(problem, request) for problem, request in found.items() if not is_known(problem, request, platform)]
+    asked = [(problem, request, compiled_here(platform, request.policy)) for problem, request in found.items()]
+    missing = [
+        (problem, request, target)
+        for problem, request, target in asked
+        if not is_known(problem, with_learnt(problem, request, target), target)
+    ]
     plans = []
-    for done, (problem, request) in enumerate(missing, 1):
-        plans.append(measured(problem, request, platform, seconds))
+    for done, one in enumerate(missing, 1):
+        plans.append(measure_problem(*one, seconds))
         if progress is not None:
             progress(plans[-1], done, len(missing))
     return Plans(tuple(plans))

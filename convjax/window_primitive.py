@@ -21,16 +21,17 @@ from jax.extend.core.primitives import pad_p, reduce_window_max_p, reduce_window
 from jax.interpreters import ad, batching, mlir
 
 from convjax import sizes
+from convjax.algorithms import named
 from convjax.algorithms.target import Target
 from convjax.algorithms.window.geometry import few_tiles
 from convjax.algorithms.window.mask import Mask
 from convjax.choose import INCUMBENT, least_seconds
 from convjax.dtypes import accumulator
-from convjax.lowering import Bound, Filled, bind_eagerly, lower, lowered
+from convjax.lowering import Bound, Filled, bind_eagerly, compiled_here, lower, lowered_for
 from convjax.measure import decide
 from convjax.platforms import PLATFORMS, default_platform
 from convjax.problem import WindowSpec
-from convjax.request import Request
+from convjax.request import Request, Wish
 from convjax.rewrite import makers, with_equations
 from convjax.window_stages import stages
 
@@ -81,9 +82,10 @@ def _unpadded(eqn: core.JaxprEqn, pads: Mapping[core.Var, core.JaxprEqn]) -> cor
     if pad is None or not isinstance(pad.invars[1], core.Literal) or pad.invars[1].val != 0:
         return eqn
     inside: Any = pad.invars[0].aval
+    padded: Any = x.aval
     config = [tuple(map(int, axis)) for axis in pad.params["padding_config"]]
     cropped = any(min(lo, hi) < 0 < max(pair) for (lo, hi, _), pair in zip(config, problem.padding, strict=True))
-    if cropped or set(problem.base_dilation) != {1}:
+    if cropped or set(problem.base_dilation) != {1} or inside.weak_type != padded.weak_type:
         return eqn
     padding = [(lo + a, hi + b) for (lo, hi, _), (a, b) in zip(config, problem.padding, strict=True)]
     gaps = tuple(gap + 1 for *_, gap in config)
@@ -112,15 +114,15 @@ def _reduce_type(x: Any, *, problem: WindowSpec, request: Request) -> Any:
 
 
 def _arg_type(x: Any, *, problem: WindowSpec, request: Request) -> Any:
-    return _lax_type(x, problem).update(dtype=jnp.dtype(jnp.int32), weak_type=False)
+    return _lax_type(x, problem).update(dtype=jnp.dtype(jnp.int32))  # as weak as x, for what is taken or put by it
 
 
 def _take_type(t: Any, *where: Any, problem: WindowSpec, request: Request) -> Any:
-    return _lax_type(t, problem)
+    return _lax_type(t, problem).update(weak_type=t.weak_type and where[0].weak_type)
 
 
 def _put_type(g: Any, *where: Any, problem: WindowSpec, request: Request) -> Any:
-    return g.update(shape=problem.shape)
+    return g.update(shape=problem.shape, weak_type=g.weak_type and where[0].weak_type)
 
 
 # Derivatives.
@@ -142,7 +144,7 @@ Winners = list[tuple[WindowSpec, tuple[jax.Array, ...]]]
 
 def _winners(x: jax.Array, problem: WindowSpec, request: Request) -> Winners:
     x, derived = lax.stop_gradient(x), request.transposed(0)
-    if _compares(problem, derived):
+    if _finds_by_comparison(problem, derived):
         return [(problem, (x, reduce(x, problem, request)))]
     found: Winners = []
     for stage in stages(problem):
@@ -151,21 +153,30 @@ def _winners(x: jax.Array, problem: WindowSpec, request: Request) -> Winners:
     return found
 
 
-def _compares(problem: WindowSpec, request: Request) -> bool:
+def _finds_by_comparison(problem: WindowSpec, request: Request) -> bool:
     """Whether winners are found by comparison: as is asked for, or where that is predicted to be clearly faster.
 
     What is kept for the backward pass follows from it, so it is decided here, for the default platform, and not when
     lowering.
     """
-    wished = {wish if isinstance(wish, str) else wish.name for wish in request.wish or ()}
-    if wished:
-        applies = wished == {"mask"} or not Mask().unsupported(_as(problem, "put_equal"), default_platform())
-        return "mask" in wished and applies
-
     saved = [_as(stage, operation) for stage in stages(problem) for operation in (f"arg{problem.operation}", "put")]
     comparing = [_as(problem, "put_equal")]
-    by_comparing, by_taps = least_seconds([comparing, saved], request, default_platform())
+    if request.wish:
+        compares = [(wish if isinstance(wish, str) else wish.name) == Mask.name for wish in request.wish]
+        first = (c for wish, c in zip(request.wish, compares, strict=True) if _applies(wish, comparing if c else saved))
+        return next(first, compares[0])
+    here = compiled_here(default_platform(), request.policy)
+    by_comparing, by_taps = least_seconds([comparing, saved], request, here)
     return by_comparing < INCUMBENT * by_taps
+
+
+def _applies(wish: Wish, problems: Sequence[WindowSpec]) -> bool:
+    """Whether an algorithm that `wish` stands for computes each of the problems."""
+    families = (named(problem.operation, wish) if isinstance(wish, str) else (wish,) for problem in problems)
+    return all(
+        any(not algorithm.unsupported(problem, default_platform()) for algorithm in family)
+        for problem, family in zip(problems, families, strict=True)
+    )
 
 
 def _followed(primitive: Primitive, operation: str, value: jax.Array, found: Winners, request: Request) -> jax.Array:
@@ -286,9 +297,8 @@ def _lower(platform: str, ctx: Any, *operands: Any, problem: WindowSpec, request
         (out,) = ctx.avals_out
         filled = Filled(out.shape, out.dtype.name, 0 if finds_taps else problem.identity)
         return lower(ctx, Target(platform), filled, *operands)
-    request = lowered(request, ctx)
-    target = Target(platform, request.divided, request.portable)
-    bound = Bound(decide(problem, request, platform).algorithm, problem)
+    target = lowered_for(ctx, platform, request.policy)
+    bound = Bound(decide(problem, request, target).algorithm, problem)
     return lower(ctx, target, bound, *operands, in_memory=finds_taps and not few_tiles(problem))
 
 

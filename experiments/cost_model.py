@@ -15,6 +15,7 @@ import numpy as np
 from scipy import optimize
 
 from convjax.algorithms.protocol import Cost, cost_on
+from convjax.algorithms.target import Target
 from convjax.choose import INCUMBENT, candidates
 from convjax.device import Device
 from convjax.problem import Problem, parse
@@ -110,7 +111,7 @@ def _row(cell: Cell, platform: str) -> tuple[Cell, list[tuple[Any, Cost, SweepRe
     if problem.operation == "put":
         return None
     row = []
-    for algorithm in candidates(problem, Request(), platform)[0]:
+    for algorithm in candidates(problem, Request(), Target(platform))[0]:
         cost = cost_on(platform, algorithm, problem)
         if cost is None:
             continue

@@ -11,7 +11,7 @@ import numpy as np
 
 from convjax import timing
 from convjax.algorithms.numerics import error_on
-from convjax.algorithms.protocol import cost_on
+from convjax.algorithms.protocol import cost_on, workspace_on
 from convjax.device import device_of
 from convjax.platforms import default_platform
 from experiments import peers
@@ -186,7 +186,9 @@ class Measurement:
             fields=dataclasses.asdict(problem),
             flops=problem.flops,
             bytes=problem.bytes,
-            workspace_bytes=round(algorithm.cost(problem).workspace) if algorithm and applies else None,
+            workspace_bytes=round(workspace_on(default_platform(), algorithm, problem))
+            if applies and algorithm
+            else None,
             error=outcome.error,
             error_bound=self._bound(name) if applies else None,
             baseline_seconds=baseline,

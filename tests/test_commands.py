@@ -203,7 +203,7 @@ def test_interrupted_it_says_how_to_go_on(
     def interrupted(*args: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("convjax.commands.measured", interrupted)
+    monkeypatch.setattr("convjax.commands.measure_problem", interrupted)
     with pytest.raises(SystemExit) as caught:
         main(["tune", PROBLEM, *(["--save", str(tmp_path / "plans.json")] if saves else [])])
     assert caught.value.code == 130

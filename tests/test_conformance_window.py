@@ -243,14 +243,15 @@ def test_gradients_by_comparison_transform_as_those_by_index_do(name: str) -> No
     assert_close(got, want, 1e-6)
 
 
-def test_where_comparison_does_not_apply_another_is_taken_or_it_is_refused() -> None:
-    def operations(algorithm: Any) -> set[str]:
+def test_comparison_is_taken_where_it_is_the_first_that_applies() -> None:
+    def operations(algorithm: Any, window: int = 65) -> set[str]:
         def loss(x: jax.Array) -> jax.Array:
-            return convjax.max_pool(x, 65, strides=1, algorithm={"dgrad": algorithm}).sum()
+            return convjax.max_pool(x, window, strides=1, algorithm={"dgrad": algorithm}).sum()
 
         return {row.problem.operation for row in convjax.explain(jax.grad(loss), jnp.ones((1, 70, 1))).rows}
 
-    assert operations(["mask", "shift"]) == {"max", "argmax", "put"}
+    assert operations(["mask", "shift"]) == operations(["shift", "mask"], window=3) == {"max", "argmax", "put"}
+    assert operations(["mask", "shift"], window=3) == operations(["reshape", "mask"], window=3) == {"max", "put_equal"}
     with pytest.raises(ValueError, match="65 taps: above 64 slices"):
         operations("mask")
 

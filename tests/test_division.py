@@ -185,7 +185,7 @@ def test_plans_of_what_is_not_taken_where_it_is_divided_are_plans(
     problem = ConvSpec.parse("conv float32[4,8,8,4] float32[3,3,4,4] b01f_01io->b01f pad=1_1x1_1")
     (fft,) = (a for a in algorithms("conv") if a.name == "fft")
     plan = Plan(str(problem), device_kind("cpu") or "", (Time(str(fft), fft.version, 1e-9),))
-    monkeypatch.setattr("convjax.measure.measured", lambda *_: pytest.fail("it is measured again"))
+    monkeypatch.setattr("convjax.measure.measure_problem", lambda *_: pytest.fail("it is measured again"))
     batch = NamedSharding(two_devices(), PartitionSpec("batch"))
     x, w = random_operands(problem, 0)
     with convjax.using(Plans((plan,)), on_miss=on_miss):

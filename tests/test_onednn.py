@@ -21,6 +21,8 @@ from convjax import processor
 from convjax.algorithms import named, onednn
 from convjax.algorithms.products import columns_by_columns
 from convjax.algorithms.target import Target, compiling_for
+from convjax.device_kind import device_kind
+from convjax.plans import Plan, Plans, Time
 from convjax.problem import ConvSpec
 from convjax.testing import check_algorithm, random_operands
 
@@ -85,6 +87,25 @@ def test_a_portable_program_does_not_call_it_and_says_so() -> None:
         assert "__onednn$" not in program(gradients, *large)
         (row,) = convjax.explain(GROUPED, X, W, platform="cpu").rows
     assert "to be portable" in " ".join(dict(row.rejected)["onednn"])
+
+
+def test_a_portable_program_is_tuned_without_it() -> None:
+    with convjax.using(portable=True):
+        (plan,) = convjax.tune(GROUPED, X, W, seconds=0.001, platform="cpu")
+    assert "onednn" not in [time.algorithm for time in plan.times]
+
+
+def test_plans_of_it_alone_do_not_make_portable_programs_measure_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    (row,) = convjax.explain(GROUPED, X, W, platform="cpu").rows
+    known = Plans((Plan(str(row.problem), str(device_kind("cpu")), (Time("onednn", ONEDNN.version, 1e-6),)),))
+    monkeypatch.setattr("convjax.plans._LEARNT", learnt := {})
+    monkeypatch.setattr("convjax.plans._LEARNT_UNDER", set())
+    with convjax.using(known, portable=True, on_miss="tune"):
+        for _ in range(2):
+            program(lambda x, w: GROUPED(x, w), X, W)
+            assert len(learnt) == 1
+    with convjax.using(known, on_miss="tune"):
+        assert "__onednn$" in program(lambda x, w: GROUPED(x, w), X, W)
 
 
 def test_what_jax_keeps_is_portable(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from transforms import two_devices
 
 import convjax
+from convjax.algorithms.target import Target
 from convjax.algorithms.window.summed_area import SummedArea
 from convjax.choose import choose
 from convjax.device import Device
@@ -94,7 +95,7 @@ def test_taken_where_they_are_faster() -> None:
     def taken(text: str) -> str:
         problem = WindowSpec.parse(text)
         with convjax.using(device=device):
-            return choose(problem, request(None, "sum"), "cpu").algorithm.name
+            return choose(problem, request(None, "sum"), Target("cpu")).algorithm.name
 
     for text in (
         "sum float32[1,512,64,16] window=1x255x1x1 pad=0_0x127_127x0_0x0_0",

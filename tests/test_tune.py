@@ -174,6 +174,24 @@ def test_without_a_plan_an_error_or_a_measurement() -> None:
     assert jnp.allclose(first, convjax.conv(X, W[:2]))
 
 
+def test_what_was_measured_under_limits_leaves_others_to_be_measured_without() -> None:
+    def conv(x: jax.Array) -> jax.Array:
+        return convjax.conv(x, W[:2, :2])
+
+    def known() -> set[str]:
+        problem = str(taken(conv, X).problem)
+        return {t.algorithm for plan in Plans.learnt() if plan.problem == problem for t in plan.times}
+
+    with convjax.using(on_miss="tune", max_workspace_bytes=0):
+        jax.jit(lambda x: conv(x))(X)
+        few = known()
+    with convjax.using(on_miss="tune"):
+        jax.jit(lambda x: conv(x) + 1)(X)
+        many = known()
+        jax.jit(lambda x: conv(x) + 2)(X)
+    assert few < many == known()
+
+
 def test_policies_are_checked() -> None:
     with pytest.raises(ValueError, match="on_miss must be one of heuristic, tune, error, got 'guess'"):
         convjax.using(on_miss="guess").__enter__()  # type: ignore[arg-type]

@@ -10,6 +10,7 @@ import pytest
 from test_records import sweep_record
 
 import convjax
+from convjax.algorithms.target import Target
 from convjax.choose import choose
 from convjax.device import Device, devices
 from convjax.layer import Layer
@@ -81,7 +82,7 @@ def test_it_chooses_as_the_library_does() -> None:
     chosen = cost_model.judge(measured, TRUE).regret.chosen
     for cell, names, index in zip(measured.cells, measured.names, chosen, strict=True):
         problem = layer_problem(Layer.parse(cell.layer, layers()[cell.layer]))
-        assert str(choose(problem, request, "cpu").algorithm) == names[index]
+        assert str(choose(problem, request, Target("cpu")).algorithm) == names[index]
 
 
 def test_what_was_stopped_counts_as_the_slowest() -> None:
