@@ -101,6 +101,15 @@ def pad_spatial(problem: ConvSpec, x: jax.Array, first: int, padding: Pads | Non
     )
 
 
+def pad_lhs(problem: ConvSpec, lhs: jax.Array) -> jax.Array:
+    """lhs dilated and padded as `problem` asks, its axes where they are."""
+    pads, gaps = [(0, 0)] * lhs.ndim, [0] * lhs.ndim
+    spatial = problem.dimension_numbers[0][2:]
+    for axis, pair, dilation in zip(spatial, problem.padding, problem.lhs_dilation, strict=True):
+        pads[axis], gaps[axis] = pair, dilation - 1
+    return pad(lhs, pads, gaps)
+
+
 def padded_size(problem: ConvSpec) -> Ints:
     """Spatial sizes of lhs once it is dilated and padded."""
     return tuple(

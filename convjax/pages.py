@@ -1,7 +1,7 @@
 """Large pages: whether the system backs the arrays of XLA's CPU client with them.
 
 The client asks the C library for its buffers anew at every call, and the system finds and clears them page by page:
-fifteen thousand of 4 KiB in a training step of a small network, a quarter of its time. Of 2 MiB there are a hundred.
+fifteen thousand of 4 KiB in a training step of a small network, up to a third of its time. Of 2 MiB there are some 150.
 """
 
 import os

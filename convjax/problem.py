@@ -35,10 +35,12 @@ _WINDOW_NAMES = ("operation", "dtype")
 
 @dataclasses.dataclass(frozen=True)
 class ConvSpec:
-    """A convolution, with exactly the parameters of `jax.lax.conv_general_dilated`.
+    """A convolution, with the parameters of `jax.lax.conv_general_dilated`: strides are its window_strides, groups its
+    feature_group_count and batch_group_count.
 
     The axes are read through `dimension_numbers`, lax's `(lhs_spec, rhs_spec, out_spec)`: positions
     of (batch, feature, *spatial) in lhs and out, of (out feature, in feature, *spatial) in rhs.
+    Letters are sizes of one group, unlike in `convjax.conv`: N batch, C and K channels in and out; G is the groups.
 
     Example:
         >>> spec = ConvSpec.parse("conv float32[4,56,56,64] float32[3,3,64,128] b01f_01io->b01f stride=2x2")
@@ -72,17 +74,12 @@ class ConvSpec:
         return len(self.strides)
 
     @property
-    def groups(self) -> int:
-        return self.feature_groups * self.batch_groups
-
-    # The sizes by letter: N batch of one group's output, G groups, C and K channels of one group.
-    @property
     def N(self) -> int:
         return self.lhs_shape[self.dimension_numbers[0][0]] // self.batch_groups
 
     @property
     def G(self) -> int:
-        return self.groups
+        return self.feature_groups * self.batch_groups
 
     @property
     def C(self) -> int:
@@ -90,7 +87,7 @@ class ConvSpec:
 
     @property
     def K(self) -> int:
-        return self.rhs_shape[self.dimension_numbers[1][0]] // self.groups
+        return self.rhs_shape[self.dimension_numbers[1][0]] // self.G
 
     @cached_property
     def input(self) -> Ints:
@@ -268,8 +265,8 @@ class ConvSpec:
                 f"x has {features} channels but w takes {inputs} in each of {self.feature_groups} groups: "
                 f"x needs {inputs * self.feature_groups} channels"
             )
-        if outputs % self.groups:
-            raise ValueError(f"w has {outputs} output channels, which {self.groups} groups do not divide")
+        if outputs % self.G:
+            raise ValueError(f"w has {outputs} output channels, which {self.G} groups do not divide")
         if batch % self.batch_groups:
             raise ValueError(f"lhs has batch {batch}, which {self.batch_groups} batch groups do not divide")
         if self.feature_groups > 1 and self.batch_groups > 1:

@@ -129,8 +129,7 @@ class RunFolder:
                 noted = json.loads(path.read_text(encoding="utf-8"))
             except json.JSONDecodeError as error:
                 raise ExperimentError(f"{path} is not JSON ({error}): delete it, the next run writes it anew") from None
-            earlier = noted.pop("earlier", [])  # of runs from when one file held all
-            found |= {e["id"]: e for e in (noted, *earlier)}
+            found[noted["id"]] = noted
         used = dict.fromkeys(r.environment for r in sorted(made, key=lambda r: r.made, reverse=True))
         return [found[id_] for id_ in used if id_ in found]
 

@@ -1,10 +1,11 @@
 """What an algorithm is: a frozen value that says where it applies, what it costs, how exact it is, and runs.
 
-An algorithm holds no gradient code and knows no other algorithm: derivatives and batches reach it as
-problems of their own.
+An algorithm holds no gradient code and never asks which others there are: derivatives and batches reach it as problems
+of their own. Some hold another by name, or fall back on one.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from convjax.platforms import GPUS
@@ -33,6 +34,11 @@ class Cost:
     bytes: float = 0.0
     workspace: float = 0.0
     calls: float = 1.0
+
+
+def total_cost(costs: Sequence[Cost]) -> Cost:
+    """That of one after another, each with a workspace of its own."""
+    return Cost(**{f.name: sum(getattr(cost, f.name) for cost in costs) for f in dataclasses.fields(Cost)})
 
 
 @runtime_checkable

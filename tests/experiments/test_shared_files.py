@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import itertools
-import json
 import threading
 from pathlib import Path
 from typing import Any
@@ -81,15 +80,3 @@ def test_environments_of_shards_that_begin_at_once_are_all_kept(
     made = [record(id_, float(id_[1:])) for id_ in expected]
     assert [e["id"] for e in folder.environments(made)] == expected[::-1]  # the newest first
     assert [e["id"] for e in folder.environments(made[:2])] == ["e1", "e0"]  # of these records alone
-
-
-def test_environments_of_runs_that_had_one_file_are_read(config: Config, tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path / "run")
-    now = folder.prepare(config)["id"]
-    old = {"id": "b", "cpu": "x", "earlier": [{"id": "a", "cpu": "y"}]}
-    (folder.path / "environment.json").write_text(json.dumps(old), encoding="utf-8")
-    found = folder.environments([record("a", 0.0), record("b", 0.0), record(now, 1.0)])
-    assert [e["id"] for e in found] == [now, "a", "b"]
-    assert found[1:] == [{"id": "a", "cpu": "y"}, {"id": "b", "cpu": "x"}]
-    folder.prepare(config, overwrite=True)
-    assert not (folder.path / "environment.json").exists()

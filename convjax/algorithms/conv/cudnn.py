@@ -68,7 +68,7 @@ def _is_general(problem: ConvSpec) -> bool:
     dilated, as a transposed layer's. The strided one of planes without groups is a convolution that cuDNN has.
     """
     strided, dilated = set(problem.strides) != {1}, set(problem.lhs_dilation) != {1}
-    if is_long(problem) and strided and (problem.ndim != 2 or problem.groups > 1):
+    if is_long(problem) and strided and (problem.ndim != 2 or problem.G > 1):
         return True
     if is_long(problem) and dilated and _is_depthwise(problem):
         return True

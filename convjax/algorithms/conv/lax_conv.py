@@ -66,9 +66,10 @@ class Lax:
         parallel programs, and wrong for some divisions of rows among several, of groups, and of dilated inputs. On GPUs
         cuDNN is worth keeping, so only the last two are computed otherwise.
         """
-        by = next((a for a in _of_products(problem) if not a.unsupported(problem, "cpu")), None)
-        if target().is_cpu and by:
-            return by(problem, lhs, rhs)
+        if target().is_cpu:
+            by = next((a for a in _of_products(problem) if not a.unsupported(problem, "cpu")), None)
+            if by is not None:
+                return by(problem, lhs, rhs)
         return _convolution_of_divided(problem, lhs, rhs)
 
 
@@ -93,7 +94,7 @@ def _groups_are_turned(problem: ConvSpec) -> bool:
     result zeros where features are divided that stand at another axis in the result.
     """
     moved = problem.dimension_numbers[0][1] != problem.dimension_numbers[2][1]
-    return problem.batch_groups > 1 or (problem.groups > 1 and (moved or is_product(problem)))
+    return problem.batch_groups > 1 or (problem.G > 1 and (moved or is_product(problem)))
 
 
 def _of_groups(problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
@@ -117,11 +118,7 @@ def _convolution(problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array
     """
     padding, lhs_dilation = problem.padding, problem.lhs_dilation
     if is_written_out(problem) if target().is_cpu else is_misread(problem):
-        spatial = problem.dimension_numbers[0][2:]
-        pads, gaps = [(0, 0)] * lhs.ndim, [0] * lhs.ndim
-        for axis, pair, dilation in zip(spatial, padding, lhs_dilation, strict=True):
-            pads[axis], gaps[axis] = pair, dilation - 1
-        lhs = lax.optimization_barrier(layout.pad(lhs, pads, gaps))  # or XLA would take the padding back
+        lhs = lax.optimization_barrier(layout.pad_lhs(problem, lhs))  # or XLA would take the padding back
         padding, lhs_dilation = ((0, 0),) * problem.ndim, (1,) * problem.ndim
     dtype = dtype_of(problem.lhs_dtype)
     if jnp.issubdtype(dtype, jnp.integer) and dtype.itemsize < itemsize(problem.output_dtype):

@@ -49,15 +49,15 @@ _FEW_CHANNELS = 4
 def _work(problem: ConvSpec) -> _Work:
     if problem.ndim > 2:
         dilated = max(problem.lhs_dilation + problem.rhs_dilation) > 1
-        return _GROUPED_VOLUMES if problem.groups > 1 else _DILATED_VOLUMES if dilated else _VOLUMES
+        return _GROUPED_VOLUMES if problem.G > 1 else _DILATED_VOLUMES if dilated else _VOLUMES
     if problem.has_few_outputs:
-        return _GROUPED_GRADIENT if problem.groups > 1 else _DENSE_GRADIENT
-    return _GROUPED if problem.groups > 1 else _LINES if problem.ndim == 1 else _DENSE
+        return _GROUPED_GRADIENT if problem.G > 1 else _DENSE_GRADIENT
+    return _GROUPED if problem.G > 1 else _LINES if problem.ndim == 1 else _DENSE
 
 
 def library_cost(problem: ConvSpec) -> Cost:
     """Of one `convolution` instruction, with its padding written out where `is_written_out` says so."""
-    grouped = problem.groups > 1
+    grouped = problem.G > 1
     if grouped and is_product(problem):
         return _product_of_groups_cost(problem)
     if not grouped and problem.ndim < 3 and (problem.taps == 1 or _is_of_patches(problem)):
@@ -107,7 +107,7 @@ def _slower_elements(problem: ConvSpec) -> float:
     """How much longer packing an element takes where channels leave it to fewer threads and to no vectors."""
     if problem.ndim > 2:
         return 1.0
-    if problem.groups > 1:
+    if problem.G > 1:
         return _slower_elements_of_groups(problem.C, problem.K)
     if problem.has_few_outputs and problem.C < 4 and problem.K <= 16:
         return 8.0
@@ -116,7 +116,7 @@ def _slower_elements(problem: ConvSpec) -> float:
 
 def _taps_in_a_run(problem: ConvSpec) -> int:
     """Taps that lie beside each other and are packed as one run, where a first layer has few channels to each."""
-    if problem.ndim != 2 or problem.groups > 1 or problem.C >= _FEW_CHANNELS:
+    if problem.ndim != 2 or problem.G > 1 or problem.C >= _FEW_CHANNELS:
         return 1
     slides = all(n > k for n, k in zip(problem.input, problem.kernel, strict=True))
     return problem.kernel[-1] if slides and max(problem.lhs_dilation) == problem.rhs_dilation[-1] == 1 else 1
@@ -124,7 +124,7 @@ def _taps_in_a_run(problem: ConvSpec) -> int:
 
 def _slower_runs(problem: ConvSpec) -> float:
     """How much longer a run takes to begin where few outputs leave it to fewer threads: seen in planes of one group."""
-    planes = problem.ndim == 2 and problem.groups == 1 and not problem.has_few_outputs
+    planes = problem.ndim == 2 and problem.G == 1 and not problem.has_few_outputs
     return 2.0 if planes and problem.K < 20 else 1.0
 
 
@@ -216,7 +216,7 @@ def is_swapped(problem: ConvSpec) -> bool:
     So are weight gradients of transposed layers, and layers that pad more than they read: in plain loops they take up
     to thirty times as long. What is padded is as large as its kernel, or there would be no output.
     """
-    if problem.groups > 1:
+    if problem.G > 1:
         return False
     spread = (
         n == s == d == 1 and pair == (k - 1, k - 1)

@@ -19,7 +19,7 @@ from jax import lax
 from convjax.algorithms.conv.rewritten import Holding
 from convjax.algorithms.conv.shift import Shift
 from convjax.algorithms.numerics import direct_error
-from convjax.algorithms.protocol import Algorithm, Cost, Reasons, gpu_cost, is_opaque
+from convjax.algorithms.protocol import Algorithm, Cost, Reasons, gpu_cost, is_opaque, total_cost
 from convjax.dtypes import itemsize
 from convjax.problem import ConvSpec, Ints
 
@@ -63,19 +63,17 @@ class Polyphase(Holding):
         out = math.prod(problem.output_shape) * itemsize(problem.output_dtype)
         lhs = math.prod(problem.lhs_shape) * itemsize(problem.lhs_dtype)
         costs = [self._of(phase).cost(phase.problem) for phase in _phases(problem)]
-        total = {f.name: sum(getattr(cost, f.name) for cost in costs) for f in dataclasses.fields(Cost)}
+        total, held = total_cost(costs), max((cost.workspace for cost in costs), default=0.0)
         apart = is_opaque(self.by) or all(phase.problem.taps == 1 for phase in _phases(problem))
         found_in_cache = 0 if apart else max(len(costs) - 1, 0)
         interleaved = out * (3 if is_opaque(self.by) else 1)
         many = problem.G == 1 and min(problem.C, problem.K) >= _MANY
-        return Cost(
-            **total
-            | {
-                "library": total["library"] * (_SIDE_BY_SIDE if many else 1),
-                "bytes": total["bytes"] - found_in_cache * lhs + interleaved,
-                "workspace": out + max((cost.workspace for cost in costs), default=0.0),
-                "calls": total["calls"] + 1,
-            }
+        return dataclasses.replace(
+            total,
+            library=total.library * (_SIDE_BY_SIDE if many else 1),
+            bytes=total.bytes - found_in_cache * lhs + interleaved,
+            workspace=out + held,
+            calls=total.calls + 1,
         )
 
     def gpu_cost(self, problem: ConvSpec) -> Cost | None:
@@ -84,10 +82,12 @@ class Polyphase(Holding):
         known = [cost for cost in costs if cost is not None]
         if len(known) < len(costs):
             return None
-        total = {f.name: sum(getattr(cost, f.name) for cost in known) for f in dataclasses.fields(Cost)}
-        out = math.prod(problem.output_shape) * itemsize(problem.output_dtype)
-        apart = {"bytes": total["bytes"] + out, "workspace": out + total["workspace"], "calls": total["calls"] + 2}
-        return Cost(**total | (apart if total["library"] else {"bytes": problem.bytes, "calls": 2}))
+        total, out = total_cost(known), math.prod(problem.output_shape) * itemsize(problem.output_dtype)
+        if not total.library:
+            return dataclasses.replace(total, bytes=problem.bytes, calls=2)
+        return dataclasses.replace(
+            total, bytes=total.bytes + out, workspace=total.workspace + out, calls=total.calls + 2
+        )
 
     @property
     def amplification(self) -> float:

@@ -20,7 +20,7 @@ from jax import lax
 from convjax import layout, sizes
 from convjax.algorithms.conv.rewritten import Holding
 from convjax.algorithms.numerics import accumulator, rounding_error
-from convjax.algorithms.protocol import Cost, Reasons
+from convjax.algorithms.protocol import Cost, Reasons, total_cost
 from convjax.dtypes import dtype_of
 from convjax.problem import ConvSpec, Ints
 
@@ -55,9 +55,8 @@ class Split(Holding):
     def cost(self, problem: ConvSpec) -> Cost:
         costs = [self.by.cost(part) for _, part in _parts(problem)]
         out = accumulator(problem).itemsize * math.prod(problem.output_shape)
-        total = {f.name: sum(getattr(cost, f.name) for cost in costs) for f in dataclasses.fields(Cost)}
-        workspace = out + max((cost.workspace for cost in costs), default=0.0)
-        return Cost(**total | {"bytes": total["bytes"] + 2 * out * (len(costs) - 1), "workspace": workspace})
+        total, held = total_cost(costs), max((cost.workspace for cost in costs), default=0.0)
+        return dataclasses.replace(total, bytes=total.bytes + 2 * out * (len(costs) - 1), workspace=out + held)
 
     def error(self, problem: ConvSpec) -> float:
         """The parts' errors grow together as their sum does; each addition rounds once more.
@@ -70,7 +69,7 @@ class Split(Holding):
 
     def __call__(self, problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
         """Parts that are alike take turns in a loop, so that they are compiled once."""
-        x, first_taps = _padded(problem, lhs), collections.defaultdict(list)
+        x, first_taps = layout.pad_lhs(problem, lhs), collections.defaultdict(list)
         for first, part in _parts(problem):
             first_taps[part].append(first)
         spatial_x, spatial_w = (dimensions[2:] for dimensions in problem.dimension_numbers[:2])
@@ -114,15 +113,6 @@ def _parts(problem: ConvSpec) -> Iterator[tuple[Ints, ConvSpec]]:
                 preferred_element_type=accumulator(problem).name,
             ),
         )
-
-
-def _padded(problem: ConvSpec, lhs: jax.Array) -> jax.Array:
-    """lhs dilated and padded."""
-    pads, gaps = [(0, 0)] * lhs.ndim, [0] * lhs.ndim
-    spatial = problem.dimension_numbers[0][2:]
-    for axis, pair, dilation in zip(spatial, problem.padding, problem.lhs_dilation, strict=True):
-        pads[axis], gaps[axis] = pair, dilation - 1
-    return layout.pad(lhs, pads, gaps)
 
 
 def _from(array: jax.Array, axes: Sequence[int], offsets: jax.Array, size: Sequence[int]) -> jax.Array:
