@@ -49,48 +49,50 @@ def call(evaluate: Evaluate, fn: Callable[..., Any], args: Sequence[Any], kwargs
             merged, _ = context.merge(graphs[0], state)
         whole = rest | dict(zip(places, merged, strict=True))
         fn, args, kwargs = jax.tree.unflatten(tree, [whole[i] for i in range(len(leaves))])
-        arrays = returned.without_modules(_refused_in_place(fn)(*args, **kwargs), merged)
+        others, made = returned.without_modules(_refused_in_place(fn)(*args, **kwargs), merged)
+        joined, alone = (made, ()) if _share(made, merged) else ((), made)
         with nnx.split_context(_CONTEXT) as context:
-            graph, new = context.split((merged, returned.made))
-        graphs.append(graph)
-        return arrays, new
+            graph, new = context.split((merged, joined))
+        graph_alone, new_alone = nnx.split(alone)
+        graphs.extend([graph, graph_alone])
+        return others, new, new_alone
 
     with nnx.update_context(_CONTEXT):
         with nnx.split_context(_CONTEXT) as context:
             graph, state = context.split((modules, ()))
         graphs.append(graph)
-        arrays, new = evaluate(pure, (state, rest), {})
-        if graphs[-1].with_no_outer_index() == graph.with_no_outer_index():
+        others, new, new_alone = evaluate(pure, (state, rest), {})
+        _, graph_after, graph_alone = graphs
+        made = nnx.merge(graph_alone, new_alone)
+        if graph_after.with_no_outer_index() == graph.with_no_outer_index():
             old = {path: jax.tree.leaves(value) for path, value in nnx.to_flat_state(state)}
             changed = {
                 path: value for path, value in nnx.to_flat_state(new) if _differ(jax.tree.leaves(value), old[path])
             }
             # Alone, as those of an outer trace, which cannot be changed in this one, have not been.
             nnx.update((modules, ()), nnx.from_flat_state(changed))
-            made: tuple[Any, ...] = ()
         else:
             with _left_as_they_were(modules), nnx.merge_context(_CONTEXT, inner=False) as context:
-                _, made = context.merge(graphs[-1], new)
-    return returned.with_modules(arrays, modules, made)
+                _, joined = context.merge(graph_after, new)
+            made = joined or made
+    return returned.with_modules(others, modules, made)
 
 
 class _Returned:
-    """The modules among a function's results: parts of those that it was given, by their paths, and others, `made`."""
+    """The modules among a function's results: parts of those that it was given, by their paths, and others."""
 
-    made: tuple[Any, ...] = ()
-
-    def without_modules(self, results: Any, given: Any) -> list[Any]:
-        """The other leaves of `results`."""
+    def without_modules(self, results: Any, given: Any) -> tuple[list[Any], tuple[Any, ...]]:
+        """The leaves of `results` that are no modules, and the modules that are no parts of `given`."""
         from flax import nnx
 
         leaves, self._tree = jax.tree.flatten(results, is_leaf=_is_module)
         paths = {id(node): path for path, node in nnx.iter_graph(given)}
         self._paths = [paths.get(id(leaf)) if _is_module(leaf) else _NO_MODULE for leaf in leaves]
-        self.made = tuple(leaf for leaf, path in zip(leaves, self._paths, strict=True) if path is None)
-        return [leaf for leaf in leaves if not _is_module(leaf)]
+        made = tuple(leaf for leaf, path in zip(leaves, self._paths, strict=True) if path is None)
+        return [leaf for leaf in leaves if not _is_module(leaf)], made
 
     def with_modules(self, others: Sequence[Any], given: Any, made: Sequence[Any]) -> Any:
-        """The results of these other leaves, with the parts of `given` that they were, and the modules `made`."""
+        """The results of these, with the parts of `given` that they were."""
         from flax import nnx
 
         nodes, new, rest = dict(nnx.iter_graph(given)), iter(made), iter(others)
@@ -98,6 +100,16 @@ class _Returned:
             next(rest) if path is _NO_MODULE else next(new) if path is None else nodes[path] for path in self._paths
         )
         return jax.tree.unflatten(self._tree, leaves)
+
+
+def _share(some: Any, others: Any) -> bool:
+    """Whether modules have modules or variables in common with others."""
+    from flax import nnx
+
+    def parts(modules: Any) -> set[int]:
+        return {id(node) for _, node in nnx.iter_graph(modules) if isinstance(node, nnx.Pytree | nnx.Variable)}
+
+    return not parts(some).isdisjoint(parts(others))
 
 
 @contextlib.contextmanager

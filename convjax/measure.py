@@ -43,12 +43,22 @@ def decide(problem: Problem, request: Request, target: Target) -> Choice:
         with _LOCK:
             # A plan of algorithms that are not taken where the program is divided is a plan all the same.
             alone = dataclasses.replace(target, divided=False)
-            limits = f"{request.policy.limits}, portable={target.portable}"
-            learnt = plans.is_learnt(problem, device_kind(target.platform), limits)
-            if not learnt and not is_known(problem, request, alone):
+            limits = request.policy.limits + " portable" * target.portable
+            if not (is_known(problem, request, alone) or _is_learnt(problem, request, alone, limits)):
                 plans.learn(_in_thread(problem, request, alone), limits)
         request = with_learnt(problem, request, alone)
     return choose(problem, request, target)
+
+
+def _is_learnt(problem: Problem, request: Request, target: Target, limits: str) -> bool:
+    """Whether it was measured under these limits, or under none, and so that an algorithm keeps these.
+
+    Other limits leave out algorithms, of which nothing is known then.
+    """
+    kind = device_kind(target.platform)
+    if plans.is_learnt(problem, kind, limits):
+        return True
+    return plans.is_learnt(problem, kind, "") and is_known(problem, with_learnt(problem, request, target), target)
 
 
 def is_known(problem: Problem, request: Request, target: Target) -> bool:

@@ -163,7 +163,7 @@ def learn(plan: Plan, limits: str) -> None:
 
 
 def is_learnt(problem: Problem, device: str | None, limits: str) -> bool:
-    """Whether a problem was measured under these limits: others leave out algorithms, which have no times then."""
+    """Whether a problem was measured under these limits."""
     return (str(problem), device, limits) in _LEARNT_UNDER
 
 

@@ -94,8 +94,9 @@ class Rewriter:
     Attributes:
         replacement: the function of an equation's operands that stands in for it and returns its results; two that
             compute the same must be equal, since what they trace to is kept by them. None leaves the equation as it is.
-        joined: puts a jaxpr in the place of one in which, or within which, equations were replaced.
-        joined_in_rules: the same of rules of custom JVPs, where tangents may be unknown of what is known.
+        joined: puts a jaxpr in the place of one whose equations were replaced, in programs that hold such equations.
+        joined_in_rules: the same of other programs, whose custom derivatives may hold some, and of rules of custom
+            JVPs, where tangents may be unknown of what is known.
         names: what policies of `jax.checkpoint` know the new primitives by.
     """
 
@@ -106,25 +107,33 @@ class Rewriter:
     _rewritten: weakref.WeakKeyDictionary[Any, Any] = dataclasses.field(
         default_factory=weakref.WeakKeyDictionary, repr=False
     )
-    # Those within which an equation was replaced; rules of custom derivatives, seen when they are traced, do not count.
-    _replaced: weakref.WeakSet[Any] = dataclasses.field(default_factory=weakref.WeakSet, repr=False)
+    _holding: weakref.WeakKeyDictionary[Any, bool] = dataclasses.field(
+        default_factory=weakref.WeakKeyDictionary, repr=False
+    )
     _traced: dict[Any, core.Jaxpr] = dataclasses.field(default_factory=dict, repr=False)
 
     def call(self, fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """`fn(*args, **kwargs)`, traced on the arrays in its arguments, rewritten and evaluated."""
         traced = trace(fn, args, kwargs)
-        jaxpr, consts = self.jaxpr(traced.closed.jaxpr), traced.closed.consts
+        rewriter = self if self._holds(traced.closed.jaxpr) else self._of_rules
+        jaxpr, consts = rewriter.jaxpr(traced.closed.jaxpr), traced.closed.consts
         with _public_errors():
             return traced.results(jax.core.eval_jaxpr(jaxpr, consts, *traced.operands))
 
     @functools.cached_property
     def _of_rules(self) -> "Rewriter":
-        kept: dict[str, Any] = {
-            "_rewritten": weakref.WeakKeyDictionary(),
-            "_replaced": weakref.WeakSet(),
-            "_traced": {},
-        }
-        return dataclasses.replace(self, joined=self.joined_in_rules, **kept)
+        return dataclasses.replace(
+            self, joined=self.joined_in_rules, _rewritten=weakref.WeakKeyDictionary(), _traced={}
+        )
+
+    def _holds(self, jaxpr: core.Jaxpr) -> bool:
+        """Whether an equation is replaced in it; what rules of custom derivatives hold is seen when they are traced."""
+        if jaxpr not in self._holding:
+            entered = (eqn for eqn in jaxpr.eqns if eqn.primitive.name in ENTERED)
+            inner = (body for eqn in entered for body in core.jaxprs_in_params(eqn.params))
+            found = any(self.replacement(eqn) is not None for eqn in jaxpr.eqns) or any(map(self._holds, inner))
+            self._holding[jaxpr] = found
+        return self._holding[jaxpr]
 
     def jaxpr(self, jaxpr: Any) -> Any:
         """The jaxpr, open or closed, with its equations replaced; itself where there is none to replace."""
@@ -138,16 +147,12 @@ class Rewriter:
         if not isinstance(jaxpr, core.Jaxpr):
             inner = self.jaxpr(jaxpr.jaxpr)
             return jaxpr if inner is jaxpr.jaxpr else core.ClosedJaxpr(inner, jaxpr.consts)
-        equations = [new for eqn in jaxpr.eqns for new in self._equations(eqn, jaxpr)]
-        if _same(equations, jaxpr.eqns):
-            return jaxpr
-        rewritten = jaxpr.replace(eqns=equations)
-        return self.joined(rewritten) if jaxpr in self._replaced else rewritten
+        equations = [new for eqn in jaxpr.eqns for new in self._equations(eqn)]
+        return jaxpr if _same(equations, jaxpr.eqns) else self.joined(jaxpr.replace(eqns=equations))
 
-    def _equations(self, eqn: core.JaxprEqn, holder: core.Jaxpr) -> list[core.JaxprEqn]:
+    def _equations(self, eqn: core.JaxprEqn) -> list[core.JaxprEqn]:
         function = self.replacement(eqn)
         if function is not None:
-            self._replaced.add(holder)
             avals = tuple(atom.aval for atom in eqn.invars)
             key = (function, avals, eqn.ctx)
             if key not in self._traced:
@@ -159,8 +164,6 @@ class Rewriter:
         params = {name: self._param(name, value) for name, value in eqn.params.items()}
         if _same(params.values(), eqn.params.values()):
             return [eqn]
-        if any(inner in self._replaced for inner in core.jaxprs_in_params(eqn.params)):
-            self._replaced.add(holder)
         if params.get("policy") is not None:
             params["policy"] = functools.partial(self._policy, params["policy"])
         return [eqn.replace(params=params)]

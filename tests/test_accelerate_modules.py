@@ -111,7 +111,19 @@ def test_modules_that_are_returned_are_those_that_were_given() -> None:
     assert found["part"] is model.first is model.last
     assert found["number"] == 3
     np.testing.assert_array_equal(model.first.bias[...], bias + 1)
-    np.testing.assert_allclose(found["y"], model(x), rtol=1e-5)
+    np.testing.assert_allclose(found["y"], model(x), rtol=1e-5, atol=1e-6)
+
+
+def test_modules_are_made_where_those_given_are_of_an_outer_trace() -> None:
+    module, x = nnx.Conv(3, 3, (3, 3), rngs=nnx.Rngs(0)), batch()[0]
+
+    def cloned(module: nnx.Module, x: jax.Array) -> Any:
+        return module(x), nnx.clone(module)  # type: ignore[operator]
+
+    with jax.checking_leaks():
+        y = jax.jit(lambda x: accelerate(cloned)(module, x)[0])(x)
+        _, new = accelerate(cloned)(module, x)
+    np.testing.assert_allclose(y, new(x), rtol=1e-5, atol=1e-6)
 
 
 def test_modules_that_are_made_share_what_they_shared() -> None:
@@ -120,11 +132,13 @@ def test_modules_that_are_made_share_what_they_shared() -> None:
     def copied(model: Tied, x: jax.Array) -> Any:
         new = Tied(nnx.Rngs(1))
         new.first.kernel[...] = 2 * model.first.kernel[...]
-        return new, new(x)
+        return new, new(x), nnx.List([model.first, new.last])
 
-    new, y = accelerate(copied)(model, x)
+    new, y, both = accelerate(copied)(model, x)
+    assert both[0] is model.first
+    assert both[1] is new.first
     assert new is not model
     assert new.first is new.last
     assert model.first is model.last
     np.testing.assert_array_equal(new.first.kernel[...], 2 * model.first.kernel[...])
-    np.testing.assert_allclose(y, new(x), rtol=1e-5)
+    np.testing.assert_allclose(y, new(x), rtol=1e-5, atol=1e-6)

@@ -217,6 +217,7 @@ def test_without_a_convolution_nothing_is_joined(rng: np.random.Generator) -> No
         return (y * y).sum((0, 1)), y.sum((0, 1))
 
     assert convjax.explain(accelerate(activated), x).sums == ()
+    assert convjax.explain(accelerate(lambda x: jax.checkpoint(activated)(convolved(x))), x).sums == (2,)
 
 
 # Sums that are joined have nothing to do with each other.

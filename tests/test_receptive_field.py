@@ -367,6 +367,13 @@ def test_statistics_are_of_all_that_is_seen() -> None:
     without = functools.partial(receptive_field, through_statistics=False)
     assert without(flattened, image(16)).size == (3, 3)
     assert receptive_field(flattened, image(16)).size == (16, 16)
+
+    def normalized_blocks(x: jax.Array) -> jax.Array:  # whose channels see different elements
+        y = x.reshape(1, 8, 2, 8, 2, 1).transpose(0, 1, 3, 2, 4, 5).reshape(1, 8, 8, 4)
+        return y - y.mean((0, 1, 2), keepdims=True)
+
+    blocks = without(normalized_blocks, image(16))
+    assert (blocks.size, blocks.stride) == ((2, 2), (2, 2))
     pooled = without(lambda x: x.reshape(1, 4, 4, 1).mean(2), jnp.ones((1, 16, 1)))
     assert (pooled.size, pooled.stride) == ((4,), (4,))
     assert without(lambda x: x.reshape(1, 4, 4, 1).mean(2).mean(1), jnp.ones((1, 16, 1))).size == (0,)
@@ -446,6 +453,7 @@ def test_refusals_name_the_argument() -> None:
         stacked_receptive_field([(3, 1, 1, 0, 2)])
     with pytest.raises(ValueError, match="stride must be at least 1 on every axis, got 0"):
         stacked_receptive_field([(3, 0)])
+    assert stacked_receptive_field(np.array([[3, 1], [3, 2]])).size == (5,)
     layers: Any
     for layers, message in (
         ([(2.5,)], "kernel must be an integer, got 2.5"),

@@ -11,6 +11,7 @@ import pytest
 from jax import lax
 
 import convjax
+from convjax import measure
 from convjax.device_kind import device_kind
 from convjax.plans import Plan, Plans, Time
 from convjax.problem import parse
@@ -190,6 +191,22 @@ def test_what_was_measured_under_limits_leaves_others_to_be_measured_without() -
         many = known()
         jax.jit(lambda x: conv(x) + 2)(X)
     assert few < many == known()
+
+
+def test_what_was_measured_without_limits_is_known_under_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[Any] = []
+    measure_problem = measure.measure_problem
+
+    def counted(*args: Any) -> Any:
+        measured.append(args)
+        return measure_problem(*args)
+
+    monkeypatch.setattr(measure, "measure_problem", counted)
+    limits: list[dict[str, Any]] = [{}, {"max_workspace_bytes": 2**30}, {"max_error": 0.1}, {"portable": True}]
+    for options in limits:
+        with convjax.using(on_miss="tune", **options):
+            jax.jit(lambda x: convjax.conv(x, W[:1, :1]))(X)
+    assert len(measured) == 1
 
 
 def test_policies_are_checked() -> None:

@@ -6,7 +6,7 @@ from fractions import Fraction
 from typing import Any
 
 from convjax import sizes
-from convjax.ops.arguments import integer, positive_integer
+from convjax.ops.arguments import integer, listed, positive_integer
 from convjax.problem import Ints
 
 # First and last element seen, None where nothing is.
@@ -136,6 +136,7 @@ def stacked_receptive_field(layers: Iterable[Sequence[Any]]) -> ReceptiveField:
     """
     size, stride, offset = 1, 1, 0
     for layer in layers:
+        layer = listed(layer)
         if not isinstance(layer, Sequence) or not 1 <= len(layer) <= 4:
             raise ValueError(f"a layer is (kernel, stride, dilation, padding), of which it may lack the last: {layer}")
         *numbers, padding = list(layer) + [1, 1, 0][len(layer) - 1 :]
@@ -149,6 +150,7 @@ def stacked_receptive_field(layers: Iterable[Sequence[Any]]) -> ReceptiveField:
 
 def _low(padding: Any) -> int:
     """The low end of padding by a number or a pair of them."""
+    padding = listed(padding)
     pair = padding if isinstance(padding, Sequence) and not isinstance(padding, str) else (padding, padding)
     if len(pair) != 2:
         raise ValueError(f"padding must be a number or a pair (low, high), got {padding!r}")

@@ -54,9 +54,8 @@ def receptive_field(
         argnum: which of them is the input, one array. The others count as constants.
         axes: the input's spatial axes, or the one; None means those that convolutions and poolings slide along, and
             where there are none, all between the first and the last.
-        through_statistics: whether reductions over all that is seen of a spatial axis are seen themselves. If not, they
-            count as constants, so that batch normalization or squeeze-and-excitation leaves the field of what they
-            scale.
+        through_statistics: whether reductions along a whole spatial axis are seen. If not, they count as constants,
+            so that batch normalization or squeeze-and-excitation leaves the field of what they scale.
 
     Returns:
         A `ReceptiveField`, in the structure of `fn`'s results where they are several.

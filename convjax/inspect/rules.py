@@ -54,19 +54,20 @@ def _reduce_each(step: Step, fields: Fields) -> Fields:
 
 def _reduced(step: Step, field: Field | None, axes: Ints, shape: Ints) -> Field | None:
     """What the reduction of an array with this field sees."""
-    if field is None or (not step.walk.through_statistics and _is_statistic(step, field, axes, shape)):
+    if field is None or (not step.walk.through_statistics and _is_statistic(field, axes, shape)):
         return None
     reduced = field.over(axes, shape)
     return reduced and reduced.without(axes)
 
 
-def _is_statistic(step: Step, field: Field, axes: Ints, shape: Ints) -> bool:
-    """Whether the axes reduced go through all that the array sees of the input's axis."""
-    if not any(field.laws[axis].moves for axis in axes):
-        return False
-    part, whole = (field.over(reduced, shape) for reduced in (axes, range(len(shape))))
-    ends = [f and (max(f.lo, 0), min(f.hi, step.walk.size - 1)) for f in (part, whole)]
-    return ends[0] == ends[1]
+def _is_statistic(field: Field, axes: Ints, shape: Ints) -> bool:
+    """Whether the axes reduced go through more of the input's axis than those kept, as channels may a little way."""
+    reduced, kept = 0.0, 0.0
+    for axis, (law, n) in enumerate(zip(field.laws, shape, strict=True)):
+        lo, _ = law.at(np.arange(n))
+        passed = float(np.ptp(lo[np.isfinite(lo)])) if np.isfinite(lo).any() else 0.0
+        reduced, kept = (reduced + passed, kept) if axis in axes else (reduced, kept + passed)
+    return reduced > kept
 
 
 def _cumulative(step: Step, fields: Fields) -> Fields:

@@ -139,7 +139,7 @@ def positive_integer(name: str, value: int) -> int:
 
 
 def require_bool(name: str, value: object) -> None:
-    if not isinstance(value, bool):
+    if not isinstance(value, bool | np.bool_):
         raise TypeError(f"{name} must be True or False, got {value!r}")
 
 
