@@ -62,12 +62,14 @@ def _reduced(step: Step, field: Field | None, axes: Ints, shape: Ints) -> Field 
 
 def _is_statistic(field: Field, axes: Ints, shape: Ints) -> bool:
     """Whether the axes reduced go through more of the input's axis than those kept, as channels may a little way."""
-    reduced, kept = 0.0, 0.0
-    for axis, (law, n) in enumerate(zip(field.laws, shape, strict=True)):
-        lo, _ = law.at(np.arange(n))
-        passed = float(np.ptp(lo[np.isfinite(lo)])) if np.isfinite(lo).any() else 0.0
-        reduced, kept = (reduced + passed, kept) if axis in axes else (reduced, kept + passed)
-    return reduced > kept
+
+    def passed(axis: int) -> float:
+        first, _ = field.laws[axis].at(np.arange(shape[axis]))
+        seen = first[np.isfinite(first)]
+        return float(np.ptp(seen)) if len(seen) else 0.0
+
+    kept = set(range(len(shape))) - set(axes)
+    return sum(map(passed, axes)) > sum(map(passed, kept))
 
 
 def _cumulative(step: Step, fields: Fields) -> Fields:
