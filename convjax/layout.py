@@ -91,14 +91,44 @@ def pad(x: jax.Array, padding: Sequence[tuple[int, int]], interior: Sequence[int
     return x
 
 
-def pad_spatial(problem: ConvSpec, x: jax.Array, first: int, padding: Pads | None = None) -> jax.Array:
-    """x dilated as `problem` asks and padded as it asks, or by `padding`; its spatial axes start at `first`."""
-    after = x.ndim - first - problem.ndim
-    return pad(
-        x,
-        [(0, 0)] * first + list(problem.padding if padding is None else padding) + [(0, 0)] * after,
-        [0] * first + [d - 1 for d in problem.lhs_dilation] + [0] * after,
-    )
+def pad_spatial(
+    problem: ConvSpec, x: jax.Array, first: int, padding: Pads | None = None, size: Sequence[int] | None = None
+) -> jax.Array:
+    """x dilated as `problem` asks and padded as it asks, or by `padding`; its spatial axes start at `first`.
+
+    Given `size`, there are so many elements: the last are left out, or zeros follow. These do not take the place of
+    what is cropped, which would meet no window, but enter the transforms of those beside it.
+    """
+    pads, filled = list(problem.padding if padding is None else padding), [0] * problem.ndim
+    for a, wanted in enumerate(size or ()):
+        lo, hi = pads[a]
+        more = wanted - (sizes.dilated(x.shape[first + a], problem.lhs_dilation[a]) + lo + hi)
+        if hi < 0 < more:
+            filled[a] = more
+        else:
+            pads[a] = lo, hi + more
+    before, after = [(0, 0)] * first, [(0, 0)] * (x.ndim - first - problem.ndim)
+    x = pad(x, [*before, *pads, *after], [0] * first + [d - 1 for d in problem.lhs_dilation] + [0] * len(after))
+    return pad(x, [*before, *((0, n) for n in filled), *after], [0] * x.ndim)
+
+
+def without_cropped(problem: ConvSpec, lhs: jax.Array) -> tuple[ConvSpec, jax.Array]:
+    """The problem of the elements of lhs that its padding does not crop, and these; where it leaves none, as given.
+
+    For what makes more outputs than are asked for, which would see those elements.
+    """
+    if all(min(pair) >= 0 for pair in problem.padding):
+        return problem, lhs
+    starts, limits, padding = [0] * lhs.ndim, list(lhs.shape), []
+    axes = zip(problem.dimension_numbers[0][2:], problem.input, problem.lhs_dilation, problem.padding, strict=True)
+    for axis, n, b, (lo, hi) in axes:
+        first, last = -(min(lo, 0) // b), ((n - 1) * b + min(hi, 0)) // b
+        if first > last:
+            return problem, lhs
+        starts[axis], limits[axis] = first, last + 1
+        padding.append((lo + first * b, hi + (n - 1 - last) * b))
+    lhs = lax.slice(lhs, starts, limits)
+    return dataclasses.replace(problem, lhs_shape=lhs.shape, padding=tuple(padding)), lhs
 
 
 def pad_lhs(problem: ConvSpec, lhs: jax.Array) -> jax.Array:

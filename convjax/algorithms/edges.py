@@ -34,16 +34,16 @@ class Slab:
         return self.padding == (0, 0)
 
 
-def slabs(size: int, padding: tuple[int, int], *, reach: int, step: int) -> list[Slab]:
+def slabs(size: int, padding: tuple[int, int], *, reach: int, step: int, count: int) -> list[Slab]:
     """What needs padding before it, none, and behind it, along an axis of x of `size`; one if all of it does.
 
     Args:
         reach: elements that an output looks at, `step` after those of the last.
+        count: outputs, as many as there is room for or fewer.
     """
     lo, hi = padding
-    count = (lo + size + hi - reach) // step + 1
     clear = min(-(-max(lo, 0) // step), count)  # the first output clear of the padding before
-    last = max((lo + size - reach) // step + 1, clear) if hi > 0 else count
+    last = min(max((lo + size - reach) // step + 1, clear), count) if hi > 0 else count
     if clear == last:
         return [Slab(0, count, 0, size, padding)]
 
@@ -77,7 +77,8 @@ def edges_apart(
         if axis == len(padding):
             return compute(x, padding)
         parts = []
-        for slab in slabs(x.shape[first + axis], padding[axis], reach=reach[axis], step=strides[axis]):
+        count = (x.shape[first + axis] + sum(padding[axis]) - reach[axis]) // strides[axis] + 1
+        for slab in slabs(x.shape[first + axis], padding[axis], reach=reach[axis], step=strides[axis], count=count):
             seen = lax.slice_in_dim(x, slab.start, slab.stop, axis=first + axis)
             beside = (*padding[:axis], slab.padding, *padding[axis + 1 :])
             parts.append(part(seen, beside, axis + 1) if slab.is_clear else compute(seen, beside))

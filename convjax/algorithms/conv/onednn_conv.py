@@ -103,9 +103,12 @@ class OneDNN:
         since oneDNN 3.7 may read more than it.
         """
         x = layout.arrange_lhs(problem, lhs, "NSGC").reshape(problem.N, *problem.input, problem.G * problem.C)
-        cropped = [(min(lo, 0), min(hi, 0)) for lo, hi in problem.padding]
-        x = layout.pad(x, [(0, 0), *cropped, (0, 0)], [0] * x.ndim)
-        padding = [(max(lo, 0), max(hi, 0)) for lo, hi in problem.padding]
+        if any(-min(pair) > n for pair, n in zip(problem.padding, problem.input, strict=True)):  # of the padding too
+            x, padding = layout.pad_spatial(problem, x, first=1), [(0, 0)] * problem.ndim
+        else:
+            cropped = [(min(lo, 0), min(hi, 0)) for lo, hi in problem.padding]
+            x = layout.pad(x, [(0, 0), *cropped, (0, 0)], [0] * x.ndim)
+            padding = [(max(lo, 0), max(hi, 0)) for lo, hi in problem.padding]
         kernel, strides, dilation = problem.dimension_numbers[1], problem.strides, problem.rhs_dilation
         if problem.ndim == 1:
             x, rhs, padding = x[:, None], rhs[None], [(0, 0), *padding]

@@ -30,6 +30,7 @@ class OverlapSave(Rewritten):
     """
 
     name: ClassVar[str] = "overlap_save"
+    revision: ClassVar[int] = 2
 
     def rewritten(self, problem: ConvSpec) -> ConvSpec:
         return _blocks(problem)
@@ -52,10 +53,9 @@ class OverlapSave(Rewritten):
     def __call__(self, problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
         blocks, count, outputs = _blocks(problem), _count(problem), _outputs(problem)
         shared = _reach(problem) - 1
-        (lo, _), (size,), (b,) = problem.padding[0], problem.input, problem.lhs_dilation
         # One block more than there are, whose beginning is the overlap of the last.
-        hi = (count + 1) * outputs - lo - sizes.dilated(size, b)
-        x = layout.pad_spatial(problem, layout.arrange_lhs(problem, lhs, "NSGC"), 1, ((lo, hi),))
+        x = layout.arrange_lhs(problem, lhs, "NSGC")
+        x = layout.pad_spatial(problem, x, first=1, size=[(count + 1) * outputs])
         x = x.reshape(problem.N, count + 1, outputs, problem.G, problem.C)
         x = lax.concatenate([x[:, :-1], x[:, 1:, :shared]], 2)  # N B (outputs + shared) G C
         w = layout.arrange_rhs(problem, rhs, "SCGK")

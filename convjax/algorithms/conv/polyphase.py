@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from convjax import layout
 from convjax.algorithms.conv.rewritten import Holding
 from convjax.algorithms.conv.shift import Shift
 from convjax.algorithms.numerics import direct_error
@@ -38,7 +39,7 @@ class Polyphase(Holding):
     """
 
     name: ClassVar[str] = "polyphase"
-    revision: ClassVar[int] = 3
+    revision: ClassVar[int] = 4
 
     @property
     def version(self) -> int:
@@ -99,6 +100,7 @@ class Polyphase(Holding):
         return max(errors, default=direct_error(problem))
 
     def __call__(self, problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
+        problem, lhs = layout.without_cropped(problem, lhs)
         axes = _axes(problem)
         results = {phase.index: self._of(phase)(phase.problem, lhs, phase.kernel(rhs)) for phase in _phases(problem)}
         shape = dict(zip(problem.dimension_numbers[2][2:], (axis.outputs for axis in axes), strict=True))

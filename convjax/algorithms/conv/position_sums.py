@@ -82,7 +82,7 @@ def sums_by_slabs(problem: ConvSpec, x: jax.Array, w: jax.Array) -> jax.Array:
             return sums_by_stretches(within, sides(within), x.astype(dtype), w.astype(dtype)).reshape(-1, w.shape[-1])
         sums = []
         reach, step = (problem.output[axis] - 1) * problem.strides[axis] + 1, problem.rhs_dilation[axis]
-        for slab in slabs(x.shape[1 + axis], padding[axis], reach=reach, step=step):
+        for slab in slabs(x.shape[1 + axis], padding[axis], reach=reach, step=step, count=w.shape[1 + axis]):
             seen = lax.slice_in_dim(x, slab.start, slab.stop, axis=1 + axis)
             met = lax.slice_in_dim(w, slab.begin, slab.end, axis=1 + axis)
             beside = (*padding[:axis], slab.padding, *padding[axis + 1 :])

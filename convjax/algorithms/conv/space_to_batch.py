@@ -29,6 +29,7 @@ class SpaceToBatch(Rewritten):
     """
 
     name: ClassVar[str] = "space_to_batch"
+    revision: ClassVar[int] = 2
 
     def rewritten(self, problem: ConvSpec) -> ConvSpec:
         return _undilated(problem)
@@ -50,13 +51,8 @@ class SpaceToBatch(Rewritten):
         undilated, phases, n = _undilated(problem), _phases(problem), problem.ndim
         steps = [math.gcd(s, d) for s, d in zip(problem.strides, problem.rhs_dilation, strict=True)]
         rows = [size * p for size, p in zip(undilated.input, phases, strict=True)]
-        padding = tuple(
-            (lo, (r - 1) * step + 1 - lo - sizes.dilated(size, b))
-            for r, step, (lo, _), size, b in zip(
-                rows, steps, problem.padding, problem.input, problem.lhs_dilation, strict=True
-            )
-        )
-        x = layout.pad_spatial(problem, layout.arrange_lhs(problem, lhs, "NSGC"), 1, padding)
+        size = [sizes.dilated(r, step) for r, step in zip(rows, steps, strict=True)]
+        x = layout.pad_spatial(problem, layout.arrange_lhs(problem, lhs, "NSGC"), first=1, size=size)
         x = layout.window_slice(x, 1, [0] * n, rows, steps)
         split = [m for pair in zip(undilated.input, phases, strict=True) for m in pair]
         x = x.reshape(problem.N, *split, problem.G, problem.C)

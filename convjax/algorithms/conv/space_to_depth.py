@@ -14,7 +14,7 @@ from typing import ClassVar
 import jax
 from jax import lax
 
-from convjax import layout, sizes
+from convjax import layout
 from convjax.algorithms.conv.rewritten import Rewritten, added
 from convjax.algorithms.products import turning_work
 from convjax.algorithms.protocol import Cost, Reasons, gpu_cost
@@ -31,7 +31,7 @@ class SpaceToDepth(Rewritten):
     """
 
     name: ClassVar[str] = "space_to_depth"
-    revision: ClassVar[int] = 3
+    revision: ClassVar[int] = 4
 
     def rewritten(self, problem: ConvSpec) -> ConvSpec:
         return _unstrided(problem)
@@ -59,13 +59,8 @@ class SpaceToDepth(Rewritten):
 
     def __call__(self, problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
         unstrided, n, strides = _unstrided(problem), problem.ndim, problem.strides
-        padding = [
-            (lo, q * s - lo - sizes.dilated(size, b))
-            for q, s, (lo, _), size, b in zip(
-                unstrided.input, strides, problem.padding, problem.input, problem.lhs_dilation, strict=True
-            )
-        ]
-        x = layout.pad_spatial(problem, layout.arrange_lhs(problem, lhs, "NSGC"), 1, tuple(padding))
+        size = [q * s for q, s in zip(unstrided.input, strides, strict=True)]
+        x = layout.pad_spatial(problem, layout.arrange_lhs(problem, lhs, "NSGC"), first=1, size=size)
         x = x.reshape(problem.N, *_interleaved(unstrided.input, strides), problem.G, problem.C)
         blocks, phases = range(1, 2 * n, 2), range(2, 2 * n + 1, 2)
         x = lax.transpose(x, [0, *blocks, 2 * n + 1, *phases, 2 * n + 2])  # N L.. G s.. C

@@ -30,7 +30,7 @@ class SubPixel(Rewritten):
     """
 
     name: ClassVar[str] = "sub_pixel"
-    revision: ClassVar[int] = 2
+    revision: ClassVar[int] = 3
 
     def rewritten(self, problem: ConvSpec) -> ConvSpec:
         return _undilated(problem)
@@ -61,6 +61,7 @@ class SubPixel(Rewritten):
         return inner and added(inner, 2 * moved + turned, held=moved, calls=2)
 
     def __call__(self, problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
+        problem, lhs = layout.without_cropped(problem, lhs)
         undilated, n, phases = _undilated(problem), problem.ndim, problem.lhs_dilation
         w = layout.arrange_rhs(problem, rhs, "SCGK")
         filled = [(0, j * b - k) for j, b, k in zip(undilated.kernel, phases, problem.kernel, strict=True)]

@@ -60,7 +60,7 @@ class Winograd:
     tile: int = 4
 
     name: ClassVar[str] = "winograd"
-    version: ClassVar[int] = 14
+    version: ClassVar[int] = 15
     exact: ClassVar[bool] = False
     varies_on: ClassVar[tuple[str, ...]] = ()
     __str__ = describe
@@ -135,14 +135,14 @@ class Winograd:
         tiles = {a: -(-outputs[a] // m[a]) for a in axes}
 
         # Whole tiles: pad the end of each transformed axis up to m T + r - 1.
-        padding = tuple(
-            (lo, hi + (m[a] * tiles[a] - outputs[a] if a in axes else 0)) for a, (lo, hi) in enumerate(problem.padding)
-        )
+        size = [
+            n + (m[a] * tiles[a] - outputs[a] if a in axes else 0) for a, n in enumerate(layout.padded_size(problem))
+        ]
         fused, order, out_order = self._orders(problem)
         before, behind = order.index("S"), out_order.index("S")
         x = layout.arrange_lhs(problem, lhs, order).astype(dtype)
         x = lax.collapse(x, x.ndim - 2) if fused else x  # G N S C, or N S (G C)
-        x = layout.pad_spatial(problem, x, first=before, padding=padding)
+        x = layout.pad_spatial(problem, x, first=before, size=size)
         u = when_needed(lhs, lambda rhs: self._filters(problem, rhs, step, dtype, axes), rhs)
         entering = m[first] * tiles[first] + problem.kernel[first] - 1
 

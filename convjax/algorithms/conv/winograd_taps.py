@@ -141,13 +141,10 @@ class WinogradTaps:
         over = [
             n + (cuts[a].outputs * cuts[a].tiles - problem.output[a] if a in cuts else 0) for a, n in enumerate(over)
         ]
-        cropped = [n if hi < 0 else 0 for (_, hi), n in zip(problem.padding, over, strict=True)]
-        padding = tuple((lo, hi + n - c) for (lo, hi), n, c in zip(problem.padding, over, cropped, strict=True))
+        size = [n + more for n, more in zip(layout.padded_size(problem), over, strict=True)]
         x = layout.arrange_lhs(problem, lhs, order)
         x = lax.collapse(x, x.ndim - 2) if fused else x
-        x = layout.pad_spatial(problem, x, first=before, padding=padding)
-        behind = [(0, 0)] * (x.ndim - before - problem.ndim)
-        x = layout.pad(x, [*[(0, 0)] * before, *((0, n) for n in cropped), *behind], [0] * x.ndim)
+        x = layout.pad_spatial(problem, x, first=before, size=size)
 
         def add(sums: jax.Array, offsets: list[jax.Array]) -> jax.Array:
             (block,) = offsets
