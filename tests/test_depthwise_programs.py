@@ -161,6 +161,9 @@ def test_sums_of_stretches(text, looped):
         "conv bfloat16[2,8,8,3] bfloat16[2,8,8,3] f01b_i01o->01bf pad=2_2x-1_2 batch_groups=3",
         "conv float32[2,23,3] float32[2,23,3] f0b_i0o->0bf stride=2 pad=3_3 batch_groups=3",
         "conv float32[2,18,22,1] float32[2,9,11,7] f01b_i01o->01bf pad=1_0x0_1 rhs_dilate=2x2",
+        "conv float32[1,24,12,3] float32[23,11,1,3] b01f_01io->b01f stride=2x1 pad=1_1x0_1 feature_groups=3",
+        "conv float32[1,25,12,3] float32[8,11,1,3] b01f_01io->b01f stride=5x1 rhs_dilate=2x1 pad=1_3x0_1"
+        " feature_groups=3",
     ],
 )
 def test_sums_of_slabs(text, monkeypatch):
