@@ -115,7 +115,7 @@ def pad_spatial(
 def without_cropped(problem: ConvSpec, lhs: jax.Array) -> tuple[ConvSpec, jax.Array]:
     """The problem of the elements of lhs that its padding does not crop, and these; where it leaves none, as given.
 
-    For what makes more outputs than are asked for, which would see those elements.
+    For what makes more outputs than are asked for, which would see those elements, or knows no negative padding.
     """
     if all(min(pair) >= 0 for pair in problem.padding):
         return problem, lhs

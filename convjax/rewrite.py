@@ -201,7 +201,7 @@ def _public_errors() -> Iterator[None]:
     """jax's public error for what `jax_debug_nans` finds in an inner function, whose private one `jit` translates."""
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # whatever a program raises: the one that is meant has no public name
         if type(error).__name__ != "InternalFloatingPointError":
             raise
         raise FloatingPointError("invalid value (nan or inf) encountered in a jitted function") from None

@@ -102,16 +102,14 @@ class OneDNN:
         A line is a plane of one row, for which it has depthwise kernels. A single channel gets one of zeros beside it,
         since oneDNN 3.7 may read more than it.
         """
+        problem, lhs = layout.without_cropped(problem, lhs)
         x = layout.arrange_lhs(problem, lhs, "NSGC").reshape(problem.N, *problem.input, problem.G * problem.C)
-        if any(-min(pair) > n for pair, n in zip(problem.padding, problem.input, strict=True)):  # of the padding too
-            x, padding = layout.pad_spatial(problem, x, first=1), [(0, 0)] * problem.ndim
-        else:
-            cropped = [(min(lo, 0), min(hi, 0)) for lo, hi in problem.padding]
-            x = layout.pad(x, [(0, 0), *cropped, (0, 0)], [0] * x.ndim)
-            padding = [(max(lo, 0), max(hi, 0)) for lo, hi in problem.padding]
+        padding = problem.padding
+        if any(min(pair) < 0 for pair in padding):  # all of x is cropped, and of its padding too
+            x, padding = layout.pad_spatial(problem, x, first=1), ((0, 0),) * problem.ndim
         kernel, strides, dilation = problem.dimension_numbers[1], problem.strides, problem.rhs_dilation
         if problem.ndim == 1:
-            x, rhs, padding = x[:, None], rhs[None], [(0, 0), *padding]
+            x, rhs, padding = x[:, None], rhs[None], ((0, 0), *padding)
             features, channels, taps = kernel
             kernel, strides, dilation = (features + 1, channels + 1, 0, taps + 1), (1, *strides), (1, *dilation)
         if x.shape[-1] == 1:
@@ -121,7 +119,7 @@ class OneDNN:
             x,
             rhs,
             numbers=(last, kernel, last),
-            padding=tuple(padding),
+            padding=padding,
             strides=strides,
             dilation=dilation,
             groups=problem.G,
