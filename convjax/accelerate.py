@@ -11,6 +11,7 @@ from jax.extend import core
 from jax.extend.core.primitives import conv_general_dilated_p, ge_p, reduce_sum_p, reduce_window_p
 
 from convjax import in_place, joined_sums, window_primitive
+from convjax.algorithms.window.geometry import COMBINED
 from convjax.primitive import bind, conv_p, unreversed
 from convjax.problem import ConvSpec, WindowSpec
 from convjax.request import Request, request
@@ -96,7 +97,7 @@ def _replacement(asked: Request, eqn: core.JaxprEqn) -> Replacement | None:
         return _Convolution(asked, tuple(sorted(eqn.params.items())))
     if problem.operation in ("max", "min") and any(d > 1 for d in problem.base_dilation):
         return None  # their derivatives are not expressed
-    if problem.operation in ("take", "put"):
+    if problem.is_given_taps:
         pooled = dataclasses.replace(problem, operation="max" if eqn.params["select_prim"] is ge_p else "min")
         return _Derivative(asked, pooled, problem.operation)
     if eqn.primitive is reduce_window_p:
@@ -131,7 +132,7 @@ class _Reduction:
 
     def __call__(self, x: jax.Array, first: jax.Array) -> list[jax.Array]:
         pooled = window_primitive.reduce(x, self.problem, self.request)
-        combine, shape = window_primitive.COMBINED[self.problem.operation], self.problem.output_shape
+        combine, shape = COMBINED[self.problem.operation], self.problem.output_shape
         combined = combine(pooled, lax.full_like(x, first, shape=shape))
         return [lax.convert_element_type(combined, x.dtype)]
 

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from convjax.algorithms import algorithms, named
 from convjax.algorithms.bands import MOST_WORKSPACE, SMALL_WORKSPACE, admitted_workspace
@@ -21,8 +22,6 @@ from convjax.request import Request
 
 # Stated error admitted by each precision, as a fraction of the largest output in float32; scaled to other dtypes.
 _ADMITTED = {None: 2e-5, "default": 2e-5, "high": 4e-6}
-
-_NOT_WISHED = ("another was asked for",)
 
 # Predictions are good to some tenths, so lax keeps its place unless another is predicted to be clearly faster.
 INCUMBENT = 0.8
@@ -61,43 +60,69 @@ def choose(problem: Problem, request: Request, target: Target) -> Choice:
         nothing = "nothing is computed, since the problem is empty"
         return Choice(problem, first, nothing, None, None, tuple((a, (nothing,)) for a in others))
     platform = target.platform
-    allowed, rejected = candidates(problem, request, target)
-    wished = any(reasons == _NOT_WISHED for reasons in rejected.values())
-    predicted = predictions(allowed, problem, request, platform)
-    measured = measurements(allowed, problem, request, platform)
-    if measured:
-        taken = min(measured, key=lambda a: measured[a])
-        reason = f"measured fastest of {len(measured)}" if len(measured) > 1 else "the only one measured"
-        for a in allowed:
-            slower = f"measured {measured[a] / measured[taken]:.1f}x the time" if a in measured else "not measured"
-            rejected |= {a: (slower,)} if a != taken else {}
-    elif not predicted:
-        taken, reason = allowed[0], f"no times are predicted for {platform}, so the first that applies"
-        rejected |= dict.fromkeys(allowed[1:], ("another comes first",))
-    else:
-        taken = min(predicted, key=lambda a: predicted[a] * (INCUMBENT if a.name == "lax" else 1))
-        reason = f"shortest predicted time of {len(predicted)} that apply"
-        if predicted[taken] > min(predicted.values()):
-            reason = f"none of {len(predicted)} that apply is predicted to be clearly faster"
-        for a in allowed:
-            slower = f"predicted {predicted[a] / predicted[taken]:.1f}x the time" if a in predicted else "not predicted"
-            rejected |= {a: (slower,)} if a != taken else {}
+    allowed, rejected, wished = candidates(problem, request, target)
     planned = measurements(algorithms(problem.operation), problem, request, platform)
     if request.policy.on_miss == "error" and not (planned or wished):
         raise ValueError(
             f"there is no plan for {problem} on {device_kind(platform)}, and on_miss='error' requires one: "
             "pass the function to convjax.tune and its plans to convjax.using"
         )
+    predicted = predictions(allowed, problem, request, platform)
+    measured = measurements(allowed, problem, request, platform)
+    if measured:
+        taken = min(measured, key=lambda a: measured[a])
+        reason = f"measured fastest of {len(measured)}" if len(measured) > 1 else "the only one measured"
+        slower = _slower("measured", measured, taken, allowed)
+    elif predicted:
+        taken = min(predicted, key=lambda a: predicted[a] * (INCUMBENT if a.name == "lax" else 1))
+        reason = f"shortest predicted time of {len(predicted)} that apply"
+        if predicted[taken] > min(predicted.values()):
+            reason = f"none of {len(predicted)} that apply is predicted to be clearly faster"
+        slower = _slower("predicted", predicted, taken, allowed)
+    else:
+        taken, reason = allowed[0], f"no times are predicted for {platform}, so the first that applies"
+        slower = dict.fromkeys(allowed[1:], ("another comes first",))
     reason = "asked for" if wished else reason
+    rejected = rejected | slower
     return Choice(problem, taken, reason, predicted.get(taken), measured.get(taken), tuple(rejected.items()))
 
 
-def candidates(problem: Problem, request: Request, target: Target) -> tuple[list[Algorithm], dict[Algorithm, Reasons]]:
-    """The algorithms that may be taken, in the registry's order, and the others with their reasons."""
+def _slower(
+    known: str, seconds: dict[Algorithm, float], taken: Algorithm, allowed: Iterable[Algorithm]
+) -> dict[Algorithm, Reasons]:
+    """Why those that may be taken are not, by times that are `known` as measured or as predicted."""
+    return {
+        a: (f"{known} {seconds[a] / seconds[taken]:.1f}x the time" if a in seconds else f"not {known}",)
+        for a in allowed
+        if a != taken
+    }
+
+
+class Candidates(NamedTuple):
+    """Which algorithms may be taken for a problem.
+
+    Attributes:
+        allowed: in the registry's order.
+        rejected: the others, with their reasons.
+        wished: whether the allowed ones are those that a wish names.
+    """
+
+    allowed: list[Algorithm]
+    rejected: dict[Algorithm, Reasons]
+    wished: bool
+
+
+def candidates(problem: Problem, request: Request, target: Target) -> Candidates:
+    """The candidates for `problem` on `target`.
+
+    Raises:
+        ValueError: a wish binds this pass and none of its algorithms applies, or no algorithm keeps the limits.
+    """
     registered, platform = algorithms(problem.operation), target.platform
     wished = _wished(problem, request, target)
     if wished:
-        return wished, {a: _NOT_WISHED for a in registered if a not in wished}
+        not_wished: Reasons = ("another was asked for",)
+        return Candidates(wished, {a: not_wished for a in registered if a not in wished}, wished=True)
     refusals = {
         a: _unusable(a, problem, request, target)
         or _inexact(a, problem, request, platform)
@@ -111,7 +136,7 @@ def candidates(problem: Problem, request: Request, target: Target) -> tuple[list
         raise ValueError(
             f"no algorithm keeps the limits {request.policy.limits} for {problem}{advice}: {_listed(rejected)}"
         )
-    return [a for a in registered if a not in rejected], rejected
+    return Candidates([a for a in registered if a not in rejected], rejected, wished=False)
 
 
 def predictions(
@@ -143,7 +168,7 @@ def least_seconds(ways: Sequence[Sequence[Problem]], request: Request, target: T
 
 def _allowed(problem: Problem, request: Request, target: Target) -> list[Algorithm]:
     try:
-        return candidates(problem, request, target)[0]
+        return candidates(problem, request, target).allowed
     except ValueError:  # none keeps the limits
         return []
 

@@ -63,7 +63,7 @@ def _is_learnt(problem: Problem, request: Request, target: Target, limits: str) 
 
 def is_known(problem: Problem, request: Request, target: Target) -> bool:
     """Whether the plans in force have a time of an algorithm that may be taken."""
-    return bool(measurements(candidates(problem, request, target)[0], problem, request, target.platform))
+    return bool(measurements(candidates(problem, request, target).allowed, problem, request, target.platform))
 
 
 def with_learnt(problem: Problem, request: Request, target: Target) -> Request:
@@ -98,7 +98,7 @@ def measure_problem(problem: Problem, request: Request, target: Target, seconds:
     kind = device_kind(platform)
     if kind is None:
         raise ValueError(f"{problem} cannot be measured on {platform}: this machine has no such device")
-    allowed, _ = candidates(problem, Request(role=request.role, policy=request.policy), target)
+    allowed = candidates(problem, Request(role=request.role, policy=request.policy), target).allowed
     predicted = dict.fromkeys(allowed, 0.0) | predictions(allowed, problem, request, platform)
     least = min((seconds for seconds in predicted.values() if seconds), default=0.0)
     hopeful = sorted((a for a in allowed if predicted[a] <= _HOPELESS * least), key=lambda a: predicted[a])

@@ -23,7 +23,7 @@ from jax.interpreters import ad, batching, mlir
 from convjax import sizes
 from convjax.algorithms import named
 from convjax.algorithms.target import Target
-from convjax.algorithms.window.geometry import few_tiles
+from convjax.algorithms.window.geometry import COMBINED, few_tiles
 from convjax.algorithms.window.mask import Mask
 from convjax.choose import INCUMBENT, least_seconds
 from convjax.dtypes import accumulator
@@ -40,7 +40,6 @@ sum_p = Primitive("convjax_window_sum")
 arg_p = Primitive("convjax_window_arg")
 take_p = Primitive("convjax_window_take")
 put_p = Primitive("convjax_window_put")
-COMBINED = {"max": lax.max, "min": lax.min, "sum": lax.add}
 PRIMITIVES = (extremum_p, sum_p, arg_p, take_p, put_p)
 
 
@@ -292,7 +291,7 @@ def _with_axis(problem: WindowSpec, axis: int, size: int) -> WindowSpec:
 
 
 def _lower(platform: str, ctx: Any, *operands: Any, problem: WindowSpec, request: Request) -> Any:
-    finds_taps = problem.operation.startswith("arg")
+    finds_taps = problem.finds_taps
     if problem.empty:
         (out,) = ctx.avals_out
         filled = Filled(out.shape, out.dtype.name, 0 if finds_taps else problem.identity)

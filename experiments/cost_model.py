@@ -111,7 +111,7 @@ def _row(cell: Cell, platform: str) -> tuple[Cell, list[tuple[Any, Cost, SweepRe
     if problem.operation == "put":
         return None
     row = []
-    for algorithm in candidates(problem, Request(), Target(platform))[0]:
+    for algorithm in candidates(problem, Request(), Target(platform)).allowed:
         cost = cost_on(platform, algorithm, problem)
         if cost is None:
             continue

@@ -256,7 +256,7 @@ def test_a_jitted_function_is_traced_again_under_a_limit(limit: dict[str, Any]) 
 def test_a_small_problem_admits_workspace_out_of_proportion() -> None:
     # Stock lax makes a dense kernel of 768 x 768 channels and a mask of this: 115 MB each.
     problem = ConvSpec.parse("conv float32[8,2,2,768] float32[8,2,2,768] f01b_i01o->01bf pad=3_3x3_3 batch_groups=768")
-    allowed, rejected = candidates(problem, Request(), Target("cpu"))
+    allowed, rejected, _ = candidates(problem, Request(), Target("cpu"))
     assert 4 * problem.bytes < Positions("reduce").cost(problem).workspace < 2**22
     assert Positions("reduce") in allowed
     assert explain_problem(problem, platform="cpu").rows[0].algorithm != "lax"

@@ -31,7 +31,7 @@ class Doubling:
     __str__ = describe
 
     def unsupported(self, problem: WindowSpec, platform: str) -> Reasons:
-        if problem.operation.startswith(("take", "put")):
+        if problem.follows_taps:
             return (f"{problem.operation} follows one tap of each window and reduces none",)
         if max(problem.window, default=1) < 2 * _GROWTH:
             return (f"no axis of windows {problem.window} has {2 * _GROWTH} taps or more: nothing to double",)

@@ -17,6 +17,8 @@ from convjax.problem import Ints, WindowSpec
 # Why an algorithm that is given taps refuses to find them.
 NOT_COMPARED = "follows taps that are given, and compares nothing with the windows' values"
 
+COMBINED = {"max": lax.max, "min": lax.min, "sum": lax.add}
+
 # Most slices along one axis that are stacked.
 _MOST_SLICES = 64
 
@@ -83,10 +85,8 @@ def combine(problem: WindowSpec) -> Callable[[jax.Array, jax.Array], jax.Array]:
     A reduction by XLA's own maximum loses NaN on CPU once the input is large enough to be vectorised, so the order is
     spelled out, which on GPUs takes twice as long.
     """
-    if problem.operation == "sum":
-        return lax.add
-    if target().is_gpu:
-        return {"max": lax.max, "min": lax.min}[problem.operation]
+    if problem.operation == "sum" or target().is_gpu:
+        return COMBINED[problem.operation]
     return lambda a, b: lax.select(better(problem, b, a), b, a)
 
 

@@ -43,7 +43,7 @@ class Lax:
         if problem.compares:
             return (NOT_COMPARED,)
         elements = math.prod(padded_shape(problem))
-        if problem.operation not in ("max", "min", "sum") and elements > _MOST_ELEMENTS:
+        if not problem.reduces and elements > _MOST_ELEMENTS:
             return (f"x has {elements} elements with its padding, more than {_MOST_ELEMENTS} positions are numbered",)
         return ()
 
@@ -74,7 +74,7 @@ class Lax:
                 return None
 
     def gathers(self, problem: WindowSpec) -> bool:
-        return problem.operation in ("take", "put")
+        return problem.is_given_taps
 
     def error(self, problem: WindowSpec) -> float:
         return sum_error(problem)

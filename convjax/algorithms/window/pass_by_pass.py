@@ -16,7 +16,7 @@ from jax import lax
 from convjax import layout
 from convjax.algorithms.fusion import apart
 from convjax.algorithms.target import target
-from convjax.algorithms.window.geometry import accumulator, better, first_real_tap
+from convjax.algorithms.window.geometry import COMBINED, accumulator, better, first_real_tap
 from convjax.algorithms.window.passes import Band, Pass, Widths, at_once, bands_of, passes, with_size
 from convjax.dtypes import dtype_of
 from convjax.problem import WindowSpec
@@ -34,7 +34,7 @@ def in_passes(problem: WindowSpec, widths: Widths, x: jax.Array) -> jax.Array:
     for along, band in zip(order, bands, strict=True):
         state = _along_in_bands(problem, along, band, state) if band else _along(problem, along, state)
     value, taps = state
-    if not problem.operation.startswith("arg"):
+    if not problem.finds_taps:
         return value.astype(dtype_of(problem.dtype))
     # Nothing beats the identity where the winner may be padding.
     first = jnp.broadcast_to(first_real_tap(problem), value.shape)
@@ -86,7 +86,7 @@ def _combined(problem: WindowSpec, step: Pass, state: State, single: State | Non
 def _better_of(problem: WindowSpec, a: State, b: State) -> State:
     """The two combined; the first of equal values, which never stands at a later tap, keeps its tap."""
     if a[1] is None or b[1] is None:
-        return {"max": lax.max, "min": lax.min, "sum": lax.add}[problem.operation](a[0], b[0]), None
+        return COMBINED[problem.operation](a[0], b[0]), None
     wins = better(problem, b[0], a[0])
     return lax.select(wins, b[0], a[0]), lax.select(wins, b[1], a[1])
 
@@ -98,7 +98,7 @@ def _shifted(problem: WindowSpec, step: Pass, source: State, tap: int) -> State:
     moved = _span(value, step, start)
     if problem.operation == "sum":
         moved = moved.astype(accumulator(problem))
-    if not problem.operation.startswith("arg"):
+    if not problem.finds_taps:
         return moved, None
     number = jnp.int32(tap * math.prod(problem.window[step.axis + 1 :]))
     return moved, jnp.full(moved.shape, number) if taps is None else _span(taps, step, start) + number

@@ -67,10 +67,9 @@ def passes(problem: WindowSpec, widths: Widths) -> Iterator[list[Pass]]:
     Reductions thin out by the largest stride first. The first winner in row-major order is the first row's among
     equal rows and the first in it, so taps are found along the last axis first.
     """
-    arg = problem.operation.startswith("arg")
     axes = [a for a in range(problem.ndim) if (problem.window[a], problem.strides[a]) != (1, 1)]
     shape = list(_at_first(problem, axes))
-    for axis in reversed(axes) if arg else sorted(axes, key=lambda a: -problem.strides[a]):
+    for axis in reversed(axes) if problem.finds_taps else sorted(axes, key=lambda a: -problem.strides[a]):
         window, stride, count = problem.window[axis], problem.strides[axis], problem.windows_shape[axis]
         covered, along = 1, []
         for width in widths(window):
@@ -182,9 +181,7 @@ def _is_padded_first(problem: WindowSpec, order: list[list[Pass]]) -> bool:
 def _workspace(problem: WindowSpec, order: list[list[Pass]], bands: list[Band | None]) -> float:
     """The most bytes alive at once beside x and the result, in whose place what is no larger is made before."""
     size, made, held = _size(problem), _is_padded_first(problem, order), 0.0
-    result = math.prod(problem.windows_shape) * (
-        4 if problem.operation.startswith("arg") else dtype_of(problem.dtype).itemsize
-    )
+    result = math.prod(problem.windows_shape) * (4 if problem.finds_taps else dtype_of(problem.dtype).itemsize)
     for along, band, shape in zip(order, bands, _operands(problem, order), strict=True):
         alive = list(_alive(problem, along, shape, made))
         if band:
@@ -214,7 +211,7 @@ def _alive(problem: WindowSpec, along: list[Pass], shape: Ints, made: bool) -> I
 def _size(problem: WindowSpec) -> int:
     """Bytes of an element on the way, with its tap."""
     dtype = accumulator(problem) if problem.operation == "sum" else dtype_of(problem.dtype)
-    return dtype.itemsize + (4 if problem.operation.startswith("arg") else 0)
+    return dtype.itemsize + (4 if problem.finds_taps else 0)
 
 
 def _parts(covered: int, width: int, overlapping: bool) -> tuple[Ints, Ints]:

@@ -76,7 +76,7 @@ class Reshape:
 
 def _hold_one_element(problem: WindowSpec) -> bool:
     """Whether every window of a reduction holds a single element of x, or padding alone, and meets each in turn."""
-    reduces = problem.operation in ("max", "min", "sum")
+    reduces = problem.reduces
     meet = set(problem.strides) == set(problem.window_dilation) == {1} and problem.base_dilation == problem.window
     return reduces and meet and problem.taps > 1
 

@@ -28,7 +28,7 @@ class Separable:
     __str__ = describe
 
     def unsupported(self, problem: WindowSpec, platform: str) -> Reasons:
-        if problem.operation.startswith(("take", "put")):
+        if problem.follows_taps:
             return (f"{problem.operation} follows one tap of each window and reduces none",)
         if max(problem.window, default=1) > _MOST_TAPS:
             return (f"{max(problem.window)} taps along an axis: above {_MOST_TAPS} slices compiling takes too long",)

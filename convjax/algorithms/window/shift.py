@@ -8,7 +8,6 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from convjax import sizes
 from convjax.algorithms.edges import edges_apart
@@ -16,6 +15,7 @@ from convjax.algorithms.fusion import apart
 from convjax.algorithms.protocol import Cost, Reasons, describe
 from convjax.algorithms.window.follow import put, scattered, take
 from convjax.algorithms.window.geometry import (
+    COMBINED,
     NOT_COMPARED,
     accumulator,
     better,
@@ -55,7 +55,7 @@ class Shift:
     def cost(self, problem: WindowSpec) -> Cost:
         overlapping_put = problem.operation == "put" and set(problem.strides) == {1}
         work: float = _WORK[problem.operation]
-        if problem.operation not in ("take", "put") and set(problem.strides) == {1}:
+        if not problem.is_given_taps and set(problem.strides) == {1}:
             work *= min(1.0, 0.3 + problem.taps / 180)  # few rows are read from the nearest cache
         padded = any(lo > 0 or hi > 0 for lo, hi in problem.padding)
         macs = float(problem.macs)
@@ -91,12 +91,11 @@ class Shift:
 def _reduce(problem: WindowSpec, x: jax.Array) -> jax.Array:
     if problem.operation == "sum" and set(problem.strides) == {1} and set(problem.base_dilation) != {1}:
         return _sum_of_dilated(problem, x)
-    combine = {"max": lax.max, "min": lax.min, "sum": lax.add}[problem.operation]
     wide = accumulator(problem) if problem.operation == "sum" else x.dtype
 
     def reduce(problem: WindowSpec, x: jax.Array) -> jax.Array:
         slices = (tap.astype(wide) for tap in tap_slices(problem, padded(problem, x)))
-        return functools.reduce(combine, slices).astype(x.dtype)
+        return functools.reduce(COMBINED[problem.operation], slices).astype(x.dtype)
 
     return _in_parts(reduce, problem, x)
 
@@ -135,9 +134,9 @@ def _in_parts(compute: Callable[[WindowSpec, jax.Array], jax.Array], problem: Wi
 
 
 def _edges_are_apart(problem: WindowSpec) -> bool:
-    if problem.operation in ("take", "put") or set(problem.base_dilation) != {1}:
+    if problem.is_given_taps or set(problem.base_dilation) != {1}:
         return False
-    few = _FEW_COMPARED if problem.operation.startswith("arg") else _FEW
+    few = _FEW_COMPARED if problem.finds_taps else _FEW
     return problem.taps <= few and any(lo > 0 or hi > 0 for lo, hi in problem.padding)
 
 
