@@ -6,66 +6,114 @@ from importlib import metadata as _metadata
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
-from convjax import functional as functional
+from convjax import functional
 from convjax import taylor as _taylor  # noqa: F401  # its rules, for jax.experimental.jet
-from convjax.accelerate import accelerate as accelerate
-from convjax.algorithms import algorithms as algorithms
-from convjax.calibrate import calibrate as calibrate
-from convjax.device import Device as Device
-from convjax.explain import Explanation as Explanation
-from convjax.explain import explain as explain
-from convjax.inspect.count import Count as Count
-from convjax.inspect.count import count as count
-from convjax.inspect.empirical import empirical_field as empirical_field
-from convjax.inspect.receptive_field import ReceptiveField as ReceptiveField
-from convjax.inspect.receptive_field import receptive_field as receptive_field
-from convjax.inspect.receptive_field import stacked_receptive_field as stacked_receptive_field
-from convjax.inspect.sizes import ConvArguments as ConvArguments
-from convjax.inspect.sizes import OutputSize as OutputSize
-from convjax.inspect.sizes import conv_arguments_for as conv_arguments_for
-from convjax.inspect.sizes import conv_output_size as conv_output_size
-from convjax.inspect.sizes import conv_transpose_output_size as conv_transpose_output_size
-from convjax.inspect.sizes import pool_output_size as pool_output_size
-from convjax.inspect.summary import Summary as Summary
-from convjax.inspect.summary import summary as summary
-from convjax.ops.adaptive import adaptive_avg_pool as adaptive_avg_pool
-from convjax.ops.adaptive import adaptive_max_pool as adaptive_max_pool
-from convjax.ops.blur import blur_pool as blur_pool
-from convjax.ops.conv import conv as conv
-from convjax.ops.conv import conv1d as conv1d
-from convjax.ops.conv import conv2d as conv2d
-from convjax.ops.conv import conv3d as conv3d
-from convjax.ops.conv import conv_general_dilated as conv_general_dilated
-from convjax.ops.conv import convolve as convolve
-from convjax.ops.conv_transpose import conv_transpose as conv_transpose
-from convjax.ops.conv_transpose import conv_transpose1d as conv_transpose1d
-from convjax.ops.conv_transpose import conv_transpose2d as conv_transpose2d
-from convjax.ops.conv_transpose import conv_transpose3d as conv_transpose3d
-from convjax.ops.deform import deform_conv2d as deform_conv2d
-from convjax.ops.fractional import fractional_max_pool as fractional_max_pool
-from convjax.ops.global_pool import global_avg_pool as global_avg_pool
-from convjax.ops.global_pool import global_max_pool as global_max_pool
-from convjax.ops.local import conv_local as conv_local
-from convjax.ops.logsumexp import logsumexp_pool as logsumexp_pool
-from convjax.ops.lp import lp_pool as lp_pool
-from convjax.ops.median import median_pool as median_pool
-from convjax.ops.morphology import dilation2d as dilation2d
-from convjax.ops.morphology import erosion2d as erosion2d
-from convjax.ops.pad import pad as pad
-from convjax.ops.patches import fold as fold
-from convjax.ops.patches import unfold as unfold
-from convjax.ops.pool import avg_pool as avg_pool
-from convjax.ops.pool import max_pool as max_pool
-from convjax.ops.pool import min_pool as min_pool
-from convjax.ops.pool import sum_pool as sum_pool
-from convjax.ops.separable import depthwise_conv as depthwise_conv
-from convjax.ops.separable import separable_conv as separable_conv
-from convjax.ops.unpool import max_unpool as max_unpool
-from convjax.plans import Plans as Plans
-from convjax.problem import ConvSpec as ConvSpec
-from convjax.problem import WindowSpec as WindowSpec
-from convjax.request import using as using
-from convjax.tune import tune as tune
+from convjax.accelerate import accelerate
+from convjax.algorithms import algorithms
+from convjax.algorithms.protocol import Algorithm, Cost
+from convjax.calibrate import calibrate
+from convjax.device import Device
+from convjax.explain import Explanation, Row, explain
+from convjax.inspect.count import Count, count
+from convjax.inspect.empirical import EmpiricalField, empirical_field
+from convjax.inspect.receptive_field import ReceptiveField, receptive_field, stacked_receptive_field
+from convjax.inspect.sizes import (
+    ConvArguments,
+    OutputSize,
+    conv_arguments_for,
+    conv_output_size,
+    conv_transpose_output_size,
+    pool_output_size,
+)
+from convjax.inspect.summary import Summary, summary
+from convjax.ops.adaptive import adaptive_avg_pool, adaptive_max_pool
+from convjax.ops.blur import blur_pool
+from convjax.ops.conv import conv, conv1d, conv2d, conv3d, conv_general_dilated, convolve
+from convjax.ops.conv_transpose import conv_transpose, conv_transpose1d, conv_transpose2d, conv_transpose3d
+from convjax.ops.deform import deform_conv2d
+from convjax.ops.fractional import fractional_max_pool
+from convjax.ops.global_pool import global_avg_pool, global_max_pool
+from convjax.ops.local import conv_local
+from convjax.ops.logsumexp import logsumexp_pool
+from convjax.ops.lp import lp_pool
+from convjax.ops.median import median_pool
+from convjax.ops.morphology import dilation2d, erosion2d
+from convjax.ops.pad import pad
+from convjax.ops.patches import fold, unfold
+from convjax.ops.pool import avg_pool, max_pool, min_pool, sum_pool
+from convjax.ops.separable import depthwise_conv, separable_conv
+from convjax.ops.unpool import max_unpool
+from convjax.plans import Plan, Plans
+from convjax.problem import ConvSpec, WindowSpec
+from convjax.request import using
+from convjax.tune import tune
+
+__all__ = [
+    "Algorithm",
+    "ConvArguments",
+    "ConvSpec",
+    "Cost",
+    "Count",
+    "Device",
+    "EmpiricalField",
+    "Explanation",
+    "OutputSize",
+    "Plan",
+    "Plans",
+    "ReceptiveField",
+    "Row",
+    "Summary",
+    "WindowSpec",
+    "accelerate",
+    "adaptive_avg_pool",
+    "adaptive_max_pool",
+    "algorithms",
+    "avg_pool",
+    "blur_pool",
+    "calibrate",
+    "conv",
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "conv_arguments_for",
+    "conv_general_dilated",
+    "conv_local",
+    "conv_output_size",
+    "conv_transpose",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
+    "conv_transpose_output_size",
+    "convolve",
+    "count",
+    "deform_conv2d",
+    "depthwise_conv",
+    "dilation2d",
+    "empirical_field",
+    "erosion2d",
+    "explain",
+    "fold",
+    "fractional_max_pool",
+    "functional",
+    "global_avg_pool",
+    "global_max_pool",
+    "logsumexp_pool",
+    "lp_pool",
+    "max_pool",
+    "max_unpool",
+    "median_pool",
+    "min_pool",
+    "pad",
+    "pool_output_size",
+    "receptive_field",
+    "separable_conv",
+    "stacked_receptive_field",
+    "sum_pool",
+    "summary",
+    "tune",
+    "unfold",
+    "using",
+]
 
 if _TYPE_CHECKING:
     from convjax import nn as nn
@@ -81,3 +129,7 @@ def __getattr__(name: str) -> _Any:
         with _contextlib.suppress(_metadata.PackageNotFoundError):
             return _metadata.version("convjax")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "inspect", "nn", "testing", "__version__"])

@@ -16,7 +16,7 @@ from convjax.primitive import bind, conv_p, unreversed
 from convjax.problem import ConvSpec, WindowSpec
 from convjax.request import Request, request
 from convjax.rewrite import Replacement, Rewriter
-from convjax.stock import stated
+from convjax.stock import pass_of, stated
 from convjax.sums import sums_p
 
 P = ParamSpec("P")
@@ -94,7 +94,7 @@ def _replacement(asked: Request, eqn: core.JaxprEqn) -> Replacement | None:
     if problem is None:
         return None
     if isinstance(problem, ConvSpec):
-        return _Convolution(asked, tuple(sorted(eqn.params.items())))
+        return _Convolution(dataclasses.replace(asked, role=pass_of(problem)), tuple(sorted(eqn.params.items())))
     if problem.operation in ("max", "min") and any(d > 1 for d in problem.base_dilation):
         return None  # their derivatives are not expressed
     if problem.is_given_taps:

@@ -32,11 +32,12 @@ class Choice:
     """The algorithm taken and why.
 
     Attributes:
+        problem: what is computed.
         algorithm: what will run.
         reason: one sentence.
         predicted: seconds by the cost model, None where it knows no constants of the device or no cost.
         measured: seconds by a plan, None without one.
-        rejected: every other registered algorithm with its reasons.
+        rejected: every other registered algorithm with its reasons, the fastest first.
     """
 
     problem: Problem
@@ -83,17 +84,17 @@ def choose(problem: Problem, request: Request, target: Target) -> Choice:
         taken, reason = allowed[0], f"no times are predicted for {platform}, so the first that applies"
         slower = dict.fromkeys(allowed[1:], ("another comes first",))
     reason = "asked for" if wished else reason
-    rejected = rejected | slower
-    return Choice(problem, taken, reason, predicted.get(taken), measured.get(taken), tuple(rejected.items()))
+    others = tuple((slower | rejected).items())
+    return Choice(problem, taken, reason, predicted.get(taken), measured.get(taken), others)
 
 
 def _slower(
     known: str, seconds: dict[Algorithm, float], taken: Algorithm, allowed: Iterable[Algorithm]
 ) -> dict[Algorithm, Reasons]:
-    """Why those that may be taken are not, by times that are `known` as measured or as predicted."""
+    """Why those that may be taken are not, the fastest first, by times that are `known` as measured or as predicted."""
     return {
         a: (f"{known} {seconds[a] / seconds[taken]:.1f}x the time" if a in seconds else f"not {known}",)
-        for a in allowed
+        for a in sorted(allowed, key=lambda a: seconds.get(a, math.inf))
         if a != taken
     }
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from convjax.algorithms import REGISTRY
-from convjax.algorithms.protocol import Algorithm
+from convjax.algorithms.protocol import Algorithm, describe
 from convjax.device_kind import device_kind
 from convjax.doctor import examine
 from convjax.explain import explain_problem
@@ -60,8 +60,8 @@ def _algorithms(given: argparse.Namespace) -> None:
 
 def _table(operations: Sequence[str], registered: Sequence[Algorithm]) -> str:
     """The algorithms in their order, and what the first line of each one's file says of it."""
-    width = max(len(str(a)) for a in registered)
-    rows = [f"  {a!s:{width}}  {_summary(a)}" for a in registered]
+    width = max(len(describe(a)) for a in registered)
+    rows = [f"  {describe(a):{width}}  {_summary(a)}" for a in registered]
     return "\n".join([", ".join(operations), *rows])
 
 

@@ -24,7 +24,7 @@ class Device:
         call: seconds that any kernel takes.
 
     Example:
-        >>> from convjax.algorithms.protocol import Cost
+        >>> from convjax import Cost
         >>> device = Device(gemm=1e11, vector=1e10, library=5e10, scalar=1e9, memory=2e10, call=1e-5)
         >>> f"{device.seconds(Cost(gemm=1e8, bytes=2e6, calls=2)):.5f}"
         '0.00112'

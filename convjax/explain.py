@@ -1,13 +1,14 @@
 """`explain`: every convolution and pooling in a function, with the algorithm taken and why."""
 
+import collections
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from jax.extend import core
 
 from convjax import window_primitive
-from convjax.algorithms.protocol import Reasons, workspace_on
+from convjax.algorithms.protocol import Reasons, describe, workspace_on
 from convjax.choose import choose
 from convjax.lowering import compiled_here
 from convjax.measure import with_learnt
@@ -30,8 +31,8 @@ class Row:
 
     Attributes:
         problem: what is computed.
-        role: the pass it is: "fprop", "dgrad" or "wgrad"; "fprop" as well for a gradient that had been taken when
-            `accelerate` met it; "stock" for one of lax's own primitives.
+        role: the pass it is: "fprop", "dgrad" (the gradient of the input) or "wgrad" (of the weights), told by the axes
+            where a gradient had been taken before `accelerate` met it; "stock" for one of lax's own primitives.
         algorithm: the name of what computes it.
         reason: why this one, in a few words.
         predicted: seconds by the cost model, None where the device has no constants.
@@ -39,6 +40,12 @@ class Row:
         workspace: bytes of intermediate arrays by the algorithm's own account.
         rejected: the other algorithms by name, each with its reasons.
         count: how often the problem occurs.
+
+    Example:
+        >>> import jax.numpy as jnp, convjax
+        >>> (row,) = convjax.explain(lambda x: convjax.max_pool(x, 2), jnp.ones((1, 4, 4, 1)), platform="cpu").rows
+        >>> row.problem.taps, dict(row.rejected)["mask"]
+        (4, ('max is given no values of windows to compare with',))
     """
 
     problem: Problem
@@ -85,7 +92,7 @@ class Explanation:
             lines.append(
                 f"       -> {row.algorithm}: {row.reason}{predicted}{measured}, workspace {_bytes(row.workspace)}"
             )
-            lines += [f"          not {name}: {'; '.join(reasons)}" for name, reasons in row.rejected]
+            lines += [f"          not {names}: {'; '.join(reasons)}" for names, reasons in _by_reasons(row.rejected)]
         if self.sums:
             lines.append(f"sums   {sum(self.sums)} over the rows of maps, in {len(self.sums)} equations")
         lines += [f"left   {sentence}" for sentence in self.left]
@@ -175,13 +182,28 @@ def _row(problem: Problem, asked: Request | None, platform: str) -> Row:
     return Row(
         problem,
         asked.role,
-        str(choice.algorithm),
+        describe(choice.algorithm),
         reason,
         choice.predicted,
         choice.measured,
         0 if problem.empty else workspace_on(platform, choice.algorithm, problem),
-        tuple((str(a), reasons) for a, reasons in choice.rejected),
+        tuple((describe(a), reasons) for a, reasons in choice.rejected),
     )
+
+
+def _by_reasons(rejected: Sequence[tuple[str, Reasons]]) -> list[tuple[str, Reasons]]:
+    """The algorithms of each kind of reasons together, a family with all its knobs by its name alone."""
+    together: dict[Reasons, list[str]] = {}
+    for name, reasons in rejected:
+        together.setdefault(reasons, []).append(name)
+    every = collections.Counter(name.partition("(")[0] for name, _ in rejected)
+
+    def listed(names: list[str]) -> str:
+        families = collections.Counter(name.partition("(")[0] for name in names)
+        whole = {family for family, count in families.items() if count == every[family] > 1}
+        return ", ".join(dict.fromkeys(f if (f := name.partition("(")[0]) in whole else name for name in names))
+
+    return [(listed(names), reasons) for reasons, names in together.items()]
 
 
 def _left(jaxpr: core.Jaxpr) -> tuple[str, ...]:

@@ -125,7 +125,7 @@ class Layer:
                 )
             channels = int(rest[1])
             rest = rest[2:]
-        knobs, dtype = _knobs(name, text, rest)
+        knobs, dtype = _knobs(name, rest)
         kernel = _per_axis(name, knobs, "k", ndim, None)
         strides = _per_axis(name, knobs, "s", ndim, kernel if kind in ("max", "avg") else (1,) * ndim)
         dilation = _per_axis(name, knobs, "d", ndim, (1,) * ndim)
@@ -170,7 +170,7 @@ class Layer:
                 )
 
 
-def _knobs(name: str, text: str, words: list[str]) -> tuple[dict[str, str], str]:
+def _knobs(name: str, words: list[str]) -> tuple[dict[str, str], str]:
     """Knobs by letter, and the dtype."""
     knobs: dict[str, str] = {}
     for word in words:
@@ -178,11 +178,11 @@ def _knobs(name: str, text: str, words: list[str]) -> tuple[dict[str, str], str]
         if word in _DTYPES:
             knob, value = "", word
         elif match is None:
-            raise ValueError(f"layer {name!r}: cannot read {word!r} in {text!r}; a layer reads {_SYNTAX}")
+            raise ValueError(f"layer {name!r}: cannot read {word!r}; a layer reads {_SYNTAX}")
         else:
             knob, value = (part for part in match.groups() if part is not None)
         if knob in knobs:
-            raise ValueError(f"layer {name!r}: {word} comes after {knob}{knobs[knob]} in {text!r}: write one")
+            raise ValueError(f"layer {name!r}: {word} comes after {knob}{knobs[knob]}: write one")
         knobs[knob] = value
     return knobs, knobs.pop("", "float32")
 

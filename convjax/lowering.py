@@ -13,7 +13,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import mlir
 
 from convjax.algorithms.fusion import apart, when_needed
-from convjax.algorithms.protocol import Algorithm, ComputesDivided, ReadsReversed
+from convjax.algorithms.protocol import Algorithm, ComputesDivided, ReadsReversed, describe
 from convjax.algorithms.target import Target, compiling_for
 from convjax.problem import ConvSpec, Problem, WindowSpec
 from convjax.request import Policy
@@ -39,7 +39,7 @@ class Bound:
     @property
     def __name__(self) -> str:
         """What profiles and HLO call the computation."""
-        return str(self.algorithm)
+        return describe(self.algorithm)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +61,7 @@ class OfReversed:
 
     @property
     def __name__(self) -> str:
-        return str(self.algorithm)
+        return describe(self.algorithm)
 
 
 @dataclasses.dataclass(frozen=True)

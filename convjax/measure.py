@@ -15,7 +15,7 @@ import numpy as np
 
 from convjax import plans, timing
 from convjax.algorithms.numerics import error_on
-from convjax.algorithms.protocol import Algorithm
+from convjax.algorithms.protocol import Algorithm, describe
 from convjax.algorithms.target import Target
 from convjax.choose import Choice, candidates, choose, measurements, predictions
 from convjax.device_kind import device_kind
@@ -107,7 +107,7 @@ def measure_problem(problem: Problem, request: Request, target: Target, seconds:
         programs = _right_and_quick(hopeful, problem, operands, platform)
         budget = timing.Budget(seconds, 3, 100)
         samples = timing.interleave(dict(enumerate(programs.values())), dict.fromkeys(range(len(programs)), budget))
-    times = [Time(str(a), a.version, statistics.median(samples[i])) for i, a in enumerate(programs)]
+    times = [Time(describe(a), a.version, statistics.median(samples[i])) for i, a in enumerate(programs)]
     return Plan(str(problem), kind, tuple(sorted(times, key=lambda t: t.seconds)))
 
 

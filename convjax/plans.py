@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from convjax import whole_file
-from convjax.algorithms.protocol import Algorithm
+from convjax.algorithms.protocol import Algorithm, describe
 from convjax.problem import Problem, parse
 
 _FORMAT = "convjax plans, version 1"
@@ -43,6 +43,14 @@ class Plan:
         problem: in its text form.
         device: the kind of device, as `convjax.device_kind.device_kind` tells it.
         times: of the algorithms measured, the fastest first.
+
+    Example:
+        >>> import jax.numpy as jnp, convjax
+        >>> (plan,) = convjax.tune(lambda x: convjax.max_pool(x, 2), jnp.ones((1, 4, 4, 1)), seconds=0.001)
+        >>> plan.problem
+        'max float32[1,4,4,1] window=1x2x2x1 stride=1x2x2x1'
+        >>> plan.times[0].seconds == min(time.seconds for time in plan.times)
+        True
     """
 
     problem: str
@@ -51,7 +59,7 @@ class Plan:
 
     def seconds(self, algorithm: Algorithm) -> float | None:
         """What `algorithm` took, None if this version of it was not measured."""
-        found = (t.seconds for t in self.times if (t.algorithm, t.version) == (str(algorithm), algorithm.version))
+        found = (t.seconds for t in self.times if (t.algorithm, t.version) == (describe(algorithm), algorithm.version))
         return next(found, None)
 
 

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from convjax.algorithms import named
-from convjax.algorithms.protocol import Algorithm
+from convjax.algorithms.protocol import Algorithm, members_missing
 from convjax.device import Device
 from convjax.plans import NO_PLANS, Plans
 
@@ -127,7 +127,8 @@ def _wishes(algorithm: Wish | Sequence[Wish], operation: str) -> tuple[Wish, ...
         if isinstance(wish, str):
             named(operation, wish)  # refuses unknown names here, where the caller is
         elif not isinstance(wish, Algorithm):
-            raise TypeError(f"algorithm must be a name, an algorithm value or a sequence of them, got {wish!r}")
+            lacks = f", which lacks {', '.join(missing)}" if 0 < len(missing := members_missing(wish)) < 4 else ""
+            raise TypeError(f"algorithm must be a name, an algorithm value or a sequence of them, got {wish!r}{lacks}")
     return wishes
 
 

@@ -17,7 +17,8 @@ from jax.extend.core.primitives import (
 )
 
 from convjax.primitive import problem_of
-from convjax.problem import Problem, WindowSpec
+from convjax.problem import ConvSpec, Problem, WindowSpec
+from convjax.request import Pass
 from convjax.sizes import are_numbers
 
 # The derivatives of max and min have the operand that is pooled after the value that they carry.
@@ -60,6 +61,20 @@ def stated(eqn: core.JaxprEqn) -> Problem | None:
         base_dilation,
         tuple(map(int, eqn.params.get("window_dilation", ones))),
     )
+
+
+def pass_of(problem: ConvSpec) -> Pass:
+    """Which pass of its layer one of lax's convolutions is, by the axes that jax's rules give gradients.
+
+    Weights' gradients sum over the batch and have x's channels in the place of a batch; inputs' gradients read a
+    kernel's output channels as the inputs. What has axes like these and is no gradient computes the same.
+    """
+    (batch, features, *_), (outputs, inputs, *_), _ = problem.dimension_numbers
+    if features == 0 or problem.batch_groups > 1:
+        return "wgrad"
+    last = problem.ndim + 1
+    swapped = (outputs, inputs) in {(last - 1, last), (1, 0)} and problem.ndim > 0
+    return "dgrad" if swapped and batch == 0 else "fprop"
 
 
 def _reduced(eqn: core.JaxprEqn) -> str | None:

@@ -244,9 +244,9 @@ def test_problems_that_cannot_be_are_refused(text: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("conv2d 3x10x10x1 -> 5 k3 float16 bfloat16", "bfloat16 comes after float16 in .*: write one"),
-        ("conv2d 3x10x10x1 -> 5 float32 k3 float32", "float32 comes after float32 in .*: write one"),
-        ("conv2d 3x10x10x1 -> 5 k3 k5", "k5 comes after k3 in .*: write one"),
+        ("conv2d 3x10x10x1 -> 5 k3 float16 bfloat16", "bfloat16 comes after float16: write one"),
+        ("conv2d 3x10x10x1 -> 5 float32 k3 float32", "float32 comes after float32: write one"),
+        ("conv2d 3x10x10x1 -> 5 k3 k5", "k5 comes after k3: write one"),
     ],
 )
 def test_a_layer_says_nothing_twice(text: str, message: str) -> None:

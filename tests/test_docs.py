@@ -22,9 +22,10 @@ EXAMPLES = {
     if example.examples
 }
 PUBLIC = {
-    name: value
-    for name, value in vars(convjax).items()
-    if not name.startswith("_") and (inspect.isfunction(value) or inspect.isclass(value))
+    f"{package.__name__}.{name}": getattr(package, name)
+    for package in (convjax, convjax.functional, convjax.nn, convjax.testing)
+    for name in package.__all__
+    if inspect.isfunction(getattr(package, name)) or inspect.isclass(getattr(package, name))
 }
 
 
@@ -38,11 +39,13 @@ def test_docstring_examples_show_what_happens(name: str) -> None:
 
 @pytest.mark.parametrize("name", PUBLIC)
 def test_every_public_name_has_an_example(name: str) -> None:
-    assert ">>>" in own_docstring(PUBLIC[name]), f"convjax.{name} has no example in its docstring"
+    assert ">>>" in own_docstring(PUBLIC[name]), f"{name} has no example in its docstring"
 
 
 def test_public_names_are_found() -> None:
-    assert {"conv", "max_pool", "explain", "using", "ConvSpec"} <= set(PUBLIC)
+    assert {"convjax.conv", "convjax.using", "convjax.functional.fold", "convjax.nn.Conv"} <= set(PUBLIC)
+    assert {"conv", "nn", "testing", "__version__"} <= set(dir(convjax))
+    assert "jax" not in dir(convjax)
 
 
 def test_the_version_is_the_one_installed() -> None:

@@ -160,7 +160,7 @@ X, KEY, U = jnp.ones((2, 6, 6, 4)), jax.random.key(0), jnp.zeros((2, 4, 2))
 REFUSED: dict[str, tuple[tuple[Any, ...], dict[str, Any], type[Exception], str]] = {
     "no size": ((X, 2), {"key": KEY}, ValueError, "output_size and output_ratio are alternatives: .*None and None"),
     "two sizes": ((X, 2), {"key": KEY, "output_size": 3, "output_ratio": 0.5}, ValueError, "alternatives.* 3 and 0.5"),
-    "no samples": ((X, 2), {"output_size": 3}, ValueError, "key and samples are alternatives"),
+    "no samples": ((X, 2), {"output_size": 3}, ValueError, "draws at random: pass key"),
     "two samples": ((X, 2), {"output_size": 3, "key": KEY, "samples": U}, ValueError, "key and samples are altern"),
     "window": ((X, 0), {"output_size": 3, "key": KEY}, ValueError, r"window must be at least 1 .*\(0, 0\)"),
     "output size": ((X, 2), {"output_size": (3, -1), "key": KEY}, ValueError, r"output_size must be .*got \(3, -1\)"),

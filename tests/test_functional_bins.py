@@ -163,7 +163,7 @@ def test_signatures_are_those_of_pytorch(name: str) -> None:
 
 def test_samples_are_given_or_drawn() -> None:
     x, key = made(PLANE), jax.random.key(0)
-    with pytest.raises(ValueError, match="_random_samples and key are alternatives"):
+    with pytest.raises(ValueError, match="fractional_max_pool2d draws at random: pass key"):
         functional.fractional_max_pool2d(x, 2, 3)
 
     @jax.jit

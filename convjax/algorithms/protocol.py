@@ -25,6 +25,12 @@ class Cost:
         bytes: bytes read and written, intermediate arrays counted.
         workspace: bytes of the largest set of intermediate arrays alive at once.
         calls: kernels launched, each with a fixed overhead.
+
+    Example:
+        >>> from convjax import Cost, Device
+        >>> device = Device(gemm=1e11, vector=1e10, library=1e11, scalar=1e9, memory=1e10, call=1e-5)
+        >>> f"{device.seconds(Cost(gemm=1e9, bytes=1e6)):.5f}"
+        '0.01011'
     """
 
     gemm: float = 0.0
@@ -46,7 +52,7 @@ class Algorithm(Protocol):
     """A way to compute one operation. Its dataclass fields are its knobs.
 
     Attributes:
-        name: the family's name; `str(algorithm)` adds the knobs.
+        name: the family's name, to which `describe` adds the knobs.
         version: raised when the result or the cost changes, so that old records are not compared with new.
         exact: whether small integers come out exactly, i.e. it only multiplies inputs and adds products.
         varies_on: the platforms on which it may give other bits on another run.
@@ -54,6 +60,29 @@ class Algorithm(Protocol):
     It may have an `amplification` too: by how much the rounding of a matrix product's inputs (TensorFloat-32 on a GPU)
     is multiplied on its way to the result. It is 0 without matrix products, and 1 where it is not given. And it may be
     `opaque`: called by a name that XLA can neither divide among devices nor save.
+
+    Values with these members, registered or not, can be asked for: `convjax.conv(x, w, algorithm=value)`;
+    `convjax.testing.check_algorithm` tells whether one keeps its promises.
+
+    Example:
+        >>> import dataclasses, convjax
+        >>> @dataclasses.dataclass(frozen=True)
+        ... class ByLax:
+        ...     name, version, exact, varies_on = "by_lax", 1, True, ()
+        ...
+        ...     def unsupported(self, problem, platform):
+        ...         return ()
+        ...
+        ...     def cost(self, problem):
+        ...         return convjax.Cost(library=problem.macs, bytes=problem.bytes)
+        ...
+        ...     def error(self, problem):
+        ...         return 1e-2 if "16" in problem.output_dtype else 1e-5
+        ...
+        ...     def __call__(self, problem, lhs, rhs):
+        ...         return convjax.algorithms("conv")[0](problem, lhs, rhs)
+        >>> isinstance(ByLax(), convjax.Algorithm)
+        True
     """
 
     @property
@@ -119,6 +148,12 @@ class CostsOnGPU(Protocol):
     def gpu_cost(self, problem: Any) -> Cost | None:
         """What it costs on a GPU; None where that is not known."""
         ...
+
+
+def members_missing(value: Any) -> list[str]:
+    """The members of an `Algorithm` that `value` lacks."""
+    members = ("name", "version", "exact", "varies_on", "unsupported", "cost", "error", "__call__")
+    return [member for member in members if not hasattr(value, member)]
 
 
 def cost_on(platform: str, algorithm: Algorithm, problem: Any) -> Cost | None:

@@ -108,8 +108,10 @@ def _fractional(
         size = per_axis("output_size", output_size, ndim)
     if ndim == 3:
         _check_room(input.shape[-3:], kernel, size)
-    if (samples is None) == (key is None):
+    if samples is not None and key is not None:
         raise ValueError("_random_samples and key are alternatives: give one of them")
+    if samples is None and key is None:
+        raise ValueError(f"{name} draws at random: pass key, such as jax.random.key(0), or _random_samples")
     if samples is not None:
         samples = _samples(ndim, input, as_array("_random_samples", samples))
     return fractional_max_pool(

@@ -20,6 +20,12 @@ class EmpiricalField:
         heat: the absolute gradient, summed over batch and channels: one number an element of the spatial axes.
         position: of the output element, one number a spatial axis.
         exact: the receptive field that the program says.
+
+    Example:
+        >>> import jax.numpy as jnp, convjax
+        >>> found = convjax.empirical_field(lambda x: convjax.avg_pool(x, 3, strides=1), jnp.ones((1, 9, 9, 1)))
+        >>> found.position, found.box, found.within
+        ((3, 3), (slice(3, 6, None), slice(3, 6, None)), True)
     """
 
     heat: np.ndarray

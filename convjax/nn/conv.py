@@ -29,7 +29,7 @@ class Conv(nnx.Conv):
             mode, e = d (k - 1) + 1, whatever the strides.
         padding_mode: what the cells of the other paddings hold: "zeros", "reflect", "replicate", "circular", or one
             per axis.
-        layout: of inputs and outputs, None for channels last, or "NCW", "NCHW", "NCDHW"; parameters keep their form.
+        layout: of inputs and outputs, as of `convjax.conv`; parameters keep their form.
         algorithm: see `convjax.conv_general_dilated`.
         **options: input_dilation, kernel_dilation, feature_group_count, use_bias, mask, dtype, param_dtype, precision,
             kernel_init, bias_init, promote_dtype, preferred_element_type, kernel_metadata, bias_metadata and rngs, as

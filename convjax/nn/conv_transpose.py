@@ -36,7 +36,7 @@ class ConvTranspose(nnx.ConvTranspose):
             axis. What its padding, d (k - 1) - p, crops is added back where the padding came from.
         feature_group_count: G; the kernel is (*kernel, C // G, K), as that of `nnx.Conv` with input_dilation.
         output_padding: elements computed beyond the end of each axis, below the larger of stride and dilation.
-        layout: of inputs and outputs, None for channels last, or "NCW", "NCHW", "NCDHW"; parameters keep their form.
+        layout: of inputs and outputs, as of `convjax.conv`; parameters keep their form.
         algorithm: see `convjax.conv_general_dilated`.
         **options: kernel_dilation, use_bias, mask, dtype, param_dtype, precision, bias_init, promote_dtype,
             preferred_element_type, kernel_metadata, bias_metadata and rngs, as `nnx.ConvTranspose`.

@@ -31,7 +31,7 @@ class ConvLocal(nnx.Module):
         input_size: the spatial sizes of the inputs, which say how many kernels there are.
         use_bias, mask, dtype, param_dtype, precision, kernel_init, bias_init, promote_dtype, preferred_element_type,
             kernel_metadata, bias_metadata: as `Conv`.
-        layout: of inputs and outputs, None for channels last, or "NCW", "NCHW", "NCDHW"; parameters keep their form.
+        layout: of inputs and outputs, as of `convjax.conv`; parameters keep their form.
         rngs: where the parameters are drawn from.
 
     Called with inputs (*batch, *input_size, C) it returns (*batch, *output, K).

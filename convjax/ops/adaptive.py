@@ -30,8 +30,8 @@ def adaptive_avg_pool(
     Args:
         x: (N, *size, C), or (*size, C) without a batch; channels first under `layout`. Floating point or complex.
         output_size: bins per spatial axis, None for as many as elements; an int means as many axes as x has between
-            batch and channels.
-        layout: None for channels last, or "NCW", "NCHW", "NCDHW".
+            batch and channels, where x of three axes has a batch.
+        layout: None for channels last ("NWC", "NHWC", "NDHWC"), or "NCW", "NCHW", "NCDHW".
         algorithm: of the sums, see `conv_general_dilated`.
 
     Returns:

@@ -39,7 +39,7 @@ def blur_pool(
             x of three axes or more has a batch.
         padding_mode: what the (f - 1) // 2 cells before x and the f // 2 behind it hold: "reflect", "replicate",
             "circular", "zeros", or one per axis. All but "zeros" keep a constant as it is.
-        layout: None for channels last, or "NCW", "NCHW", "NCDHW".
+        layout: None for channels last ("NWC", "NHWC", "NDHWC"), or "NCW", "NCHW", "NCDHW".
         algorithm: see `conv_general_dilated`.
 
     Returns:

@@ -17,6 +17,7 @@ from convjax.ops.operands import (
     kernel_padding,
     of_one_dtype,
     of_rank,
+    passing_options_to,
     result_dtype,
 )
 from convjax.ops.pad import PaddingMode, pad_by_mode, padding_modes
@@ -122,7 +123,7 @@ def conv(
         padding_mode: what the cells hold: "zeros", "reflect", "replicate", "circular", or one per axis.
         dilation: elements between taps, at least 1.
         groups: G.
-        layout: None for channels last, or "NCW", "NCHW", "NCDHW".
+        layout: None for channels last ("NWC", "NHWC", "NDHWC"), or "NCW", "NCHW", "NCDHW".
         precision: as lax; also bounds the stated error of the algorithms that may be chosen.
         preferred_element_type: dtype of sums and result, at least 32 bits for integers; None is that of x and w, half
             precisions summed in float32.
@@ -175,39 +176,49 @@ def conv(
     return y[0] if added else y
 
 
+@passing_options_to(conv)
 def conv1d(x: jax.Array, w: jax.Array, **options: Any) -> jax.Array:
     """`conv` over one spatial axis: x (N, W, C), w (R, C // G, K).
+
+    Everything else, results and errors included, is as `conv` says.
 
     Example:
         >>> import jax.numpy as jnp
         >>> conv1d(jnp.ones((2, 10, 4)), jnp.ones((3, 4, 6)), padding="CAUSAL").shape
         (2, 10, 6)
     """
-    return of_rank(conv, 1, "C // groups, K", x, w, options)
+    return conv(x, of_rank("conv1d", 1, "C // groups, K", w), **options)
 
 
+@passing_options_to(conv)
 def conv2d(x: jax.Array, w: jax.Array, **options: Any) -> jax.Array:
     """`conv` over two spatial axes: x (N, H, W, C), w (R, S, C // G, K).
+
+    Everything else, results and errors included, is as `conv` says.
 
     Example:
         >>> import jax.numpy as jnp
         >>> conv2d(jnp.ones((2, 3, 10, 10)), jnp.ones((3, 3, 3, 5)), layout="NCHW").shape
         (2, 5, 8, 8)
     """
-    return of_rank(conv, 2, "C // groups, K", x, w, options)
+    return conv(x, of_rank("conv2d", 2, "C // groups, K", w), **options)
 
 
+@passing_options_to(conv)
 def conv3d(x: jax.Array, w: jax.Array, **options: Any) -> jax.Array:
     """`conv` over three spatial axes: x (N, D, H, W, C), w (Q, R, S, C // G, K).
+
+    Everything else, results and errors included, is as `conv` says.
 
     Example:
         >>> import jax.numpy as jnp
         >>> conv3d(jnp.ones((1, 4, 10, 10, 5)), jnp.ones((2, 2, 2, 5, 4))).shape
         (1, 3, 9, 9, 4)
     """
-    return of_rank(conv, 3, "C // groups, K", x, w, options)
+    return conv(x, of_rank("conv3d", 3, "C // groups, K", w), **options)
 
 
+@passing_options_to(conv)
 def convolve(x: jax.Array, w: jax.Array, **options: Any) -> jax.Array:
     """True convolution: `conv` with w flipped along every spatial axis.
 

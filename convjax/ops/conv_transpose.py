@@ -26,6 +26,7 @@ from convjax.ops.operands import (
     kernel_axes,
     of_one_dtype,
     of_rank,
+    passing_options_to,
     result_dtype,
 )
 from convjax.ops.pad import PaddingMode, pad_by_mode, padding_modes
@@ -71,7 +72,7 @@ def conv_transpose(
         output_padding: how much longer than the least possible y is at the end of each axis, computed like the rest;
             below the larger of stride and dilation. Several sizes convolve to the same one; this tells them apart.
         output_size: the spatial sizes of y instead, e.g. of what was convolved.
-        layout: None for channels last, or "NCW", "NCHW", "NCDHW".
+        layout: None for channels last ("NWC", "NHWC", "NDHWC"), or "NCW", "NCHW", "NCDHW".
         precision, preferred_element_type, algorithm: as `conv`.
 
     Returns:
@@ -130,19 +131,25 @@ def conv_transpose(
     return y[0] if added else y
 
 
+@passing_options_to(conv_transpose)
 def conv_transpose1d(x: jax.Array, w: jax.Array, **options: Any) -> jax.Array:
     """`conv_transpose` over one spatial axis: x (N, W, C), w (R, C, K // G).
+
+    Everything else, results and errors included, is as `conv_transpose` says.
 
     Example:
         >>> import jax.numpy as jnp
         >>> conv_transpose1d(jnp.ones((2, 5, 4)), jnp.ones((4, 4, 6)), strides=2, padding=1).shape
         (2, 10, 6)
     """
-    return of_rank(conv_transpose, 1, "C, K // groups", x, w, options)
+    return conv_transpose(x, of_rank("conv_transpose1d", 1, "C, K // groups", w), **options)
 
 
+@passing_options_to(conv_transpose)
 def conv_transpose2d(x: jax.Array, w: jax.Array, **options: Any) -> jax.Array:
     """`conv_transpose` over two spatial axes: x (N, H, W, C), w (R, S, C, K // G).
+
+    Everything else, results and errors included, is as `conv_transpose` says.
 
     Example:
         >>> import jax.numpy as jnp
@@ -150,18 +157,21 @@ def conv_transpose2d(x: jax.Array, w: jax.Array, **options: Any) -> jax.Array:
         ...                  dilation=(3, 1)).shape
         (1, 97, 50, 1)
     """
-    return of_rank(conv_transpose, 2, "C, K // groups", x, w, options)
+    return conv_transpose(x, of_rank("conv_transpose2d", 2, "C, K // groups", w), **options)
 
 
+@passing_options_to(conv_transpose)
 def conv_transpose3d(x: jax.Array, w: jax.Array, **options: Any) -> jax.Array:
     """`conv_transpose` over three spatial axes: x (N, D, H, W, C), w (Q, R, S, C, K // G).
+
+    Everything else, results and errors included, is as `conv_transpose` says.
 
     Example:
         >>> import jax.numpy as jnp
         >>> conv_transpose3d(jnp.ones((1, 4, 6, 6, 8)), jnp.ones((2, 2, 2, 8, 4)), strides=2).shape
         (1, 8, 12, 12, 4)
     """
-    return of_rank(conv_transpose, 3, "C, K // groups", x, w, options)
+    return conv_transpose(x, of_rank("conv_transpose3d", 3, "C, K // groups", w), **options)
 
 
 def _check_operands(

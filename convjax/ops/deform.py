@@ -59,7 +59,7 @@ def deform_conv2d(
         bias: (K,).
         strides, padding, dilation, groups: as `conv`; elements that negative padding crops can still be sampled.
         offset_groups: O.
-        layout: None for channels last, or "NCHW".
+        layout: None for channels last ("NHWC"), or "NCHW".
         precision, preferred_element_type: as `conv`.
         algorithm: see `conv_general_dilated`; for the 1x1 convolution of the samples, R S C channels in G groups.
 

@@ -60,7 +60,7 @@ def fractional_max_pool(
     Args:
         x: (N, *size, C), or (*size, C) without a batch; 1 to 3 spatial axes; channels first under `layout`. Any real
             dtype.
-        window: taps per spatial axis; an int means as many axes as x has between batch and channels.
+        window: taps per spatial axis; an int as in `max_pool`.
         output_size: windows per spatial axis, at least 0; an int or one an axis. Either this or output_ratio.
         output_ratio: output_size as a fraction of size, rounded down to 1 or more; between 0 and 1; a number or one an
             axis.
@@ -68,7 +68,7 @@ def fractional_max_pool(
         samples: u in [0, 1) of every plane, (N, C, axes), or (C, axes) without a batch, in every layout. As PyTorch
             has them, those of two axes are of W and then H; those of three of D, H, W.
         return_indices: whether to return as well where the maxima stand.
-        layout: None for channels last, or "NCW", "NCHW", "NCDHW".
+        layout: None for channels last ("NWC", "NHWC", "NDHWC"), or "NCW", "NCHW", "NCDHW".
         algorithm: of the search for the maxima, see `conv_general_dilated`.
 
     Returns:
@@ -147,10 +147,12 @@ def _output_size(
 def _samples(planes: Planes, key: jax.Array | None, samples: jax.Array | None) -> jax.Array:
     """u of every plane and axis, (N, C, axes), in float32 or wider."""
     shape = (planes.x.shape[0], planes.x.shape[planes.channel_axis], planes.ndim)
-    if key is not None and samples is None:
-        return jax.random.uniform(key, shape, jnp.float32)
-    if samples is None or key is not None:
+    if key is not None and samples is not None:
         raise ValueError("key and samples are alternatives: give one of them")
+    if key is not None:
+        return jax.random.uniform(key, shape, jnp.float32)
+    if samples is None:
+        raise ValueError("fractional_max_pool draws at random: pass key, such as jax.random.key(0), or samples")
     samples = as_array("samples", samples)
     given = shape[1:] if planes.unbatched else shape
     if samples.shape != given:

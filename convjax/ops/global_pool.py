@@ -20,7 +20,7 @@ def global_avg_pool(x: jax.Array, *, layout: str | None = None, keepdims: bool =
     Args:
         x: (N, *spatial, C), or (*spatial, C) without a batch; channels first under `layout`. Floating point or
             complex.
-        layout: None for channels last, or "NCW", "NCHW", "NCDHW".
+        layout: None for channels last ("NWC", "NHWC", "NDHWC"), or "NCW", "NCHW", "NCDHW".
         keepdims: whether the spatial axes stay, with 1 element each.
 
     Returns:

@@ -1,7 +1,10 @@
 """What every convolution asks of its operands and sizes, and the bias that it adds."""
 
-from collections.abc import Callable
-from typing import Any
+import difflib
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +14,8 @@ from jax import lax
 from convjax import sizes
 from convjax.ops.arguments import Padding, as_array, integer, padding_pairs
 from convjax.problem import Ints, Pads
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 SPATIAL_LETTERS = {1: "W", 2: "HW", 3: "DHW"}
 # Each kind of numbers holds those before it.
@@ -28,15 +33,42 @@ def kernel_axes(w: jax.Array, channels: str, name: str = "w") -> int:
     return ndim
 
 
-def of_rank(
-    function: Callable[..., jax.Array], ndim: int, channels: str, x: jax.Array, w: jax.Array, options: dict[str, Any]
-) -> jax.Array:
-    """`function` where w has `ndim` spatial axes and then `channels`."""
+def of_rank(name: str, ndim: int, channels: str, w: jax.Array) -> jax.Array:
+    """The kernel of a function of that name, which has `ndim` spatial axes and then `channels`."""
     w = as_array("w", w)
     if w.ndim != ndim + 2:
-        name = f"{function.__name__}{ndim}d"
         raise ValueError(f"w of shape {w.shape} must have {ndim + 2} axes for {name}: {ndim} spatial, {channels}")
-    return function(x, w, **options)
+    return w
+
+
+def passing_options_to(function: Callable[..., Any], *, but: Sequence[str] = ()) -> Callable[[Function], Function]:
+    """Gives a function of operands and `**options`, which it passes on, the signature that it has by that.
+
+    Help and editors then show the options, except those that it refuses itself (`but`), and unknown ones are refused by
+    its own name, with what would be right.
+    """
+    passed = [p for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
+
+    def passing(own: Function) -> Function:
+        signature = inspect.signature(own)
+        named = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        given = {p.name for p in named}.union(but)
+        parameters = [*named, *(p for p in passed if p.name not in given)]
+        names = [p.name for p in parameters]
+
+        @functools.wraps(own)
+        def checked(*operands: Any, **options: Any) -> Any:
+            for name in options:
+                if name not in names and name not in but:
+                    near = difflib.get_close_matches(name, names, n=1)
+                    right = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(names)}"
+                    raise TypeError(f"{own.__name__}() has no argument {name!r}: {right}")
+            return own(*operands, **options)
+
+        checked.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        return cast(Function, checked)
+
+    return passing
 
 
 def dimension_numbers(ndim: int, first: bool) -> tuple[str, str, str]:

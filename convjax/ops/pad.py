@@ -44,7 +44,7 @@ def pad(
         widths: an int, one int per spatial axis, or (lo, hi) pairs; negative crops. One int means as many axes as x
             has between batch and channels, where x of three axes has a batch.
         mode: what the cells hold, or one mode per spatial axis.
-        layout: None for channels last, or "NCW", "NCHW", "NCDHW".
+        layout: None for channels last ("NWC", "NHWC", "NDHWC"), or "NCW", "NCHW", "NCDHW".
 
     Returns:
         x with every spatial axis n long n + lo + hi, in its dtype. The gradients of half precisions are summed in

@@ -52,7 +52,7 @@ def unfold(
         strides: elements between patches, at least 1.
         padding: as `conv`; negative numbers crop.
         dilation: elements between taps, at least 1.
-        layout: None for channels last, or "NCW", "NCHW", "NCDHW".
+        layout: None for channels last ("NWC", "NHWC", "NDHWC"), or "NCW", "NCHW", "NCDHW".
 
     Returns:
         (N, *output, T C) of x's dtype. With channels first (N, C T, *output), feature c T + t: PyTorch's order, which

@@ -63,13 +63,14 @@ def max_pool(
 
     Args:
         x: (N, *spatial, C), or (*spatial, C) without a batch; channels first under `layout`. Any real dtype.
-        window: taps per spatial axis; an int means as many axes as x has between batch and channels.
+        window: taps per spatial axis. An int means as many axes as x has between batch and channels, where x of three
+            axes has a batch; `(2, 2)` or a layout says that it is one image.
         strides: elements between windows; None is the window.
         padding: as `conv`; numbers at most half the dilated window.
         dilation: elements between taps.
         ceil_mode: whether a last window may overhang the end, if it starts inside x or its low padding.
         return_indices: whether to return as well where the maxima stand.
-        layout: None for channels last, or "NCW", "NCHW", "NCDHW".
+        layout: None for channels last ("NWC", "NHWC", "NDHWC"), or "NCW", "NCHW", "NCDHW".
         algorithm: see `conv_general_dilated`. {"dgrad": "mask"} finds the maxima in the gradient by comparison with x,
             where otherwise their taps are kept, unless keeping x is predicted to be clearly faster.
 

@@ -6,9 +6,10 @@ import jax
 
 from convjax.ops.arguments import as_array, channels_first, with_batch
 from convjax.ops.conv import PrecisionLike, conv
-from convjax.ops.operands import kernel_axes, of_one_dtype
+from convjax.ops.operands import kernel_axes, of_one_dtype, passing_options_to
 
 
+@passing_options_to(conv, but=["groups"])
 def depthwise_conv(x: jax.Array, w: jax.Array, **options: Any) -> jax.Array:
     """Convolves every channel by filters of its own.
 
@@ -38,6 +39,7 @@ def depthwise_conv(x: jax.Array, w: jax.Array, **options: Any) -> jax.Array:
     return conv(x, w.reshape(*kernel, 1, channels * multiplier), groups=channels, **options)
 
 
+@passing_options_to(conv, but=["groups"])
 def separable_conv(
     x: jax.Array,
     w_depthwise: jax.Array,

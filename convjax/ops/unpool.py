@@ -40,7 +40,7 @@ def max_unpool(
             be given with them.
         output_size: of x, an int or one per spatial axis, less than a stride from the default: several sizes pool to
             the same windows.
-        layout: None for channels last, or "NCW", "NCHW", "NCDHW".
+        layout: None for channels last ("NWC", "NHWC", "NDHWC"), or "NCW", "NCHW", "NCDHW".
 
     Returns:
         (N, *output, C) of y's dtype, where output = (windows - 1) strides - lo - hi + window by default. An index out
