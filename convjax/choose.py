@@ -84,8 +84,8 @@ def choose(problem: Problem, request: Request, target: Target) -> Choice:
         taken, reason = allowed[0], f"no times are predicted for {platform}, so the first that applies"
         slower = dict.fromkeys(allowed[1:], ("another comes first",))
     reason = "asked for" if wished else reason
-    others = tuple((slower | rejected).items())
-    return Choice(problem, taken, reason, predicted.get(taken), measured.get(taken), others)
+    rejected = slower | rejected
+    return Choice(problem, taken, reason, predicted.get(taken), measured.get(taken), tuple(rejected.items()))
 
 
 def _slower(

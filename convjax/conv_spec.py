@@ -146,6 +146,11 @@ class ConvSpec:
         return self.N * self.G * self.K * self.C * math.prod(self.input) * self.taps
 
     @property
+    def transposed_wgrad_macs(self) -> int:
+        """MACs as those of the weights' gradient of one, whose outputs are the taps: as many as its own."""
+        return self.N * self.G * self.K * self.C * math.prod(self.input) * math.prod(self.output)
+
+    @property
     def products(self) -> int:
         """Multiplications of direct summation, those by padding and by inserted zeros among them."""
         return math.prod(self.output_shape) * self.taps * self.C
@@ -212,8 +217,14 @@ class ConvSpec:
 
     def __post_init__(self) -> None:
         require_integers(self, _NAMES)
-        ndim = len(self.strides)
+        ndim = len(self.lhs_shape) - 2
+        if ndim < 0 or len(self.rhs_shape) != ndim + 2:
+            raise ValueError(
+                f"lhs of shape {self.lhs_shape} has {ndim + 2} axes and rhs of shape {self.rhs_shape} has "
+                f"{len(self.rhs_shape)}: they need as many, at least 2"
+            )
         for name, value in [
+            ("strides", self.strides),
             ("padding", self.padding),
             ("lhs_dilation", self.lhs_dilation),
             ("rhs_dilation", self.rhs_dilation),
@@ -221,8 +232,6 @@ class ConvSpec:
             if len(value) != ndim:
                 raise ValueError(f"{name} has {len(value)} entries for {ndim} spatial axes: give one per axis")
         for name, shape in [("lhs", self.lhs_shape), ("rhs", self.rhs_shape)]:
-            if len(shape) != ndim + 2:
-                raise ValueError(f"{name} of shape {shape} must have {ndim + 2} axes for {ndim} strides")
             require_shape(name, shape)
         for name, value in [
             ("strides", self.strides),

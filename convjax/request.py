@@ -36,6 +36,9 @@ _TRANSPOSED: dict[tuple[Pass, int], Pass] = {
 }
 
 
+# Of a value that lacks no more than this many members of an algorithm, they are named.
+_FEW_MEMBERS = 4
+
 OnMiss = Literal["heuristic", "tune", "error"]
 _ON_MISS: tuple[OnMiss, ...] = ("heuristic", "tune", "error")
 
@@ -126,8 +129,8 @@ def _wishes(algorithm: Wish | Sequence[Wish], operation: str) -> tuple[Wish, ...
     for wish in wishes:
         if isinstance(wish, str):
             named(operation, wish)  # refuses unknown names here, where the caller is
-        elif not isinstance(wish, Algorithm):
-            lacks = f", which lacks {', '.join(missing)}" if 0 < len(missing := members_missing(wish)) < 4 else ""
+        elif missing := members_missing(wish):
+            lacks = f", which lacks {', '.join(missing)}" if len(missing) <= _FEW_MEMBERS else ""
             raise TypeError(f"algorithm must be a name, an algorithm value or a sequence of them, got {wish!r}{lacks}")
     return wishes
 

@@ -214,7 +214,7 @@ WINDOWS = "max float32[8,8] window=2x2"
     [
         (f"{PROBLEM} stride=0x1", r"strides must be at least 1 on every axis, got \(0, 1\)"),
         (f"{PROBLEM} rhs_dilate=1x-1", r"rhs_dilation must be at least 1 on every axis, got \(1, -1\)"),
-        (f"{PROBLEM} stride=2", "1 spatial axes|1 strides"),
+        (f"{PROBLEM} stride=2", "strides has 1 entries for 2 spatial axes: give one per axis"),
         (f"{PROBLEM} feature_groups=2", "x has 4 channels but w takes 4 in each of 2 groups: x needs 8"),
         (f"{PROBLEM} batch_groups=4", "w has 6 output channels, which 4 groups do not divide"),
         (f"{PROBLEM} batch_groups=3", "lhs has batch 4, which 3 batch groups do not divide"),
@@ -259,7 +259,9 @@ def test_the_parts_of_a_problem_must_fit_together() -> None:
     parts = {field: getattr(spec, field) for field in spec.__dataclass_fields__}
     with pytest.raises(ValueError, match="padding has 1 entries for 2 spatial axes"):
         ConvSpec(**parts | {"padding": ((0, 0),)})
-    with pytest.raises(ValueError, match=r"lhs of shape \(8,\) must have 4 axes for 2 strides"):
+    with pytest.raises(
+        ValueError, match=r"lhs of shape \(8,\) has 1 axes and rhs of shape .* has 4: they need as many"
+    ):
         ConvSpec(**parts | {"lhs_shape": (8,)})
     with pytest.raises(ValueError, match=r"feature_groups \(2\) and batch_groups \(2\) cannot both be above 1"):
         ConvSpec(**parts | {"feature_groups": 2, "batch_groups": 2, "rhs_shape": (3, 3, 2, 8)})

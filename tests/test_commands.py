@@ -115,6 +115,7 @@ def test_explain(capsys: pytest.CaptureFixture[str]) -> None:
         (["shape", "conv2d 3x10x10 -> 5 k11"], "a kernel reaching over 11 does not fit the 10 padded cells of axis 0"),
         (["shape", "conv2d 3x10x10 -> 5 k3 s0"], "s0 must be at least 1"),
         (["shape", "conv2d 3x10x10 -> 5 k3 op1"], "only transpose has op"),
+        (["shape", "conv2d 3x10x10 -> 5 k3 q2"], "layer 'conv2d 3x10x10 -> 5 k3 q2': cannot read 'q2'; a layer"),
         (["shape", "conv2d 3x10x10 -> 5 k3 k5"], "k5 comes after k3: write one"),
         (["shape", "max2d 3x10x10 k3 p2"], "padding (2, 2) on spatial axis 0 must be between 0 and half"),
         (["shape", "transpose2d 3x10x10 -> 5 k3 op1"], "output_padding 1 must be at least 0 and below the larger of"),
@@ -129,7 +130,7 @@ def test_explain(capsys: pytest.CaptureFixture[str]) -> None:
         (["explain", f"{PROBLEM} stride=axb"], "stride=axb must read like stride=2x2"),
         (["explain", PROBLEM.replace("1_1x1_1", "1x1")], "pad=1x1 must read like pad=1_1x0_1"),
         (["explain", f"{PROBLEM} feature_groups=two"], "feature_groups=two must be a number"),
-        (["explain", f"{PROBLEM} stride=2"], "padding has 2 entries for 1 spatial axes"),
+        (["explain", f"{PROBLEM} stride=2"], "strides has 1 entries for 2 spatial axes"),
         (["explain", PROBLEM, "--platform", "abacus"], "invalid choice: 'abacus'"),
     ],
 )

@@ -35,6 +35,7 @@ def wide_bias(arrays: Any, *, dtype: Any) -> Any:
 # Input shape, kernel size and flax's own arguments; each case mixes some, and all are taken by some case.
 CONVOLUTIONS: dict[str, tuple[tuple[int, ...], Any, dict[str, Any]]] = {
     "defaults": (PLANE, (3, 2), {}),
+    "lower case": (PLANE, (3, 2), {"padding": "same", "strides": 2}),
     "integer kernel": (LINE, 3, {"strides": 2, "padding": "VALID", "use_bias": False}),
     "even circle": (PLANE, (4, 3), {"padding": "CIRCULAR", "strides": (2, 3), "kernel_dilation": (1, 2)}),
     "reflection": (PLANE, (3, 4), {"padding": "REFLECT", "strides": [2, 1], "feature_group_count": 2}),

@@ -138,3 +138,20 @@ def test_gradients_are_the_same_on_every_run_of_any_device() -> None:
     for platform in ("cuda", "rocm", "tpu"):
         taken = {row.problem.operation: row.algorithm for row in convjax.explain(gradient, x, platform=platform).rows}
         assert taken["put"] == "shift"
+
+
+def test_float8_is_summed_and_widened_as_asked() -> None:
+    """Jax promotes float8 to no other dtype unasked."""
+    x, w = jnp.arange(16, dtype="float8_e4m3fn").reshape(1, 4, 4, 1), jnp.ones((3, 3, 1, 1), "float8_e4m3fn")
+    wide = convjax.conv(x, w, preferred_element_type=jnp.float32)
+    np.testing.assert_array_equal(wide.ravel(), [45, 54, 81, 90])
+    wide = convjax.conv_local(x, jnp.ones((2, 2, 9, 1), x.dtype), kernel_size=3, preferred_element_type="float32")
+    np.testing.assert_array_equal(wide.ravel(), [45, 54, 81, 90])
+    for y in (
+        convjax.conv(x, w, bias=jnp.ones(1, x.dtype)),
+        convjax.deform_conv2d(x, jnp.zeros((1, 2, 2, 18)), w),
+        convjax.dilation2d(x, jnp.zeros((3, 3, 1), x.dtype)),
+    ):
+        assert (y.dtype, y.shape) == (x.dtype, (1, 2, 2, 1))
+    with pytest.raises(TypeError, match="preferred_element_type float8_e4m3fn cannot hold products of float32"):
+        convjax.conv(x.astype("float32"), w.astype("float32"), preferred_element_type=x.dtype)

@@ -136,6 +136,20 @@ def test_gradients_cost_what_the_convolution_costs() -> None:
         assert len(backward.layers) == 2
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"strides": 2}, {"dilation": 2}, {"padding": 1}, {"padding": "SAME"}, {"groups": 3}], ids=str
+)
+def test_gradients_of_a_transposed_convolution_cost_what_it_costs(options: Any) -> None:
+    """Every element of x meets every tap once, forward and in both gradients."""
+    x, w = array(2, 8, 8, 6), array(3, 3, 6, 5)
+
+    def loss(x: jax.Array, w: jax.Array) -> jax.Array:
+        return (convjax.conv_transpose(x, w, **options) ** 2).sum()
+
+    forward = x.size * 9 * 5
+    assert [row.macs for row in count(jax.grad(loss, (0, 1)), x, w).layers] == 3 * [forward]
+
+
 def test_inputs_spread_apart_under_strides_are_counted_pair_by_pair() -> None:
     text = "conv float32[2,7,9,3] float32[3,4,3,5] b01f_01io->b01f stride=2x3 pad=1_2x0_1 lhs_dilate=4x2 rhs_dilate=1x2"
     problem = ConvSpec.parse(text)

@@ -1,6 +1,7 @@
 """Receptive fields of what is computed over whole axes, and of rows that become parts of others."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -75,3 +76,19 @@ def test_statistics_are_of_all_that_is_seen() -> None:
     pooled = without(lambda x: x.reshape(1, 4, 4, 1).mean(2), jnp.ones((1, 16, 1)))
     assert (pooled.size, pooled.stride) == ((4,), (4,))
     assert without(lambda x: x.reshape(1, 4, 4, 1).mean(2).mean(1), jnp.ones((1, 16, 1))).size == (0,)
+
+
+@pytest.mark.parametrize("operation", [convjax.dilation2d, convjax.erosion2d])
+@pytest.mark.parametrize(("strides", "padding"), [(1, 1), (2, 0), ((1, 2), (0, 1))])
+def test_what_is_looked_up_in_a_table_sees_what_its_index_does(operation: Any, strides: Any, padding: Any) -> None:
+    """The element of a dilation is read at the winning tap."""
+    x, element = jnp.ones((1, 20, 20, 1)), jnp.zeros((3, 2, 1))
+
+    def dilated(x: jax.Array) -> jax.Array:
+        return operation(x, element, strides=strides, padding=padding)
+
+    def pooled(x: jax.Array) -> jax.Array:
+        return convjax.max_pool(x, (3, 2), strides=strides, padding=padding)
+
+    assert str(receptive_field(dilated, x)) == str(receptive_field(pooled, x))
+    assert receptive_field(dilated, x).assumed == ()

@@ -16,7 +16,7 @@ from convjax.inspect.layers import Path, labelled
 from convjax.inspect.primitives import CUMULATIVE, ELEMENTWISE, JOINED, REDUCTIONS, SCATTERED
 from convjax.inspect.steps import LOOPS, Step, Value, arguments, steps
 from convjax.problem import ConvSpec
-from convjax.stock import stated
+from convjax.stock import pass_of, stated
 
 # The same elements in another shape or dtype.
 _RESHAPED = frozenset(["convert_element_type", "copy", "expand_dims", "reduce_precision", "reshape", "squeeze"])
@@ -33,7 +33,7 @@ _NOT_SEEN = frozenset([
 ])  # fmt: skip
 # In the names of what jax transposes; and of a function that is a transposed convolution.
 _GRADIENT = "transpose("
-_TRANSPOSED = re.compile(r"(?:^|/)(?:(?:jvp|vmap)\()*conv_transpose\)*$")
+_TRANSPOSED = re.compile(r"(?:^|/)(?:(?:transpose|jvp|vmap)\()*conv_transpose\)*$")
 
 
 @dataclasses.dataclass(eq=False)
@@ -257,7 +257,7 @@ class _Program:
         dilated, named = any(d > 1 for d in problem.lhs_dilation), _is_transposed(step.scope)
         macs = problem.macs
         if named:
-            macs = problem.adjoint_macs if _GRADIENT in step.scope else problem.transposed_macs
+            macs = _transposed_macs(problem, _GRADIENT in step.scope)
         return Operation(
             "conv_transpose" if dilated or named else "conv",
             step.scope,
@@ -269,12 +269,19 @@ class _Program:
         )
 
 
+def _transposed_macs(problem: ConvSpec, is_gradient: bool) -> int:
+    """MACs of a transposed convolution; the gradient of its input is a convolution like others."""
+    if not is_gradient:
+        return problem.transposed_macs
+    return problem.transposed_wgrad_macs if pass_of(problem) == "wgrad" else problem.macs
+
+
 def _is_transposed(scope: str) -> bool:
     """Whether a convolution without inserted zeros is a transposed one of stride 1, by its layer or its scope."""
     layer = labelled(scope)
     if layer is not None and "Conv" in layer[1] and "Transpose" in layer[1]:
         return True
-    return _GRADIENT not in scope and _TRANSPOSED.search(scope) is not None
+    return _TRANSPOSED.search(scope) is not None
 
 
 def _product(step: Step, times: int) -> Operation:

@@ -143,6 +143,8 @@ def _gather(step: Step, fields: Fields) -> Fields:
     """Elements taken along one axis; those of unknown indices may be any, and in place of some none are read."""
     field, indices = fields
     numbers, sizes, shape = step.params["dimension_numbers"], step.params["slice_sizes"], step.shapes[0]
+    if field is None and indices is not None:  # a table: an element taken sees what its index does
+        return [_looked_up(step, indices.over([len(indices.laws) - 1], step.shapes[1]))]
     taken = numbers.start_index_map
     whole = all(sizes[a] == shape[a] for a in range(len(shape)) if a not in taken)
     if field is None or indices is not None or not whole or len(taken) != 1 or numbers.operand_batching_dims:
@@ -168,6 +170,13 @@ def _gather(step: Step, fields: Fields) -> Fields:
         return [field.by(laws, lo, hi)]
     laws[placed[0]] = through(field.laws[axis], resampled(*known, shape[axis]))
     return [field.by(laws)]
+
+
+def _looked_up(step: Step, entry: Field | None) -> Field | None:
+    """What is taken of a table, by what the entries see at which it is."""
+    offsets, laws = step.params["dimension_numbers"].offset_dims, iter(entry.laws if entry else ())
+    placed = [STILL if axis in offsets else next(laws, STILL) for axis in range(len(step.results[0]))]
+    return entry and entry.by(placed)
 
 
 def _known_indices(step: Step, last: int) -> tuple[np.ndarray, np.ndarray] | None:

@@ -21,10 +21,12 @@ def hashable(option: Any) -> Any:
     return tuple(map(hashable, option)) if isinstance(option, list | tuple) else option
 
 
-def hashable_windows(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a flax module, with those frozen that may be lists."""
+def hashable_windows(options: dict[str, Any]) -> dict[str, Any]:
+    """The options of a flax module, with those frozen that may be lists; lax reads paddings in lower case too."""
     windows = ("strides", "padding", "input_dilation", "kernel_dilation")
-    return {name: hashable(value) if name in windows else value for name, value in options.items()}
+    padding = options.get("padding")
+    named = {"padding": padding.upper()} if isinstance(padding, str) else {}
+    return {name: hashable(value) if name in windows else value for name, value in (options | named).items()}
 
 
 def kernel_sizes(kernel_size: int | Sequence[int]) -> Ints:

@@ -28,8 +28,9 @@ def as_array(name: str, value: Any) -> jax.Array:
 
 
 def listed(value: Any) -> Any:
-    """A NumPy array of numbers as a list of them, all else as it is."""
-    return value.tolist() if isinstance(value, np.ndarray) else value
+    """An array of numbers, unless it is traced, as a list of them, all else as it is."""
+    is_array = isinstance(value, np.ndarray | jax.Array) and not isinstance(value, jax.core.Tracer)
+    return value.tolist() if is_array else value
 
 
 def per_axis(name: str, value: int | Sequence[int], ndim: int) -> Ints:
@@ -83,7 +84,8 @@ def _named_padding(name: str, size: Ints, extent: Ints, strides: Ints) -> Pads:
             return tuple((e - 1, e - 1) for e in extent)
         case "CAUSAL":
             return tuple((e - 1, 0) for e in extent)
-    raise ValueError(f"padding must be one of {', '.join(PADDING_STRINGS)} or numbers, got {name!r}")
+    right = f": write {name.upper()!r}" if name.upper() in PADDING_STRINGS else ""
+    raise ValueError(f"padding must be one of {', '.join(PADDING_STRINGS)} or numbers, got {name!r}{right}")
 
 
 def _pair(entry: Any) -> tuple[int, int]:

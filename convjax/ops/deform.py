@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from convjax import sizes
+from convjax.dtypes import accumulator
 from convjax.ops.arguments import (
     Padding,
     as_array,
@@ -157,7 +158,7 @@ def _positions(
     columns = np.arange(offset.shape[2])[:, None] * strides[1] - left + taps[1] * dilation[1]  # W' T
 
     moved = offset.reshape(*offset.shape[:3], offset_groups, taps.shape[1], 2)
-    moved = jnp.swapaxes(moved, 3, 4).astype(jnp.promote_types(offset.dtype, jnp.float32))  # N H' W' T O 2
+    moved = jnp.swapaxes(moved, 3, 4).astype(accumulator(offset.dtype))  # N H' W' T O 2
     return (
         moved[..., 0] + rows[None, :, None, :, None].astype(moved.dtype),
         moved[..., 1] + columns[None, None, :, :, None].astype(moved.dtype),
@@ -169,7 +170,7 @@ def _positions(
 def _sample(planes: jax.Array, y: jax.Array, x: jax.Array) -> jax.Array:
     """Bilinear samples of planes N H W O C/O at positions N H' W' T O; all beyond the plane is 0."""
     batch, height, width, offset_groups, channels = planes.shape
-    wide = planes.astype(jnp.promote_types(planes.dtype, jnp.float32))
+    wide = planes.astype(accumulator(planes.dtype))
     if not planes.size:
         return jnp.zeros((*y.shape, channels), wide.dtype)
     flat = wide.reshape(batch, height * width, offset_groups, channels)

@@ -159,7 +159,7 @@ def _samples(planes: Planes, key: jax.Array | None, samples: jax.Array | None) -
         raise ValueError(f"samples of shape {samples.shape} must be {given}: a number for every plane and spatial axis")
     if not jnp.issubdtype(samples.dtype, jnp.floating):
         raise TypeError(f"samples are {samples.dtype}, but must be floating point, at least 0 and below 1")
-    return samples.reshape(shape).astype(jnp.promote_types(samples.dtype, jnp.float32))
+    return samples.reshape(shape).astype(accumulator(samples.dtype))
 
 
 def _starts(u: jax.Array, n: int, k: int, o: int) -> jax.Array:

@@ -85,7 +85,7 @@ def conv_local(
         w.reshape(math.prod(output), features, w.shape[-1]),
         (((2,), (1,)), ((1,), (0,))),
         precision=precision,
-        preferred_element_type=accumulator(jnp.promote_types(x.dtype, dtype)),
+        preferred_element_type=accumulator(dtype),
     )
     y = jnp.moveaxis(y, 0, 1).reshape(batch, *output, w.shape[-1])
     if bias is not None:

@@ -10,6 +10,7 @@ from jax import lax
 
 from convjax import window_primitive
 from convjax.algorithms.window.geometry import better, real_taps
+from convjax.dtypes import accumulator
 from convjax.layout import pad, window_slice
 from convjax.ops.arguments import Padding, as_array
 from convjax.ops.operands import of_one_dtype
@@ -125,7 +126,7 @@ def _extremum(
 
     problem = pool.problem(operation)
     element = w if operation == "max" else -jnp.flip(w, (0, 1))
-    wide = jnp.promote_types(x.dtype, jnp.float32) if jnp.issubdtype(x.dtype, jnp.floating) else x.dtype
+    wide = accumulator(x.dtype)
     taps = element.reshape(problem.taps, w.shape[2]).astype(wide)  # T C
     winner = _winner(problem, pool.first, lax.stop_gradient(pool.x), lax.stop_gradient(taps))
     channel = lax.broadcasted_iota(jnp.int32, winner.shape, channel_axis)

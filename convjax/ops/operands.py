@@ -12,6 +12,7 @@ import numpy as np
 from jax import lax
 
 from convjax import sizes
+from convjax.dtypes import accumulator
 from convjax.ops.arguments import Padding, as_array, integer, padding_pairs
 from convjax.problem import Ints, Pads
 
@@ -102,9 +103,17 @@ def result_dtype(operand: np.dtype, preferred: Any) -> np.dtype:
         raise TypeError(f"preferred_element_type must be a dtype or None, got {preferred!r}") from None
     if jnp.issubdtype(dtype, jnp.integer) and dtype.itemsize < 4:
         raise TypeError(f"sums of {operand} products overflow {dtype}: pass preferred_element_type=jnp.int32")
-    if jnp.promote_types(operand, dtype) != dtype:
+    if not _holds(dtype, operand):
         raise TypeError(f"preferred_element_type {dtype} cannot hold products of {operand}: pass a wider dtype or None")
     return dtype
+
+
+def _holds(dtype: np.dtype, operand: np.dtype) -> bool:
+    """Whether jax promotes `operand` to `dtype`; wider ones hold float8 and int4, which it does not promote."""
+    try:
+        return dtype == operand or bool(jnp.promote_types(operand, dtype) == dtype)
+    except jax.dtypes.TypePromotionError:
+        return _kind(operand) <= _kind(dtype) and operand.itemsize < dtype.itemsize
 
 
 def check_groups(groups: int, channels: int, outputs: int) -> None:
@@ -132,8 +141,7 @@ def check_bias_dtype(bias: jax.Array, dtype: np.dtype) -> None:
 
 def add_bias(y: jax.Array, bias: jax.Array, axis: int) -> jax.Array:
     """Broadcast in float32, so that the bias gradient of a half-precision model is summed in float32."""
-    wide = jnp.promote_types(y.dtype, jnp.float32) if jnp.issubdtype(y.dtype, jnp.floating) else y.dtype
-    broadcast = lax.broadcast_in_dim(bias.astype(wide), y.shape, (axis,))
+    broadcast = lax.broadcast_in_dim(bias.astype(accumulator(y.dtype)), y.shape, (axis,))
     return y + broadcast.astype(y.dtype)
 
 
