@@ -88,7 +88,7 @@ REFUSALS: dict[str, tuple[Callable[[], Any], str]] = {
     "dilation": (call(PLANE, Conv, 4, 6, (3, 3), kernel_dilation=(1, 1, 2)), "kernel_dilation has 3 entries for 2"),
     "mask": (call(LINE, Conv, 4, 6, 3, mask=jnp.ones((3, 4, 5))), r"mask of shape \(3, 4, 5\) must have .*\(3, 4, 6\)"),
     "layout": (build(Conv, 4, 6, (3, 3), layout="NCW"), "layout must be .*NHWC, NCHW .*got 'NCW'"),
-    "padding": (call(LINE, Conv, 4, 6, 3, padding="equal"), "padding must be one of SAME.*got .equal."),
+    "padding": (call(LINE, Conv, 4, 6, 3, padding="equal"), "padding must be one of SAME.*got 'equal'"),
     "padding mode": (build(Conv, 4, 6, 3, padding_mode="mirror"), "padding_mode must be .*'mirror'"),
     "two modes": (
         build(Conv, 4, 6, 3, **MANY_MODES),

@@ -25,7 +25,7 @@ def hashable_windows(options: dict[str, Any]) -> dict[str, Any]:
     """The options of a flax module, with those frozen that may be lists; lax reads paddings in lower case too."""
     windows = ("strides", "padding", "input_dilation", "kernel_dilation")
     padding = options.get("padding")
-    named = {"padding": padding.upper()} if isinstance(padding, str) else {}
+    named = {"padding": padding.upper()} if padding in ("same", "same_lower", "valid") else {}
     return {name: hashable(value) if name in windows else value for name, value in (options | named).items()}
 
 
