@@ -13,12 +13,12 @@ from convjax.algorithms import algorithms, named
 from convjax.algorithms.bands import MOST_WORKSPACE, SMALL_WORKSPACE, admitted_workspace
 from convjax.algorithms.numerics import LIBRARY, direct_error, epsilon, error_on, rounding_on
 from convjax.algorithms.protocol import Algorithm, Gathers, Reasons, cost_on, describe, is_opaque, workspace_on
-from convjax.algorithms.target import Target
 from convjax.device import device_of
 from convjax.device_kind import device_kind
 from convjax.dtypes import dtype_of
 from convjax.problem import ConvSpec, Problem
 from convjax.request import Request
+from convjax.target import Target
 
 # Stated error admitted by each precision, as a fraction of the largest output in float32; scaled to other dtypes.
 _ADMITTED = {None: 2e-5, "default": 2e-5, "high": 4e-6}
@@ -125,7 +125,7 @@ def candidates(problem: Problem, request: Request, target: Target) -> Candidates
         not_wished: Reasons = ("another was asked for",)
         return Candidates(wished, {a: not_wished for a in registered if a not in wished}, wished=True)
     refusals = {
-        a: _unusable(a, problem, request, target)
+        a: unusable(a, problem, request, target)
         or _inexact(a, problem, request, platform)
         or _wasteful(a, problem, request, platform)
         or _gathering(a, problem, target)
@@ -196,7 +196,7 @@ def admitted_error(problem: ConvSpec, platform: str) -> float:
     return max(direct, _ADMITTED.get(precision, 0.0) * scale)
 
 
-def _unusable(algorithm: Algorithm, problem: Problem, request: Request, target: Target) -> Reasons:
+def unusable(algorithm: Algorithm, problem: Problem, request: Request, target: Target) -> Reasons:
     """Why it cannot compute the problem, or not within the limits in force."""
     platform = target.platform
     if is_opaque(algorithm) and (target.divided or target.portable):
@@ -247,7 +247,7 @@ def _wished(problem: Problem, request: Request, target: Target) -> list[Algorith
     refusals: dict[Algorithm, Reasons] = {}
     for wish in request.wish or ():
         family = named(problem.operation, wish) if isinstance(wish, str) else (wish,)
-        reasons = {a: _unusable(a, problem, request, target) for a in family}
+        reasons = {a: unusable(a, problem, request, target) for a in family}
         applying = [a for a, refused in reasons.items() if not refused]
         if applying:
             return applying

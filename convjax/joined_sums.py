@@ -21,6 +21,7 @@ from jax.extend.core.primitives import broadcast_in_dim_p, reduce_sum_p
 from convjax import sizes
 from convjax.inspect.primitives import ELEMENTWISE
 from convjax.problem import Ints
+from convjax.rewrite import donated
 from convjax.sums import sums_p
 
 # Rows, and elements of a map, below which a sum is not worth another form.
@@ -50,8 +51,11 @@ class _Group:
 
 
 def joined(jaxpr: core.Jaxpr) -> core.Jaxpr:
-    """The jaxpr with one equation for sums over the same axes of what one array becomes, element by element."""
-    groups = _groups(jaxpr)
+    """The jaxpr with one equation for sums over the same axes of what one array becomes, element by element.
+
+    Where equations may not change places, since a function that is called writes over what others read, it stays.
+    """
+    groups = [] if donated(jaxpr) else _groups(jaxpr)
     return jaxpr.replace(eqns=list(_in_order(jaxpr.eqns, groups))) if groups else jaxpr
 
 

@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
 from convjax import sizes
 from convjax.problem import ConvSpec, Ints, Pads
+from convjax.target import target
 
 
 def arrange_lhs(problem: ConvSpec, x: jax.Array, order: str) -> jax.Array:
@@ -79,8 +81,11 @@ def channels_last(problem: ConvSpec, N: int, input: Ints, kernel: Ints, C: int, 
 def pad(x: jax.Array, padding: Sequence[tuple[int, int]], interior: Sequence[int], value: object = 0) -> jax.Array:
     """Dilate by `interior` zeros between elements, pad, and crop where padding is negative.
 
-    The crop is a slice of its own: XLA folds a negative pad wrongly into a window (openxla/xla#48715).
+    The crop is a slice of its own: XLA folds a negative pad wrongly into a window (openxla/xla#48715). So is the
+    dilation in programs that XLA divides: what an axis of one element a device becomes by a pad, it computes wrongly.
     """
+    if target().divided and any(interior):
+        x, interior = dilated(x, interior, value), [0] * x.ndim
     if any(lo > 0 or hi > 0 or gap for (lo, hi), gap in zip(padding, interior, strict=True)):
         config = [(max(lo, 0), max(hi, 0), gap) for (lo, hi), gap in zip(padding, interior, strict=True)]
         x = lax.pad(x, np.asarray(value, x.dtype), config)
@@ -88,6 +93,17 @@ def pad(x: jax.Array, padding: Sequence[tuple[int, int]], interior: Sequence[int
         start = [max(-lo, 0) for lo, _ in padding]
         limit = [n - max(-hi, 0) for n, (_, hi) in zip(x.shape, padding, strict=True)]
         x = lax.slice(x, start, [max(a, b) for a, b in zip(start, limit, strict=True)])
+    return x
+
+
+def dilated(x: jax.Array, interior: Sequence[int], value: Any = 0) -> jax.Array:
+    """x with so many elements of `value` between its own, axis by axis, and no padding for it."""
+    for axis, gap in enumerate(interior):
+        if gap:
+            n, between = x.shape[axis], jnp.full_like(x, value)
+            spread = jnp.stack([x, *[between] * gap], axis=axis + 1)
+            spread = spread.reshape(*x.shape[:axis], n * (gap + 1), *x.shape[axis + 1 :])
+            x = lax.slice_in_dim(spread, 0, sizes.dilated(n, gap + 1), axis=axis)
     return x
 
 

@@ -14,9 +14,9 @@ from jax.interpreters import mlir
 
 from convjax.algorithms.fusion import apart, when_needed
 from convjax.algorithms.protocol import Algorithm, ComputesDivided, ReadsReversed, describe
-from convjax.algorithms.target import Target, compiling_for
 from convjax.problem import ConvSpec, Problem, WindowSpec
 from convjax.request import Policy
+from convjax.target import Target, compiling_for
 
 
 @dataclasses.dataclass(frozen=True)

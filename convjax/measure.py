@@ -16,13 +16,13 @@ import numpy as np
 from convjax import plans, timing
 from convjax.algorithms.numerics import error_on
 from convjax.algorithms.protocol import Algorithm, describe
-from convjax.algorithms.target import Target
 from convjax.choose import Choice, candidates, choose, measurements, predictions
 from convjax.device_kind import device_kind
 from convjax.lowering import Bound
 from convjax.plans import Plan, Plans, Time
 from convjax.problem import Problem
 from convjax.request import Request
+from convjax.target import Target
 from convjax.testing import needs_x64, random_operands, reference
 
 # Predictions are seldom wrong by more than this, so what is predicted to be slower is not tried.

@@ -18,7 +18,6 @@ from jax.extend.core import Primitive
 from jax.extend.core.primitives import conv_general_dilated_p, rev_p
 from jax.interpreters import ad, batching, mlir
 
-from convjax.algorithms.target import Target
 from convjax.lowering import Bound, Filled, OfReversed, bind_eagerly, lower, lowered_for
 from convjax.measure import decide
 from convjax.platforms import PLATFORMS
@@ -26,6 +25,7 @@ from convjax.problem import ConvSpec
 from convjax.request import Request
 from convjax.rewrite import Replacement, makers, replay, with_equations
 from convjax.sizes import are_numbers
+from convjax.target import Target
 
 conv_p = Primitive("convjax_conv")
 

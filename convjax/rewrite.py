@@ -44,8 +44,22 @@ def replay(closed: core.ClosedJaxpr, replacements: Mapping[core.Primitive, Repla
 
 
 def makers(jaxpr: core.Jaxpr, primitive: core.Primitive) -> dict[core.Var, core.JaxprEqn]:
-    """The equations of `primitive`, by what they make."""
-    return {eqn.outvars[0]: eqn for eqn in jaxpr.eqns if eqn.primitive is primitive}
+    """The equations of `primitive`, by what they make, whose operands may be read where that is: none is given away."""
+    gone = donated(jaxpr)
+    makers = {eqn.outvars[0]: eqn for eqn in jaxpr.eqns if eqn.primitive is primitive}
+    return {
+        made: eqn for made, eqn in makers.items() if gone.isdisjoint(a for a in eqn.invars if isinstance(a, core.Var))
+    }
+
+
+def donated(jaxpr: core.Jaxpr) -> set[core.Var]:
+    """What the functions that the jaxpr calls may write over."""
+    return {
+        atom
+        for eqn in jaxpr.eqns
+        for atom, given in zip(eqn.invars, eqn.params.get("donated_invars", ()), strict=False)
+        if given and isinstance(atom, core.Var)
+    }
 
 
 def with_equations(jaxpr: core.Jaxpr, equations: Sequence[core.JaxprEqn], unread: core.Primitive) -> core.Jaxpr:

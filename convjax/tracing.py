@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
@@ -26,8 +27,8 @@ class Traced:
     tree: Any
 
     def results(self, computed: Iterable[Any]) -> Any:
-        """What the function returns where its program returns `computed`."""
-        values = iter(computed)
+        """What the function returns where its program returns `computed`: of constants jax's literals, no arrays."""
+        values = (value if isinstance(value, jax.Array) else jnp.asarray(value) for value in computed)
         return jax.tree.unflatten(self.tree, [next(values) if leaf is _COMPUTED else leaf for leaf in self.leaves])
 
 

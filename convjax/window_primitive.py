@@ -22,10 +22,9 @@ from jax.interpreters import ad, batching, mlir
 
 from convjax import sizes
 from convjax.algorithms import named
-from convjax.algorithms.target import Target
 from convjax.algorithms.window.geometry import COMBINED, few_tiles
 from convjax.algorithms.window.mask import Mask
-from convjax.choose import INCUMBENT, least_seconds
+from convjax.choose import INCUMBENT, least_seconds, unusable
 from convjax.dtypes import accumulator
 from convjax.lowering import Bound, Filled, bind_eagerly, compiled_here, lower, lowered_for
 from convjax.measure import decide
@@ -33,6 +32,7 @@ from convjax.platforms import PLATFORMS, default_platform
 from convjax.problem import WindowSpec
 from convjax.request import Request, Wish
 from convjax.rewrite import makers, with_equations
+from convjax.target import Target
 from convjax.window_stages import stages
 
 extremum_p = Primitive("convjax_window_extremum")
@@ -162,18 +162,20 @@ def _finds_by_comparison(problem: WindowSpec, request: Request) -> bool:
     comparing = [_as(problem, "put_equal")]
     if request.wish:
         compares = [(wish if isinstance(wish, str) else wish.name) == Mask.name for wish in request.wish]
-        first = (c for wish, c in zip(request.wish, compares, strict=True) if _applies(wish, comparing if c else saved))
+        ways = zip(request.wish, compares, strict=True)
+        first = (c for wish, c in ways if _applies(wish, comparing if c else saved, request))
         return next(first, compares[0])
     here = compiled_here(default_platform(), request.policy)
     by_comparing, by_taps = least_seconds([comparing, saved], request, here)
     return by_comparing < INCUMBENT * by_taps
 
 
-def _applies(wish: Wish, problems: Sequence[WindowSpec]) -> bool:
-    """Whether an algorithm that `wish` stands for computes each of the problems."""
+def _applies(wish: Wish, problems: Sequence[WindowSpec], request: Request) -> bool:
+    """Whether an algorithm that `wish` stands for computes each of the problems, within the limits in force."""
+    here = compiled_here(default_platform(), request.policy)
     families = (named(problem.operation, wish) if isinstance(wish, str) else (wish,) for problem in problems)
     return all(
-        any(not algorithm.unsupported(problem, default_platform()) for algorithm in family)
+        any(not unusable(algorithm, problem, request, here) for algorithm in family)
         for problem, family in zip(problems, families, strict=True)
     )
 
@@ -225,13 +227,19 @@ def _linear_jvp(primitive: Primitive, operands: Sequence[Any], tangents: Sequenc
 _TRANSPOSED = {"take": "put", "put": "take", "take_equal": "put_equal", "put_equal": "take_equal"}
 
 
-def _adjoint(primitive: Primitive, cotangent: Any, value: Any, *where: jax.Array, **params: Any) -> Any:
-    """The transpose of `take` is `put` at the same taps, and the other way round."""
+def _adjoint(
+    primitive: Primitive, cotangent: Any, value: Any, *where: jax.Array, problem: WindowSpec, request: Request
+) -> Any:
+    """The transpose of `take` is `put` at the same taps, and the other way round.
+
+    Of the derivatives of a pooling both are one pass. A `take` that is itself what was asked for has a gradient.
+    """
     none = [None] * len(where)
     if type(cotangent) is ad.Zero:
         return [ad.Zero(value.aval), *none]
-    problem = _as(params["problem"], _TRANSPOSED[params["problem"].operation])
-    return [primitive.bind(cotangent, *where, problem=problem, request=params["request"]), *none]
+    adjoint = _as(problem, _TRANSPOSED[problem.operation])
+    request = request.transposed(0) if request.role == "fprop" else request
+    return [primitive.bind(cotangent, *where, problem=adjoint, request=request), *none]
 
 
 ad.defjvp(extremum_p, tangent)

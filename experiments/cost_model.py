@@ -15,11 +15,11 @@ import numpy as np
 from scipy import optimize
 
 from convjax.algorithms.protocol import Cost, cost_on
-from convjax.algorithms.target import Target
 from convjax.choose import INCUMBENT, candidates
 from convjax.device import Device
 from convjax.problem import Problem, parse
 from convjax.request import Request
+from convjax.target import Target
 from experiments.errors import ExperimentError
 from experiments.records import SweepRecord
 from experiments.results import Cell

@@ -13,9 +13,9 @@ from jax import lax
 from transforms import lax_arguments
 
 from convjax.algorithms.protocol import Cost
-from convjax.algorithms.target import target
 from convjax.dtypes import dtype_of
 from convjax.problem import ConvSpec, Problem, WindowSpec, parse
+from convjax.target import target
 from convjax.testing import (
     CONV_FAMILIES,
     WINDOW_FAMILIES,
@@ -276,3 +276,9 @@ def test_special_operands_have_ties_nan_and_infinities() -> None:
     assert np.any(values == math.inf)
     with pytest.raises(ValueError, match="'normal' or 'integers'"):
         random_operands(ConvSpec.parse("conv float32[1,3,1] float32[1,1,1] b0f_0io->b0f"), 0, "special")
+
+
+def test_complex_sums_are_as_wide_as_asked() -> None:
+    """XLA adds in the operands' precision whatever is asked for."""
+    problem = ConvSpec.parse("conv complex64[2,9,9,8] complex64[3,3,8,4] b01f_01io->b01f out=complex128")
+    assert check_algorithm(Lax(), [problem]) == 1

@@ -17,11 +17,11 @@ import convjax
 from convjax.algorithms.conv.positions import Positions
 from convjax.algorithms.conv.vmapped import Vmap
 from convjax.algorithms.conv.winograd import Winograd
-from convjax.algorithms.target import Target
 from convjax.choose import candidates
 from convjax.explain import explain_problem
 from convjax.problem import ConvSpec
 from convjax.request import Request
+from convjax.target import Target
 
 X, W = jnp.ones((4, 16, 16, 8)), jnp.ones((3, 3, 8, 8))
 

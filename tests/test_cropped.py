@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from convjax.algorithms import algorithms
-from convjax.algorithms.target import Target, compiling_for
 from convjax.problem import ConvSpec
+from convjax.target import Target, compiling_for
 from convjax.testing import random_operands, reference
 
 PROBLEMS = [

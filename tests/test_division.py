@@ -53,6 +53,15 @@ ORDINARY = [
     ("conv float32[4,300,8] float32[9,1,8] b0f_0io->b0f pad=4_4 feature_groups=8", "b", "", "0"),
 ]
 
+# Rows of which each of four devices has one: dilated inputs, and rows that Winograd's tiles overlap.
+ONE_ROW_EACH = [
+    "conv float32[2,4,9,2] float32[8,4,4,2] b01f_01oi->b01f pad=6_7x1_1 lhs_dilate=2x1",
+    "conv float32[2,4,9,8] float32[3,3,8,8] b01f_01io->b01f pad=1_1x1_1",
+    "conv float32[2,4,9,8] float32[2,5,8,8] b01f_01io->b01f pad=1_0x2_2",
+    "conv float32[2,8,9,8] float32[3,3,8,8] b01f_01io->b01f stride=2x1 pad=1_1x1_1",
+    "conv float32[8,4,9,2] float32[8,4,9,8] f01b_i01o->01bf pad=1_1x1_1",
+    "conv float32[8,4,9,2] float32[8,4,9,8] f01b_i01o->01bf pad=2_3x1_0",
+]
 
 # Divided by a mesh of two axes, a letter for each, "-" where it divides nothing: XLA's own division is wrong of these.
 OF_TWO_AXES = [
@@ -103,6 +112,19 @@ def test_every_algorithm_is_right_when_it_is_divided_or_refuses(algorithm: Algor
         got = _divided(text, divided, algorithm)
         want = reference(problems[text], *random_operands(problems[text], 0))
         np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4, err_msg=text)
+
+
+@pytest.mark.parametrize("algorithm", [None, *(a for a in algorithms("conv") if not is_opaque(a))], ids=str)
+def test_every_algorithm_is_right_where_a_device_has_one_row(algorithm: Algorithm | None) -> None:
+    rows = Mesh(np.array(jax.devices()[:4]), ("rows",))
+    for text in ONE_ROW_EACH:
+        problem = ConvSpec.parse(text)
+        if algorithm is None or not algorithm.unsupported(problem, "cpu"):
+            want = reference(problem, *random_operands(problem, 0))
+            of_kernel = "0" if problem.kernel[0] % 4 == 0 else ""
+            for divided in (("0", "", ""), ("0", of_kernel, "b" if problem.output_shape[0] % 4 == 0 else "")):
+                got = _divided(text, divided, algorithm, rows)
+                np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-3, err_msg=text)
 
 
 @pytest.mark.parametrize(("text", "of_lhs", "of_rhs"), DIVIDED)

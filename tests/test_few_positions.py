@@ -52,8 +52,18 @@ def test_products_of_all_taps_are_one(text):
     assert products(lowered) == 1
 
 
-def test_short_contractions_lie_as_they_are_asked_for():
-    problem = parse("conv float32[2,5,6] float32[2,20,16] f0b_i0o->0bf pad=5_5 lhs_dilate=4")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "conv float32[2,5,6] float32[2,20,16] f0b_i0o->0bf pad=5_5 lhs_dilate=4",
+        # Strides and dilations leave elements of x over, which lie in no window.
+        "conv float32[1,3,3,1] float32[3,2,1,8] b01f_01io->b01f stride=1x2 lhs_dilate=2x1",
+        "conv float32[32,2,8,1] float32[1,4,1,64] b01f_01io->b01f stride=2x2 pad=0_0x1_1 lhs_dilate=1x2",
+        "conv float32[2,3,4,2] float32[3,2,2,24] b01f_01io->b01f rhs_dilate=1x3 lhs_dilate=2x1",
+    ],
+)
+def test_short_contractions_lie_as_they_are_asked_for(text):
+    problem = parse(text)
     algorithm = positions.Positions("dot")
     assert positions._is_short(problem, algorithm._axes(problem))
     check_algorithm(algorithm, [problem], eager=False)

@@ -172,7 +172,13 @@ REFUSED: dict[str, tuple[tuple[Any, ...], dict[str, Any], type[Exception], str]]
     ),
     "window too large": ((X, 7), {"output_size": 1, "key": KEY}, ValueError, "output_size 1 .*at most 0, for a window"),
     "ratio": ((X, 2), {"output_ratio": 1.5, "key": KEY}, ValueError, "output_ratio must be between 0 and 1.*got 1.5"),
-    "ratios": ((X, 2), {"output_ratio": (0.5,) * 3, "key": KEY}, ValueError, "one for each of 2 spatial axes"),
+    "no ratio": ((X, 2), {"output_ratio": (0.5, None), "key": KEY}, TypeError, "output_ratio must be a real number"),
+    "ratios": (
+        (X, 2),
+        {"output_ratio": (0.5,) * 3, "key": KEY},
+        ValueError,
+        "output_ratio has 3 entries for 2 spatial axes",
+    ),
     "small ratio": ((X, 2), {"output_ratio": 0.1, "key": KEY}, ValueError, r"output_ratio 0.1 of \(6, 6\) .*\(0, 0\)"),
     "shape of samples": (
         (X, 2),

@@ -360,3 +360,11 @@ def test_deform_learns_its_offsets_from_zero() -> None:
     want = jax.jit(jax.grad(loss))(jnp.zeros(27))
     assert np.all(np.abs(want) > 1e-3)
     np.testing.assert_allclose(gradient, want, atol=1e-4)
+
+
+def test_a_local_kernel_is_drawn_with_its_metadata() -> None:
+    init = nnx.with_metadata(nnx.initializers.lecun_normal(), note="a")
+    layer = ConvLocal(4, 3, (3, 2), input_size=(6, 5), kernel_init=init, rngs=nnx.Rngs(0))
+    plain = ConvLocal(4, 3, (3, 2), input_size=(6, 5), kernel_init=nnx.initializers.lecun_normal(), rngs=nnx.Rngs(0))
+    assert layer.kernel.get_metadata("note") == "a"
+    np.testing.assert_array_equal(layer.kernel[...], plain.kernel[...])

@@ -20,10 +20,10 @@ import convjax
 from convjax import processor
 from convjax.algorithms import named, onednn
 from convjax.algorithms.products import columns_by_columns
-from convjax.algorithms.target import Target, compiling_for
 from convjax.device_kind import device_kind
 from convjax.plans import Plan, Plans, Time
 from convjax.problem import ConvSpec
+from convjax.target import Target, compiling_for
 from convjax.testing import check_algorithm, random_operands
 
 # Elsewhere there is none; where there is, a reason not to call it fails these tests.
@@ -184,3 +184,8 @@ def test_many_calls_at_a_time() -> None:
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         for got in pool.map(lambda _: np.asarray(run(x, w)), range(64)):
             np.testing.assert_array_equal(got, want)
+
+
+def test_products_that_do_not_fit_are_refused_and_do_not_end_the_process() -> None:
+    with pytest.raises(TypeError, match=r"x of shape \(1, 16, 3\) and w of shape \(1, 8, 5\) do not fit"):
+        onednn.product(jnp.ones((1, 16, 3)), jnp.ones((1, 8, 5)), (0, 0))

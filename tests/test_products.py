@@ -4,8 +4,8 @@ import jax
 import pytest
 
 from convjax.algorithms.conv.im2col import Im2col
-from convjax.algorithms.target import Target, compiling_for
 from convjax.problem import parse
+from convjax.target import Target, compiling_for
 from convjax.testing import check_algorithm
 
 PRODUCTS = [

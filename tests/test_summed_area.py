@@ -11,12 +11,12 @@ from jax.sharding import NamedSharding, PartitionSpec
 from transforms import two_devices
 
 import convjax
-from convjax.algorithms.target import Target
 from convjax.algorithms.window.summed_area import SummedArea
 from convjax.choose import choose
 from convjax.device import Device
 from convjax.problem import WindowSpec
 from convjax.request import request
+from convjax.target import Target
 from convjax.testing import check_algorithm
 
 # Windows that end with a block, begin in the last, are longer than x, dilated, cropped, over one axis or all.

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from convjax.algorithms.target import target
+from convjax.target import target
 
 # Bytes of what is made of a kernel from which on it is made when its convolution begins: XLA's CPU scheduler would do
 # so for all kernels of a network at its start, and memory for all of them is cleared at every call.

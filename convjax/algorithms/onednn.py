@@ -19,8 +19,8 @@ import jax
 import numpy as np
 
 from convjax import processor, sizes
-from convjax.algorithms.target import target
 from convjax.problem import Ints, Pads
+from convjax.target import target
 
 # The versions of jaxlib whose encoding of a call this is: others may read it otherwise, which can end the process.
 _FIRST, _LAST = (0, 10, 1), (0, 12)
@@ -92,7 +92,15 @@ def convolution(
 
 
 def product(x: jax.Array, w: jax.Array, axes: tuple[int, int]) -> jax.Array:
-    """The matrices x and w, or each of a batch, contracted over one axis of each: `axes` of their last two."""
+    """The matrices x and w, or each of a batch, contracted over one axis of each: `axes` of their last two.
+
+    Raises:
+        TypeError: the axes are not alike, which oneDNN would end the process for.
+    """
+    if (x.shape[axes[0] - 2], *x.shape[:-2]) != (w.shape[axes[1] - 2], *w.shape[:-2]):
+        raise TypeError(
+            f"x of shape {x.shape} and w of shape {w.shape} do not fit along the axes {axes} of their last 2"
+        )
     config = {"transpose_a": axes[0] == 0, "transpose_b": axes[1] == 1}
     shape = (*x.shape[:-2], x.shape[-1 - axes[0]], w.shape[-1 - axes[1]])
     return _call("matmul", "matmul", config, shape, x, w)

@@ -6,7 +6,7 @@ import jax
 
 from convjax.functional.arguments import LAYOUTS, Pooled, check_pooled, per_axis, positive
 from convjax.ops.arguments import as_array
-from convjax.ops.fractional import fractional_max_pool
+from convjax.ops.fractional import fractional_max_pool, per_axis_ratios
 from convjax.problem import Ints
 from convjax.request import AlgorithmLike
 
@@ -139,11 +139,9 @@ def _check_room(shape: Ints, kernel: Ints, size: Ints) -> None:
 def _by_ratio(name: str, size: Ints, output_ratio: float | Sequence[float] | None) -> Ints:
     if output_ratio is None:
         raise ValueError(f"output_size or output_ratio must be given to {name}: both are None")
-    ratios = tuple(output_ratio) if isinstance(output_ratio, Sequence) else (output_ratio,) * len(size)
-    if len(ratios) != len(size):
-        raise ValueError(
-            f"output_ratio has {len(ratios)} entries for {len(size)} spatial axes: give one number for each"
-        )
+    ratios = per_axis_ratios(output_ratio, len(size))
+    if min(ratios) < 0:
+        raise ValueError(f"output_ratio must not be negative, got {output_ratio}")
     return tuple(int(n * ratio) for n, ratio in zip(size, ratios, strict=True))
 
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from convjax.dtypes import accumulator
 from convjax.functional.arguments import AXES, LAYOUTS, check_axes, per_axis, windows
 from convjax.functional.pool import check_averaged, check_ordered
 from convjax.ops.arguments import require_bool
@@ -144,13 +145,15 @@ def _lp_pool(
     known = True if norm_type % 2 == 0 else min_pool(input, window, **options) >= 0
     if norm_type == 1:  # its powers are input itself, whose derivative at 0 is 1
         y = jnp.where(known & (y > 0), sum_pool(input, window, **options), y)
-    return (y * jnp.where(known, pool.finish(jnp.asarray(full ** (1 / norm_type))), 1)).astype(y.dtype)
+    wide = accumulator(y.dtype)
+    factor = jnp.where(known, pool.finish(jnp.asarray(full ** (1 / norm_type), wide)), 1)
+    return (y.astype(wide) * factor).astype(y.dtype)
 
 
 def _norm(input: jax.Array, window: Ints, p: float, **options: Any) -> jax.Array:
     if p > 0:
         return lp_pool(input, window, p=p, **options)
-    wide = input.astype(jnp.promote_types(input.dtype, jnp.float32))
+    wide = input.astype(accumulator(input.dtype))
     # Beside a 0 the norm is 0, and so is its gradient: through the reciprocal it would be no number.
     zero = wide == 0
     y = 1 / lp_pool(1 / jnp.where(zero, 1, wide), window, p=-p, **options)

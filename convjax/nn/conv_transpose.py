@@ -31,7 +31,8 @@ class ConvTranspose(nnx.ConvTranspose):
         in_features, out_features, kernel_size, strides: as `nnx.ConvTranspose`: C, K, and one int per spatial axis.
         padding: numbers as nnx, those that pad the dilated x; negative ones crop it. "SAME" and "SAME_LOWER" (one for
             nnx), "CIRCULAR" and "CAUSAL" (no output sees a later input) make n s elements, "VALID" the larger of n s
-            and (n - 1) s + d (k - 1) + 1, as nnx, and "FULL" is the adjoint of `convjax.conv`'s.
+            and (n - 1) s + d (k - 1) + 1, as nnx, and "FULL" is the adjoint of `convjax.conv`'s. An
+            empty axis stays empty.
         padding_mode: of the convolution that is transposed: "zeros", "reflect", "replicate", "circular", or one per
             axis. What its padding, d (k - 1) - p, crops is added back where the padding came from.
         feature_group_count: G; the kernel is (*kernel, C // G, K), as that of `nnx.Conv` with input_dilation.

@@ -1,5 +1,6 @@
 """Local convolution as a module."""
 
+import dataclasses
 import functools
 import math
 from collections.abc import Mapping, Sequence
@@ -89,11 +90,20 @@ class ConvLocal(nnx.Module):
         *output, features = jax.eval_shape(patches, image).shape
         self.kernel_shape = (*output, features, out_features)
 
+        noted: list[nnx.VariableMetadata[Any]] = []
+
         def draw(key: jax.Array) -> jax.Array:
-            return kernel_init(key, (*self.kernel_size, in_features, out_features), param_dtype)
+            drawn = kernel_init(key, (*self.kernel_size, in_features, out_features), param_dtype)
+            if not isinstance(drawn, nnx.VariableMetadata):
+                return drawn
+            noted.append(drawn)
+            return drawn.raw_value
 
         keys = jax.random.split(rngs.params(), math.prod(output))
-        self.kernel = nnx.Param(jax.vmap(draw)(keys).reshape(self.kernel_shape), **(kernel_metadata or {}))
+        kernel: Any = jax.vmap(draw)(keys).reshape(self.kernel_shape)
+        if noted:  # an initializer with metadata
+            kernel = dataclasses.replace(noted[0], raw_value=kernel)
+        self.kernel = nnx.Param(kernel, **(kernel_metadata or {}))
         self.bias: nnx.Param[jax.Array] | None = nnx.data(None)
         if use_bias:
             shape = (*output, out_features)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from convjax.dtypes import accumulator
-from convjax.ops.arguments import as_array, listed, per_axis, positive_per_axis, require_ordered
+from convjax.ops.arguments import as_array, listed, number, per_axis, positive_per_axis, require_ordered
 from convjax.ops.windows import Planes, Windows, read_planes, require_elements, require_int32
 from convjax.problem import Ints
 from convjax.request import AlgorithmLike, request
@@ -123,13 +123,9 @@ def _output_size(
         if min(output) < 0:
             raise ValueError(f"output_size must be at least 0 on every axis, got {output}")
     else:
-        output_ratio = listed(output_ratio)
-        ratios = tuple(output_ratio) if isinstance(output_ratio, Sequence) else (output_ratio,) * len(size)
-        if len(ratios) != len(size) or not all(0 < ratio < 1 for ratio in ratios):
-            raise ValueError(
-                f"output_ratio must be between 0 and 1, one number or one for each of {len(size)} spatial axes, "
-                f"got {output_ratio}"
-            )
+        ratios = per_axis_ratios(output_ratio, len(size))
+        if not all(0 < ratio < 1 for ratio in ratios):
+            raise ValueError(f"output_ratio must be between 0 and 1 on every axis, got {output_ratio}")
         output = tuple(int(n * ratio) for n, ratio in zip(size, ratios, strict=True))
         if 0 in output:
             raise ValueError(
@@ -142,6 +138,15 @@ def _output_size(
                 "elements"
             )
     return output
+
+
+def per_axis_ratios(output_ratio: float | Sequence[float], ndim: int) -> tuple[float, ...]:
+    """One an axis."""
+    given = listed(output_ratio)
+    entries = tuple(given) if isinstance(given, Sequence) and not isinstance(given, str) else (given,) * ndim
+    if len(entries) != ndim:
+        raise ValueError(f"output_ratio has {len(entries)} entries for {ndim} spatial axes: give one number for each")
+    return tuple(number("output_ratio", entry) for entry in entries)
 
 
 def _samples(planes: Planes, key: jax.Array | None, samples: jax.Array | None) -> jax.Array:

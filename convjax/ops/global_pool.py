@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from convjax.dtypes import accumulator
-from convjax.ops.arguments import as_array, require_averages
+from convjax.ops.arguments import as_array, require_averages, require_bool
 from convjax.ops.pool import max_pool
 from convjax.ops.windows import Planes, read_planes, require_elements
 
@@ -39,7 +39,7 @@ def global_avg_pool(x: jax.Array, *, layout: str | None = None, keepdims: bool =
         M. Lin, Q. Chen, S. Yan, Network In Network, arXiv:1312.4400, section 3.2.
     """
     x = require_averages(x)
-    planes = _read(x, layout)
+    planes = _read(x, layout, keepdims)
     mean = jnp.mean(planes.x.astype(accumulator(planes.x.dtype)), planes.axes, keepdims=keepdims)
     return planes.finish(mean.astype(planes.x.dtype))
 
@@ -66,12 +66,13 @@ def global_max_pool(x: jax.Array, *, layout: str | None = None, keepdims: bool =
         >>> global_max_pool(jnp.arange(8).reshape(1, 2, 2, 2))
         Array([[6, 7]], dtype=int32)
     """
-    planes = _read(x, layout)
+    planes = _read(x, layout, keepdims)
     y = max_pool(planes.x, planes.size, layout=layout)
     return planes.finish(y if keepdims else jnp.squeeze(y, planes.axes))
 
 
-def _read(x: jax.Array, layout: str | None) -> Planes:
+def _read(x: jax.Array, layout: str | None, keepdims: bool) -> Planes:
+    require_bool("keepdims", keepdims)
     x = as_array("x", x)
     planes = read_planes(x, None, layout)
     require_elements(x.shape, planes.size)

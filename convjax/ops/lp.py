@@ -43,10 +43,10 @@ def lp_pool(
     the overhang of ceil mode add nothing. NaN wins wherever it stands, else an infinity. A ratio that underflows counts
     as 0 in derivatives by negative powers of it.
 
-    Where the norm has no derivative, its derivatives of all orders are 0 instead: at a window of zeros alone or of
-    what is smaller than the least normal number, at one that holds an infinity, where the result overflows for p below
-    1, and with regard to an element of 0 where |x|^p has no derivative of that order. For p = inf the gradient goes to
-    the first of the largest |x|, row-major.
+    For p = inf the gradient goes to the first of the largest |x|, row-major. Where the norm of another p has no
+    derivative, its derivatives of all orders are 0 instead: at a window of zeros alone or of what is smaller than the
+    least normal number, at one that holds an infinity, where the result overflows for p below 1, and with regard to an
+    element of 0 where |x|^p has no derivative of that order.
 
     Args:
         x, window, strides, padding, dilation, ceil_mode, layout: as `max_pool`. x is floating point.
@@ -132,7 +132,8 @@ def _power(x: jax.Array, scale: jax.Array, p: float, q: float) -> jax.Array:
     # XLA divides by multiplying with the reciprocal, which is no number where scale is near the largest or smallest.
     far = math.sqrt(float(jnp.finfo(x.dtype).max))
     room = jnp.where(scale > far, 2.0**-8, jnp.where(scale < 1 / far, 2.0**8, 1.0)).astype(x.dtype)
-    r = (x * room) / (scale * room)
+    # By the reciprocal the largest may come out below 1, of which a large power is 0.
+    r = jnp.where(jnp.abs(x) == scale, _sign(x), (x * room) / (scale * room))
     if p % 2 == 0 and q <= _MOST_PRODUCTS:
         return lax.integer_pow(r, int(q))
     zero = (r if q < 0 else x) == 0

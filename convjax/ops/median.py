@@ -11,9 +11,9 @@ from jax import lax
 from convjax import window_primitive
 from convjax.algorithms.window.geometry import real_taps, stacked_taps
 from convjax.ops.arguments import Padding, require_ordered
-from convjax.ops.windows import read_windows
+from convjax.ops.windows import Windows, read_windows
 from convjax.problem import WindowSpec
-from convjax.request import AlgorithmLike, request
+from convjax.request import AlgorithmLike, Request, request
 
 
 def median_pool(
@@ -56,9 +56,12 @@ def median_pool(
     """
     x = require_ordered(x)
     pool = read_windows(x, window, strides, padding, dilation, ceil_mode, layout)
-    asked = request(algorithm, "take")
+    return pool.finish(pool.each(functools.partial(_median, request(algorithm, "take"))))
+
+
+def _median(asked: Request, pool: Windows) -> jax.Array:
     winner = _winner(pool.problem("min"), lax.stop_gradient(pool.x))
-    return pool.finish(window_primitive.take_p.bind(pool.x, winner, problem=pool.problem("take"), request=asked))
+    return window_primitive.take_p.bind(pool.x, winner, problem=pool.problem("take"), request=asked)
 
 
 @functools.partial(jax.jit, static_argnums=0)

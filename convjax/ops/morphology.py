@@ -14,7 +14,7 @@ from convjax.dtypes import accumulator
 from convjax.layout import pad, window_slice
 from convjax.ops.arguments import Padding, as_array
 from convjax.ops.operands import of_one_dtype
-from convjax.ops.windows import read_windows
+from convjax.ops.windows import Windows, read_windows
 from convjax.problem import WindowSpec
 from convjax.request import request
 
@@ -124,13 +124,18 @@ def _extremum(
     if 0 in pool.size:
         raise ValueError(f"x of shape {x.shape} has no elements on a spatial axis: each needs at least 1")
 
-    problem = pool.problem(operation)
     element = w if operation == "max" else -jnp.flip(w, (0, 1))
-    wide = accumulator(x.dtype)
-    taps = element.reshape(problem.taps, w.shape[2]).astype(wide)  # T C
+    taps = element.reshape(-1, w.shape[2]).astype(accumulator(x.dtype))  # T C
+    return pool.finish(pool.each(functools.partial(_best, operation, taps)))
+
+
+def _best(operation: str, taps: jax.Array, pool: Windows) -> jax.Array:
+    """The best sum of every window."""
+    problem = pool.problem(operation)
     winner = _winner(problem, pool.first, lax.stop_gradient(pool.x), lax.stop_gradient(taps))
-    channel = lax.broadcasted_iota(jnp.int32, winner.shape, channel_axis)
-    return pool.finish((_take(problem, pool.x, winner).astype(wide) + taps[winner, channel]).astype(x.dtype))
+    channel = lax.broadcasted_iota(jnp.int32, winner.shape, _channel_axis(pool.first))
+    best = _take(problem, pool.x, winner).astype(taps.dtype) + taps[winner, channel]
+    return best.astype(pool.x.dtype)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

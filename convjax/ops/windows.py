@@ -2,8 +2,8 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -61,6 +61,12 @@ class Planes:
         for n, start, tap, d in zip(self.size, starts, jnp.unravel_index(taps, window), dilation, strict=True):
             flat = flat * n + start + tap * d
         return flat
+
+    def each(self, function: Callable[[Self], jax.Array]) -> jax.Array:
+        """`function` of this, which has to know all sizes; a batch that has no number goes through it one by one."""
+        if sizes.are_numbers(self.x):
+            return function(self)
+        return jax.vmap(lambda x: function(dataclasses.replace(self, x=x[None]))[0])(self.x)
 
     def finish(self, y: jax.Array) -> jax.Array:
         """y without the batch that the operand did not have."""
@@ -132,7 +138,8 @@ class Windows(Planes):
 
     def argmax(self, algorithm: AlgorithmLike) -> jax.Array:
         """The tap of every window's maximum, with a batch."""
-        return window_primitive.arg(self.x, self.problem("max"), request(algorithm, "max"))
+        asked = request(algorithm, "max")
+        return self.each(lambda windows: window_primitive.arg(windows.x, windows.problem("max"), asked))
 
     def counts(self, include_padding: bool) -> np.ndarray:
         """Cells of every window that lie in x, or in x and its padding; broadcastable to the windows."""

@@ -13,10 +13,10 @@ from jax import lax
 from convjax.algorithms import onednn
 from convjax.algorithms.numerics import error_on
 from convjax.algorithms.protocol import Algorithm, ReadsReversed, describe, is_opaque
-from convjax.algorithms.target import Target, compiling_for
 from convjax.dtypes import dtype_of
 from convjax.platforms import known_platform
 from convjax.problem import ConvSpec, Problem
+from convjax.target import Target, compiling_for
 from convjax.testing.operands import Kind, needs_x64, random_operands
 from convjax.testing.reference import reference
 from convjax.testing.sample import sample_conv_problems

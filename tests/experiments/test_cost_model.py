@@ -10,11 +10,11 @@ import pytest
 from test_records import sweep_record
 
 import convjax
-from convjax.algorithms.target import Target
 from convjax.choose import choose
 from convjax.device import Device, devices
 from convjax.layer import Layer
 from convjax.request import Policy, Request
+from convjax.target import Target
 from experiments import config as configs
 from experiments import cost_model, fit
 from experiments.errors import ExperimentError

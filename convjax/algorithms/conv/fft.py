@@ -18,9 +18,9 @@ from convjax.algorithms.bands import Bands, admitted_workspace
 from convjax.algorithms.fusion import to_be_written
 from convjax.algorithms.numerics import accumulator, rounding_error
 from convjax.algorithms.protocol import Cost, Reasons, describe
-from convjax.algorithms.target import target
 from convjax.dtypes import dtype_of
 from convjax.problem import ConvSpec
+from convjax.target import target
 
 # Inner products shorter than this are summed in a fused loop; a batched matrix product of them is far slower.
 _FEW_CHANNELS = 8

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from convjax import layout, sizes
+from convjax import layout
 from convjax.algorithms.conv.cudnn import cudnn_cost, is_long
 from convjax.algorithms.conv.library import is_misread, is_product, is_written_out, library_cost
 from convjax.algorithms.conv.polyphase import Polyphase
@@ -16,10 +16,10 @@ from convjax.algorithms.conv.shift import Shift
 from convjax.algorithms.numerics import LIBRARY, accumulator, direct_error
 from convjax.algorithms.products import rows_by_columns
 from convjax.algorithms.protocol import Algorithm, Cost, Reasons, describe
-from convjax.algorithms.target import target
 from convjax.dtypes import dtype_of, itemsize
 from convjax.platforms import GPUS
 from convjax.problem import ConvSpec
+from convjax.target import target
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +82,8 @@ def _of_products(problem: ConvSpec) -> tuple[Algorithm, ...]:
 def _convolution_of_divided(problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
     """One convolution, without dilated inputs and groups that are turned."""
     if max(problem.lhs_dilation, default=1) > 1:
-        lhs = _with_zeros(problem, lhs)
+        gaps = dict(zip(problem.dimension_numbers[0][2:], problem.lhs_dilation, strict=True))
+        lhs = layout.dilated(lhs, [gaps.get(axis, 1) - 1 for axis in range(lhs.ndim)])
         problem = dataclasses.replace(problem, lhs_shape=lhs.shape, lhs_dilation=(1,) * problem.ndim)
     return (_of_groups if _groups_are_turned(problem) else _convolution)(problem, lhs, rhs)
 
@@ -123,6 +124,8 @@ def _convolution(problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array
     dtype = dtype_of(problem.lhs_dtype)
     if jnp.issubdtype(dtype, jnp.integer) and dtype.itemsize < itemsize(problem.output_dtype):
         lhs, rhs = lax.optimization_barrier((lhs, rhs))
+    if jnp.issubdtype(dtype, jnp.complexfloating):  # whose sums XLA rounds to their own precision
+        lhs, rhs = (operand.astype(dtype_of(problem.output_dtype)) for operand in (lhs, rhs))
     return lax.conv_general_dilated(
         lhs,
         rhs,
@@ -147,16 +150,6 @@ def _as_input_gradient(problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax
     """
     spatial = problem.dimension_numbers[1][2:]
     return _convolution(problem, lhs, lax.rev(lax.optimization_barrier(lax.rev(rhs, spatial)), spatial))
-
-
-def _with_zeros(problem: ConvSpec, lhs: jax.Array) -> jax.Array:
-    """lhs dilated. Not by padding, which XLA would put back into the convolution."""
-    for axis, dilation in zip(problem.dimension_numbers[0][2:], problem.lhs_dilation, strict=True):
-        *before, n = lhs.shape[: axis + 1]
-        dilated = jnp.stack([lhs] + [jnp.zeros_like(lhs)] * (dilation - 1), axis=axis + 1)
-        dilated = dilated.reshape(*before, n * dilation, *lhs.shape[axis + 1 :])
-        lhs = lax.slice_in_dim(dilated, 0, sizes.dilated(n, dilation), axis=axis)
-    return lhs
 
 
 def _product_of_groups(problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.Array:

@@ -31,8 +31,8 @@ from convjax.algorithms.conv.output_pairs import is_paired, padding_of_pairs, su
 from convjax.algorithms.fusion import apart
 from convjax.algorithms.numerics import accumulator
 from convjax.algorithms.protocol import Cost
-from convjax.algorithms.target import target
 from convjax.problem import ConvSpec
+from convjax.target import target
 
 # Terms written out in one fused expression; above it the loop over outer taps is rolled.
 _UNROLLED = 64

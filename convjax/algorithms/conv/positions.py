@@ -253,7 +253,7 @@ def _dot(problem: ConvSpec, axes: tuple[Axis, ...], x: jax.Array, w: jax.Array, 
 
 
 def _is_short(problem: ConvSpec, axes: tuple[Axis, ...]) -> bool:
-    """Whether a copy of x for every window of w is smaller than the result, which need not be turned then."""
+    """Whether a copy of x's one window for every window of w is smaller than the result, which need not be turned."""
     contracted = problem.C * math.prod(axis.length for axis in axes)
     return problem.G == 1 and positions(axes, "x") == 1 < positions(axes, "w") and contracted < problem.K
 
@@ -262,6 +262,7 @@ def _short(problem: ConvSpec, axes: tuple[Axis, ...], x: jax.Array, w: jax.Array
     """One product batched over positions, whose results lie as they are asked for."""
     lengths = [axis.length for axis in axes]
     seen = jnp.stack([*windows(axes, w, "w", 1, lengths).values()])  # positions C S 1 K
+    (x,) = windows(axes, x, "x", 1, lengths).values()  # of which strides and dilations may leave elements over
     x = jnp.broadcast_to(x, (seen.shape[0], *x.shape))
     return columns_by_columns(problem, x, seen, dtype).reshape(*problem.output, 1, problem.N, problem.K)
 

@@ -10,9 +10,9 @@ from jax import lax
 
 from convjax import dtypes, layout, sizes
 from convjax.algorithms.numerics import epsilon
-from convjax.algorithms.target import target
 from convjax.dtypes import dtype_of
 from convjax.problem import Ints, WindowSpec
+from convjax.target import target
 
 # Why an algorithm that is given taps refuses to find them.
 NOT_COMPARED = "follows taps that are given, and compares nothing with the windows' values"
@@ -124,16 +124,19 @@ def first_real_tap(problem: WindowSpec) -> np.ndarray:
 
 
 def sum_error(problem: WindowSpec) -> float:
-    """Bound on the relative error: adding up rounds, choosing does not.
-
-    Accumulation is in float32 or wider, and `put` adds at most as many values to one element as windows
-    overlap there.
-    """
-    if problem.operation != "sum" and not problem.puts:
+    """Bound on the relative error: adding up rounds, in float32 or wider, and choosing does not."""
+    added = problem.taps if problem.operation == "sum" else _overlap(problem) if problem.puts else 1
+    if added == 1:
         return 0.0
     dtype = dtype_of(problem.dtype)
     wide = epsilon(accumulator(problem))
-    return wide * (4.0 + 0.5 * math.prod(problem.window) ** 0.5) + (epsilon(dtype) if epsilon(dtype) > wide else 0.0)
+    return wide * (4.0 + 0.5 * added**0.5) + (epsilon(dtype) if epsilon(dtype) > wide else 0.0)
+
+
+def _overlap(problem: WindowSpec) -> int:
+    """Of how many windows an element may be part."""
+    axes = zip(problem.window, problem.strides, problem.window_dilation, problem.windows_shape, strict=True)
+    return math.prod(min(count, -(-k * math.gcd(s, d) // s)) for k, s, d, count in axes)
 
 
 def few_tiles(problem: WindowSpec) -> bool:

@@ -15,11 +15,11 @@ from jax import lax
 
 from convjax import layout
 from convjax.algorithms.fusion import apart
-from convjax.algorithms.target import target
 from convjax.algorithms.window.geometry import COMBINED, accumulator, better, first_real_tap
 from convjax.algorithms.window.passes import Band, Pass, Widths, at_once, bands_of, passes, with_size
 from convjax.dtypes import dtype_of
 from convjax.problem import WindowSpec
+from convjax.target import target
 
 # Values, and for argmax and argmin the taps they stand at; None where each value is at tap 0 still.
 State = tuple[jax.Array, jax.Array | None]
