@@ -12,6 +12,7 @@ import pytest
 from jax import lax
 from transforms import lax_arguments
 
+from convjax.algorithms.conv.lax_conv import Lax
 from convjax.algorithms.protocol import Cost
 from convjax.dtypes import dtype_of
 from convjax.problem import ConvSpec, Problem, WindowSpec, parse
