@@ -107,11 +107,13 @@ class FFT:
 def _over_spatial(transform: Callable[..., jax.Array], x: jax.Array, lengths: list[int]) -> jax.Array:
     """`transform` of x, * * * S, along S.
 
-    What is divided among devices is gathered before, and jaxlib 0.10 refuses the order in memory that it then has, if
-    there are axes of one element.
+    What is divided among devices is gathered before, and jaxlib 0.10 refuses the order in memory that several axes of
+    it may then have.
     """
     batch, spatial = x.shape[: -len(lengths)], range(-len(lengths), 0)
-    y = transform(x.reshape(*(n for n in batch if n != 1), *x.shape[len(batch) :]), lengths, axes=spatial)
+    if target().divided:
+        x = x.reshape(math.prod(batch), *x.shape[len(batch) :])
+    y = transform(x, lengths, axes=spatial)
     return y.reshape(*batch, *y.shape[-len(lengths) :])
 
 
