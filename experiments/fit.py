@@ -98,6 +98,9 @@ def _print(kind: str, times: Times, fits: dict[str, Fit]) -> None:
         table.add_row(f"{algorithm}, {count} times", *(f"{bias[algorithm][1]:.2f}x" for bias in biases.values()))
     table.caption = "below the regrets: predicted over recorded times, by algorithm"
     console.print(table)
+    if times.left_out:
+        told = "1 candidate is" if times.left_out == 1 else f"{times.left_out} candidates are"
+        console.print(f"{told} left out for want of a record of today's version", highlight=False)
     fitted = list(fits.values())[-1].regret
     for row in (-fitted.each).argsort()[:_MOST_WORST]:
         if fitted.each[row] > 1:
