@@ -251,7 +251,7 @@ def training(choices: dict[str, list[TrainRecord]]) -> Figure:
         losses.plot(curve, color=colours[name], linewidth=1.0 + 1.6 * (len(choices) - 1 - i), label=name, alpha=0.9)
         if name != first:
             shared = min(len(curve), len(reference))
-            distance = np.abs(curve[:shared] - reference[:shared])
+            distance = np.abs(curve[:shared] - reference[:shared])  # NaN where an epoch of either is missing
             apart.plot(np.where(distance > 0, distance, np.nan), color=colours[name], linewidth=1, label=name)
     losses.set(yscale="log", xlabel="step", ylabel="training loss")
     losses.set_title("Loss", loc="left", fontweight="bold")
@@ -313,7 +313,13 @@ def _network_row(ax: Axes, row: NetworkRow, place: int, marks: dict[str, Any]) -
 
 
 def _losses(epochs: Sequence[TrainRecord]) -> np.ndarray:
-    return np.concatenate([r.losses for r in epochs])
+    """Loss by step from the first epoch's on; NaN, and so a gap of the curve, where an epoch is missing."""
+    steps = max(len(r.losses) for r in epochs)
+    losses = np.full(steps * max(r.epoch for r in epochs), np.nan)
+    for r in epochs:
+        start = steps * (r.epoch - 1)
+        losses[start : start + len(r.losses)] = r.losses
+    return losses
 
 
 def _chosen(cell: Cell) -> list[str]:

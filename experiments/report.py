@@ -25,7 +25,7 @@ def write(folder: RunFolder) -> Path:
         raise ExperimentError(f"{folder.path} has no records yet: run a sweep or a training in it first")
     table = results.cells(records.sweep, list(config.sweep.layers) if config.sweep else [])
     family_rows = families.rows(table)
-    choices = results.by_choice(records.train)
+    choices = results.by_choice(records.train, list(config.train.choices) if config.train else [])
     rows = results.network_rows(records.networks)
     pictures = plots.draw_all(table, choices, rows, folder.plots_path)
     text = _template().render(
@@ -89,7 +89,7 @@ def _training_row(epochs: list[TrainRecord]) -> dict[str, Any]:
         "epochs": len(epochs),
         "last": epochs[-1],
         "step": float(np.median(samples)),
-        "difference": max(differences, default=None),
+        "difference": float(np.max(differences)) if differences else None,  # NaN is the largest
         "reasons": sorted({reason for r in epochs for reason in r.reasons}),
     }
 

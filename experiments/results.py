@@ -155,12 +155,12 @@ def with_status(table: Sequence[Cell], *statuses: str) -> list[SweepRecord]:
     return [r for cell in table for r in cell.records.values() if r.status in statuses]
 
 
-def by_choice(records: Iterable[TrainRecord]) -> dict[str, list[TrainRecord]]:
-    """The epochs of each choice, in order."""
+def by_choice(records: Iterable[TrainRecord], choices: Sequence[str]) -> dict[str, list[TrainRecord]]:
+    """The epochs of each choice that has some, in order: both that of the config's choices."""
     grouped: dict[str, list[TrainRecord]] = collections.defaultdict(list)
     for record in records:
         grouped[record.choice].append(record)
-    return {name: sorted(epochs, key=lambda r: r.epoch) for name, epochs in grouped.items()}
+    return {name: sorted(grouped[name], key=lambda r: r.epoch) for name in choices if name in grouped}
 
 
 @dataclasses.dataclass(frozen=True)
