@@ -24,7 +24,7 @@ def require_sound(config: Config) -> None:
         for name in config.sweep.algorithms:  # whether one applies to a layer is a matter of record
             _require_algorithm("sweep.algorithms", name, convjax.algorithms())
     if config.train:
-        _require_batches(config.train, config.seed)
+        _require_images(config.train, config.seed)
         for name, choice in config.train.choices.items():
             _require_choice(name, choice, config.train)
     if config.models:
@@ -42,10 +42,17 @@ def _require_algorithm(key: str, name: str, registered: Sequence[Any], words: Se
     raise ExperimentError(f"{key}: {name!r} is no algorithm{nearest(name, valid)}")
 
 
-def _require_batches(train: Train, seed: int) -> None:
-    images = len(Digits.load(train.test_fraction, seed).train_images)
+def _require_images(train: Train, seed: int) -> None:
+    """There must be images for a batch, and one at least to test on."""
+    digits = Digits.load(train.test_fraction, seed)
+    images = len(digits.train_images)
     if train.batch_size > images:
         raise ExperimentError(f"train.batch_size {train.batch_size} is more than the {images} training images")
+    if not len(digits.test_images):
+        raise ExperimentError(
+            f"train.test_fraction {train.test_fraction:g} of the {images} images is none to test on: give at least "
+            f"{1 / images:.1g}"
+        )
 
 
 def _require_choice(name: str, choice: Choice, train: Train) -> None:

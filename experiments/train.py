@@ -7,7 +7,7 @@ checkpoint and then a record; a run that was interrupted goes on behind the last
 import functools
 import logging
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,8 +111,8 @@ class ChoiceRun:
             losses, seconds = self._one_epoch(self.epoch)
         self.checkpoints.save(epoch, args=ocp.args.StandardSave(self.state), force=True)
         trained, tested = self._accuracies()
-        difference = float(np.max(np.abs(np.subtract(losses, peer.losses)))) if peer else None
-        reasons = _shortcomings(self.settings, epoch, tested, difference)
+        difference = _difference(losses, peer.losses) if peer else None
+        reasons = _shortcomings(self.settings, epoch, tested, losses, difference)
         return TrainRecord(
             case=epoch_case(epoch, self.name),
             status="wrong" if reasons else "ok",
@@ -169,11 +169,21 @@ def _step(graph: Any, optimiser: Any, state: State, images: jax.Array, labels: j
     return {"params": optax.apply_updates(state["params"], updates), "optimiser": memory}, value
 
 
-def _shortcomings(settings: Train, epoch: int, accuracy: float, difference: float | None) -> tuple[str, ...]:
+def _difference(losses: Sequence[float], expected: Sequence[float]) -> float:
+    """The largest at any step; NaN where a loss is NaN, or both are infinite."""
+    with np.errstate(invalid="ignore"):
+        return float(np.max(np.abs(np.subtract(losses, expected))))
+
+
+def _shortcomings(
+    settings: Train, epoch: int, accuracy: float, losses: Sequence[float], difference: float | None
+) -> tuple[str, ...]:
     reasons = []
-    if epoch == settings.epochs and accuracy < settings.accuracy:
+    if not np.all(np.isfinite(losses)):
+        reasons.append("its loss is not finite")
+    if epoch == settings.epochs and not accuracy >= settings.accuracy:  # NaN is wrong too
         reasons.append(f"test accuracy {accuracy:.4f} is below {settings.accuracy}")
-    if difference is not None and not difference <= settings.loss_tolerance:  # NaN is wrong too
+    if difference is not None and not difference <= settings.loss_tolerance:
         reasons.append(
             f"its losses differ by {difference:.2g} from the first choice's, above {settings.loss_tolerance}"
         )

@@ -26,6 +26,10 @@ UNSOUND = [
     ("train.choices.auto.conv=['winograd', 'stock']", "train.choices.auto.conv: 'stock' is no algorithm"),
     ("train.choices.auto.conv='winograd(tile=2)'", "train.choices.auto: algorithm does not apply to fprop of conv"),
     ("train.batch_size=9999", "train.batch_size 9999 is more than the 1438 training images"),
+    (
+        "train.test_fraction=0.0001",
+        "train.test_fraction 0.0001 of the 1797 images is none to test on: give at least 0.0006",
+    ),
     ("models.networks={ resnet19 = {} }", "models.networks: 'resnet19' is no network; did you mean 'resnet18'"),
 ]
 

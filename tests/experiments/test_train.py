@@ -107,4 +107,24 @@ def test_the_choices_are_in_one_shard(config: Config) -> None:
 
 @pytest.mark.parametrize(("difference", "status"), [(None, 0), (0.05, 0), (0.06, 1), (np.inf, 1), (np.nan, 1)])
 def test_losses_that_go_apart_are_wrong(config: Config, difference: float | None, status: int) -> None:
-    assert len(train._shortcomings(config.section("train"), 3, 1.0, difference)) == status
+    assert len(train._shortcomings(config.section("train"), 3, 1.0, [1.0], difference)) == status
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "losses", "reasons"),
+    [
+        (1.0, [1.0, 0.5], ()),
+        (np.nan, [1.0], ("test accuracy nan is below 0.0",)),
+        (1.0, [1.0, np.nan], ("its loss is not finite",)),
+        (1.0, [np.inf], ("its loss is not finite",)),
+    ],
+)
+def test_what_is_no_number_is_wrong(
+    config: Config, accuracy: float, losses: list[float], reasons: tuple[str, ...]
+) -> None:
+    assert train._shortcomings(config.section("train"), 3, accuracy, losses, None) == reasons
+
+
+def test_infinite_losses_are_no_number_apart() -> None:
+    assert np.isnan(train._difference([np.inf], [np.inf]))
+    assert train._difference([1.0, 2.0], [1.5, 2.0]) == 0.5
