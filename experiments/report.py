@@ -27,17 +27,19 @@ def write(folder: RunFolder) -> Path:
     family_rows = families.rows(table)
     choices = results.by_choice(records.train, list(config.train.choices) if config.train else [])
     rows = results.network_rows(records.networks)
+    swept = [record for cell in table for record in cell.records.values()]
     pictures = plots.draw_all(table, choices, rows, folder.plots_path)
     text = _template().render(
         config=config,
         config_text=config.text(),
         cells=table,
         summary=results.summarise(table),
-        failures=results.with_status(table, "wrong", "error"),
-        stopped=results.with_status(table, "timeout"),
+        failures=results.with_status([*swept, *records.networks, *records.train], "wrong", "error"),
+        stopped=results.with_status(swept, "timeout"),
         refusals=results.refusals(table),
         training=[_training_row(epochs) for epochs in choices.values()],
         networks=rows,
+        all_networks_ok=all(r.status == "ok" for r in records.networks),
         network_means=results.network_means(rows),
         pictures={name: _embedded(path) for name, path in pictures.items()},
         environments=folder.environments(records.by_case.values()),

@@ -13,7 +13,7 @@ from convjax.problem import ConvSpec, parse
 from experiments import peers
 from experiments.cases import AUTO, STOCK
 from experiments.config import MODES, PASSES
-from experiments.records import NetworkRecord, SweepRecord, TrainRecord
+from experiments.records import AnyRecord, NetworkRecord, SweepRecord, TrainRecord
 
 # The cases of other libraries, and all that are no algorithm of their own.
 PEERS = tuple(case for cases in peers.CASES.values() for case in cases)
@@ -150,9 +150,9 @@ def refusals(table: Sequence[Cell]) -> list[Refusal]:
     ]
 
 
-def with_status(table: Sequence[Cell], *statuses: str) -> list[SweepRecord]:
+def with_status(records: Iterable[AnyRecord], *statuses: str) -> list[AnyRecord]:
     """The cases that ended in one of `statuses`."""
-    return [r for cell in table for r in cell.records.values() if r.status in statuses]
+    return [r for r in records if r.status in statuses]
 
 
 def by_choice(records: Iterable[TrainRecord], choices: Sequence[str]) -> dict[str, list[TrainRecord]]:

@@ -1,6 +1,7 @@
 """What a report makes of a training's records: curves by step, choices in the config's order, and no NaN lost."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,13 +9,15 @@ from matplotlib import pyplot as plt
 from test_records import train_record
 
 from experiments import plots, report
-from experiments.records import TrainRecord
+from experiments.folder import RunFolder
+from experiments.records import RecordWriter, TrainRecord
 from experiments.results import by_choice
 
 
 def epoch(choice: str, number: int, losses: tuple[float, ...], difference: float | None = None) -> TrainRecord:
-    update = {"choice": choice, "losses": losses, "loss_difference": difference, "samples": (0.001,) * len(losses)}
-    return train_record(number).model_copy(update=update)
+    update = {"choice": choice, "losses": losses, "loss_difference": difference}
+    timed = {"samples": (0.001,) * len(losses), "compile_seconds": 0.5}
+    return train_record(number).model_copy(update=update | timed)
 
 
 def test_choices_stand_in_the_order_of_the_config() -> None:
@@ -47,3 +50,16 @@ def test_a_difference_that_is_no_number_is_the_largest(differences: tuple[float,
     row = report._training_row([epoch("auto", i + 1, (1.0,), d) for i, d in enumerate(differences)])
     assert math.isnan(row["difference"])
     assert report._training_row([epoch("stock", 1, (1.0,))])["difference"] is None
+
+
+def test_what_went_wrong_in_a_training_is_listed(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    failed = epoch("auto", 1, (math.nan,)).model_copy(
+        update={"status": "wrong", "reasons": ("its loss is not finite",)}
+    )
+    with RecordWriter(folder.records_path / "train.jsonl") as writer:
+        writer.write([failed])
+    folder.config_path.write_text('name = "x"\n[train.choices]\nauto = {}\n', encoding="utf-8")
+    page = report.write(folder).read_text(encoding="utf-8")
+    assert "What went wrong" in page
+    assert f'<td>{failed.case}</td><td class="bad">wrong</td><td>its loss is not finite</td>' in page
