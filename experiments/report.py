@@ -33,6 +33,7 @@ def write(folder: RunFolder) -> Path:
         config=config,
         config_text=config.text(),
         cells=table,
+        several_turns=[cell for cell in table if cell.is_of_several_turns],
         summary=results.summarise(table),
         failures=results.with_status([*swept, *records.networks, *records.train], "wrong", "error"),
         stopped=results.with_status(swept, "timeout"),
