@@ -114,6 +114,13 @@ def page_of(tmp_path: Path, records: list[SweepRecord]) -> str:
     return report.write(folder).read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("algorithm", ["im2col", "jax.lax"])
+def test_a_report_of_algorithms_without_a_choice_is_made(tmp_path: Path, algorithm: str) -> None:
+    page = page_of(tmp_path, [r for r in RECORDS if r.algorithm == algorithm])
+    assert "Family by family" not in page
+    assert sorted(path.name for path in (tmp_path / "plots").iterdir()) == ["error.png", "speed.png"]
+
+
 def test_a_report_shows_and_prints_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = page_of(tmp_path, RECORDS)
     for title in ("Family by family", "loses most", "choice is behind", "compiles long or needs much memory"):
