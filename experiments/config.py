@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 import tomli_w
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
 
-from convjax.layer import Layer
 from experiments import problems, sections, timed_networks
 from experiments.errors import ExperimentError
 from experiments.sections import Section, named
@@ -23,7 +22,7 @@ Peer = Literal["torch"]
 
 def _layers(texts: dict[str, str]) -> dict[str, str]:
     for name, text in named(texts).items():
-        Layer.parse(name, text)
+        problems.require_layer(name, text)
     return texts
 
 
