@@ -24,6 +24,8 @@ _MACHINE = ("cpu", "cores", "platform", "device")
 def run(folder: RunFolder, output: Path | None) -> Fit:
     """Fits the constants of the device that `folder`'s sweep ran on, prints them and stores them in `output`."""
     layers = folder.config().section("sweep").layers
+    if output:
+        _text(output)  # before the fit, which takes long
     records = folder.records().sweep
     environment = _environment(folder, records)
     kind = environment["device"]
@@ -40,11 +42,7 @@ def run(folder: RunFolder, output: Path | None) -> Fit:
 
 def store(path: Path, kind: str, device: Device, comment: str) -> None:
     """Puts the constants of `kind` into the file at `path`, under a comment; other tables stay as they are."""
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    try:
-        tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ExperimentError(f"{path} is not TOML: {error}") from None
+    text = _text(path)
     header = f"[{kind}]" if re.fullmatch(r"[\w-]+", kind) else f'["{kind}"]'
     numbers = [f"{name} = {getattr(device, name):.1e}" for name in RATES]
     table = "\n".join([f"# {comment}", header, *numbers]) + "\n"
@@ -54,6 +52,18 @@ def store(path: Path, kind: str, device: Device, comment: str) -> None:
     if not replaced:
         written = f"{text.rstrip()}\n\n{table}".lstrip()
     whole_file.write(path, written)
+
+
+def _text(path: Path) -> str:
+    """What the file at `path` holds by now; `ExperimentError` if no table can be put there."""
+    if not path.parent.is_dir():
+        raise ExperimentError(f"{path} cannot be written: {path.parent} is no folder")
+    try:
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ExperimentError(f"{path} is not TOML: {error}") from None
+    return text
 
 
 def _environment(folder: RunFolder, records: list[SweepRecord]) -> dict[str, Any]:

@@ -127,8 +127,12 @@ class RunFolder:
         for path in self.path.glob("environment*.json"):
             try:
                 noted = json.loads(path.read_text(encoding="utf-8"))
-            except json.JSONDecodeError as error:
+            except (json.JSONDecodeError, UnicodeDecodeError) as error:
                 raise ExperimentError(f"{path} is not JSON ({error}): delete it, the next run writes it anew") from None
+            if not isinstance(noted, dict) or not isinstance(noted.get("id"), str):
+                raise ExperimentError(
+                    f"{path} describes no environment, which has an id: delete it, the next run writes it anew"
+                )
             found[noted["id"]] = noted
         used = dict.fromkeys(r.environment for r in sorted(made, key=lambda r: r.made, reverse=True))
         return [found[id_] for id_ in used if id_ in found]

@@ -113,8 +113,9 @@ def test_what_has_no_record_of_today_is_left_out(update: dict[str, object] | Non
 
 
 def test_the_command_prints_and_stores_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder, output = RunFolder(tmp_path / "run"), tmp_path / "devices.toml"
+    folder, output, latin = RunFolder(tmp_path / "run"), tmp_path / "devices.toml", tmp_path / "latin.toml"
     folder.path.mkdir()
+    latin.write_bytes("# für\n".encode("latin-1"))
     config = configs.load(CPU_LAYERS)
     folder.config_path.write_text(config.text(), encoding="utf-8")
     with pytest.raises(ExperimentError, match="has no sweep records yet"):
@@ -126,6 +127,12 @@ def test_the_command_prints_and_stores_them(tmp_path: Path, capsys: pytest.Captu
     with pytest.raises(ExperimentError, match=r"has \d+ timed cases .* need at least 60"):
         fit.run(folder, output)
     assert not output.exists()
+    for unwritable, said in [
+        (tmp_path / "nowhere" / "devices.toml", r"nowhere/devices.toml cannot be written: .*nowhere is no folder"),
+        (latin, r"latin.toml is not TOML: 'utf-8' codec can't decode"),
+    ]:
+        with pytest.raises(ExperimentError, match=said):
+            fit.run(folder, unwritable)
     with RecordWriter(folder.records_path / "sweep.jsonl") as writer:
         writer.write(made[20:])
     other = "# The file.\n\n# Of another.\n[other]\ngemm = 1.0\n"
