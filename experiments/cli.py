@@ -184,7 +184,7 @@ def main() -> None:
 
 
 def _say(message: str) -> None:
-    Console(stderr=True, soft_wrap=True).print(f"experiments: {message}", markup=False, highlight=False)
+    Console(stderr=True, soft_wrap=True).print(f"experiments: {message}", markup=False, emoji=False, highlight=False)
 
 
 def _config(path: Path | None, folder: RunFolder | None, settings: list[str] | None) -> Config:

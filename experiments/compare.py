@@ -4,10 +4,10 @@ import collections
 import dataclasses
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 from scipy import stats
 
+from experiments import tables
 from experiments.cases import Selection
 from experiments.errors import ExperimentError
 from experiments.folder import RunFolder
@@ -112,9 +112,7 @@ def print_comparison(a: RunFolder, b: RunFolder, selection: Selection) -> None:
     if not found:
         why = f" ({'; '.join(left_out)})" if left_out else ""
         raise ExperimentError(f"{a.path} and {b.path} have no timed case in common{why}: nothing can be compared")
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=160)
+    console = tables.console(160)
     table = Table(title=f"{b.path} against {a.path} (below 1 it is faster)", title_justify="left")
     for column in ("case", "a, ms", "b, ms", "b / a", "95% interval", ""):
         table.add_column(column, justify="left" if column in ("case", "") else "right")
@@ -124,9 +122,9 @@ def print_comparison(a: RunFolder, b: RunFolder, selection: Selection) -> None:
         )
     console.print(table)
     mean = geometric_mean([r.ratio for r in found])
-    console.print(f"{len(found)} cases, geometric mean of b / a {mean:.3f}", highlight=False)
+    console.print(f"{len(found)} cases, geometric mean of b / a {mean:.3f}")
     for line in (*left_out, *_environment_changes(a, b)):
-        console.print(line, highlight=False, markup=False)
+        console.print(line)
 
 
 def _told(left_out: dict[str, list[str]]) -> list[str]:

@@ -5,12 +5,11 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from convjax import whole_file
 from convjax.device import Device, devices
-from experiments import cost_model, results
+from experiments import cost_model, results, tables
 from experiments.cost_model import RATES, Fit, Times
 from experiments.errors import ExperimentError
 from experiments.folder import RunFolder
@@ -89,9 +88,7 @@ def _comment(environment: dict[str, Any], times: Times) -> str:
 
 
 def _print(kind: str, times: Times, fits: dict[str, Fit]) -> None:
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=160)
+    console = tables.console(160)
     table = Table(title=f"{kind}: {times.count} times of {len(times.cells)} layers and passes", title_justify="left")
     table.add_column("")
     for name in fits:
@@ -110,13 +107,11 @@ def _print(kind: str, times: Times, fits: dict[str, Fit]) -> None:
     console.print(table)
     if times.left_out:
         told = "1 candidate is" if times.left_out == 1 else f"{times.left_out} candidates are"
-        console.print(f"{told} left out for want of a record of today's version", highlight=False)
+        console.print(f"{told} left out for want of a record of today's version")
     fitted = list(fits.values())[-1].regret
     for row in (-fitted.each).argsort()[:_MOST_WORST]:
         if fitted.each[row] > 1:
             cell, names, best = times.cells[row], times.names[row], times.seconds[row].argmin()
             console.print(
                 f"{fitted.each[row]:.2f}  {cell.layer}/{cell.pass_}: {names[fitted.chosen[row]]}, not {names[best]}",
-                highlight=False,
-                markup=False,
             )

@@ -6,11 +6,10 @@ from typing import Any
 
 import jinja2
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from convjax import whole_file
-from experiments import families, plots, results
+from experiments import families, plots, results, tables
 from experiments.cases import STOCK
 from experiments.errors import ExperimentError
 from experiments.families import Ratios
@@ -77,9 +76,7 @@ def _print_families(rows: list[families.Row]) -> None:
         cells = [row.over_stock.get(c) for c in families.COLUMNS]
         cells += [row.over_torch.get(c) for c in families.COLUMNS if over_torch]
         table.add_row(row.family, str(row.layers), *map(_ratios, cells), _ratios(row.regret))
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=240)
+    console = tables.console(240)
     console.print(table)
 
 

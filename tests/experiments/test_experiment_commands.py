@@ -104,3 +104,16 @@ def test_dry_run_and_list_write_nothing(
     assert "conv float32[1,6,6,4]" in printed
     assert "train/" not in printed
     assert not (tmp_path / "run").exists()
+
+
+def test_names_in_brackets_are_printed_as_they_stand(
+    config_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = ("--set", "name='exp [/1] :x:'", "--only", "^dense/fprop/jax.lax$")
+    assert call(monkeypatch, "list", "--config", config_path, *settings) == 0
+    assert "exp [/1] :x:: cases" in capsys.readouterr().out
+    folder = tmp_path / "run [bold][" / "1]"
+    assert call(monkeypatch, "sweep", "--config", config_path, "--workdir", folder, *settings) == 0
+    monkeypatch.chdir(tmp_path)
+    assert call(monkeypatch, "compare", folder.relative_to(tmp_path), folder) == 0
+    assert " against run [bold][/1] (below 1" in re.sub(r"\s+", " ", capsys.readouterr().out)
