@@ -133,7 +133,8 @@ class Config(Section):
     """One experiment."""
 
     name: str
-    seed: int = Field(default=0, ge=0)
+    # jax keeps 32 bits of it.
+    seed: int = Field(default=0, ge=0, lt=2**32)
     sweep: Sweep | None = None
     train: Train | None = None
     models: Models | None = None

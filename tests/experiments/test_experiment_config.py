@@ -41,6 +41,7 @@ def load(tmp_path: Path, text: str, *settings: str) -> configs.Config:
             "[sweep]\nwarmup = 1.5\nlayers = { a = 'max2d 1x8x8x3 k2' }",
             "sweep.warmup: input should be a valid integer, got 1.5",
         ),
+        ("seed = 4294967296", "seed: input should be less than 4294967296, got 4294967296"),
         ("seed = 2024-01-01", "seed = 2024-01-01 is a date, which no key takes: put it in quotes if it is a text"),
         ("[sweep]\nlayers = { a = 07:32:00 }", "sweep.layers.a = 07:32:00 is a date"),
         ("[sweep]\npasses = ['fprop', 2024-01-01T07:32:00Z]", "sweep.passes.1 = 2024-01-01 07:32:00+00:00 is a date"),
@@ -63,9 +64,11 @@ def test_settings_override_and_are_checked(tmp_path: Path) -> None:
     changed = load(tmp_path, GOOD, "sweep.seconds=0.5", "sweep.algorithms=['shift']", "name=other")
     assert changed.sweep is not None
     assert (changed.sweep.seconds, changed.sweep.algorithms, changed.name) == (0.5, ("shift",), "other")
+    assert load(tmp_path, GOOD, "seed=4294967295").seed == 2**32 - 1
     assert load(tmp_path, GOOD, "name=2024-01-01").name == "2024-01-01"
     for setting, said in [
         ("sweep.layers={ a = 2024-01-01 }", "sweep.layers.a = 2024-01-01 is a date"),
+        ("seed=99999999999999999999", "seed: input should be less than 4294967296"),
         ("sweep.secs=1", "unknown key 'secs'"),
         ("seconds", "must read a.b=c"),
         ("name.x=1", "is a value"),

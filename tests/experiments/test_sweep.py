@@ -102,6 +102,22 @@ def test_what_is_predicted_so_many_times_as_slow_as_the_choice_is_not_run(config
     assert re.fullmatch(r"not run: predicted \S+ times the choice's, above 2.5", reason)
 
 
+def test_a_layer_that_does_not_fit_into_memory_ends_no_sweep(config_path: Path, tmp_path: Path) -> None:
+    layers = "sweep.layers={ huge = 'conv2d 1x4000000x4000000x8 -> 8 k3', small = 'conv2d 1x5x5x2 -> 3 k3' }"
+    settings = [layers, "sweep.passes=['fprop', 'wgrad']", "sweep.algorithms=['lax']"]
+    config, folder = configs.load(config_path, settings), RunFolder(tmp_path / "run")
+    sweep.run(config, folder, Selection())
+    records = folder.records()
+    assert list(records.by_case) == case_ids(config, Selection())
+    for record in records.sweep:
+        if record.layer == "small":
+            assert record.status == "ok"
+        else:
+            assert (record.status, record.samples) == ("error", ())
+            assert record.reasons[0].startswith("its operands and reference do not fit into memory: Unable to allocate")
+    assert "do not fit into memory" in report.write(folder).read_text(encoding="utf-8")
+
+
 def test_killed_sweep_resumes_without_redoing_a_case(config_path: Path, config: Config, tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     command = [
