@@ -37,7 +37,10 @@ class SharedPlans:
     def load(self) -> convjax.Plans:
         """Those of all shards; of two for one problem this shard's counts."""
         paths = sorted(self.folder.glob("plans*.json"), key=lambda path: path == self.path)
-        return functools.reduce(operator.or_, map(convjax.Plans.load, paths), convjax.Plans())
+        try:
+            return functools.reduce(operator.or_, map(convjax.Plans.load, paths), convjax.Plans())
+        except ValueError as error:
+            raise ExperimentError(f"{error}: delete that file, the next run tunes anew") from None
 
     def keep(self, plan: Plan) -> None:
         own = convjax.Plans.load(self.path) if self.path.exists() else convjax.Plans()

@@ -164,6 +164,18 @@ def test_tuned_networks_follow_plans_that_are_kept(tmp_path: Path) -> None:
     assert convjax.Plans.load(folder.path / "plans.json") == plans
 
 
+@pytest.mark.parametrize("text", [b"{", b"[]", b"\xff"])
+def test_broken_plans_are_named_and_no_fault_of_a_network(tmp_path: Path, text: bytes) -> None:
+    config = config_of(tmp_path, 'models.variants=["tuned"]', 'models.modes=["inference"]')
+    folder = RunFolder(tmp_path / "run")
+    folder.prepare(config)
+    path = folder.plans("-1of2").path
+    path.write_bytes(text)
+    with pytest.raises(ExperimentError, match=r"plans-1of2.json .*: delete that file, the next run tunes anew"):
+        networks.run(config, folder, Selection())
+    assert not folder.records().by_case
+
+
 def test_shards_keep_plans_in_files_of_their_own_and_follow_each_other_s(tmp_path: Path) -> None:
     config = config_of(tmp_path, 'models.variants=["tuned"]', "models.tune_seconds=0.001")
     folder = RunFolder(tmp_path / "run")
