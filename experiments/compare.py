@@ -143,6 +143,16 @@ def _takes(selection: Selection, record: AnyRecord) -> bool:
 
 
 def _environment_changes(a: RunFolder, b: RunFolder) -> list[str]:
-    left, right = (folder.environments(folder.records().by_case.values())[:1] or [{}] for folder in (a, b))
+    """Where the newest environments of two runs differ, and those that are not known."""
+    records = {folder.path: folder.records().by_case.values() for folder in (a, b)}
+    lost = [
+        f"{name} lacks {', '.join(files)}: what its records were measured on is not known"
+        for name, folder in (("a", a), ("b", b))
+        if (files := folder.lost_environments(records[folder.path]))
+    ]
+    left, right = (folder.environments(records[folder.path])[:1] for folder in (a, b))
+    if not left or not right:
+        return lost
     keys = [key for key in {**left[0], **right[0]} if key != "id"]
-    return [f"{key}: {left[0].get(key)} / {right[0].get(key)}" for key in keys if left[0].get(key) != right[0].get(key)]
+    changes = [(key, left[0].get(key), right[0].get(key)) for key in keys]
+    return [*lost, *(f"{key}: {was} / {now}" for key, was, now in changes if was != now)]

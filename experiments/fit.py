@@ -67,9 +67,13 @@ def _text(path: Path) -> str:
 
 def _environment(folder: RunFolder, records: list[SweepRecord]) -> dict[str, Any]:
     """The machine of the records; `ExperimentError` if they come from several."""
-    environments = folder.environments(records)
-    if not environments:
+    if not records:
         raise ExperimentError(f"{folder.path} has no sweep records yet: run a sweep in it first")
+    if lost := folder.lost_environments(records):
+        raise ExperimentError(
+            f"{folder.path} lacks {', '.join(lost)}, which its records name: whose times they are is not known"
+        )
+    environments = folder.environments(records)
     machines = {tuple(e[key] for key in _MACHINE) for e in environments}
     if len(machines) > 1:
         raise ExperimentError(

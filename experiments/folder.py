@@ -126,6 +126,16 @@ class RunFolder:
 
     def environments(self, made: Iterable[AnyRecord]) -> list[dict[str, Any]]:
         """What these records were measured on, of the newest first; a run resumed after an update has several."""
+        found = self._environments()
+        return [found[id_] for id_ in _named(made) if id_ in found]
+
+    def lost_environments(self, made: Iterable[AnyRecord]) -> list[str]:
+        """The files of environments that these records name, and that are not there."""
+        found = self._environments()
+        return [f"environment-{id_}.json" for id_ in _named(made) if id_ not in found]
+
+    def _environments(self) -> dict[str, dict[str, Any]]:
+        """Those described here, by id."""
         found: dict[str, dict[str, Any]] = {}
         for path in self.path.glob("environment*.json"):
             try:
@@ -137,8 +147,7 @@ class RunFolder:
                     f"{path} describes no environment, which has an id: delete it, the next run writes it anew"
                 )
             found[noted["id"]] = noted
-        used = dict.fromkeys(r.environment for r in sorted(made, key=lambda r: r.made, reverse=True))
-        return [found[id_] for id_ in used if id_ in found]
+        return found
 
     def _clear(self) -> None:
         for target in [path for pattern in _CONTENTS for path in self.path.glob(pattern)]:
@@ -146,3 +155,8 @@ class RunFolder:
                 shutil.rmtree(target)
             else:
                 target.unlink(missing_ok=True)
+
+
+def _named(made: Iterable[AnyRecord]) -> dict[str, None]:
+    """The ids of the environments that records name, that of the newest record first."""
+    return dict.fromkeys(r.environment for r in sorted(made, key=lambda r: r.made, reverse=True))

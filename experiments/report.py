@@ -43,6 +43,7 @@ def write(folder: RunFolder) -> Path:
         network_means=results.network_means(rows),
         pictures={name: _embedded(path) for name, path in pictures.items()},
         environments=folder.environments(records.by_case.values()),
+        lost_environments=folder.lost_environments(records.by_case.values()),
         used={r.environment for r in records.by_case.values()},
         broken=records.broken,
         stock=STOCK,

@@ -105,7 +105,7 @@ class Summary:
     with_peer: int
     slowest: Cell | None
     fastest: Cell | None
-    # Time of convjax's choice over that of the fastest algorithm measured, geometric mean.
+    # Time of convjax's choice over that of the fastest candidate measured, geometric mean.
     regret: float | None
 
 

@@ -81,3 +81,16 @@ def test_trainings_of_other_settings_are_not_compared(tmp_path: Path, update: di
     a, b = run_of(tmp_path / "a", record), run_of(tmp_path / "b", record.model_copy(update=update))
     assert len(comparison(a, a, Selection()).ratios) == 1
     assert comparison(a, b, Selection()).left_out == {"of another problem": [record.case]}
+
+
+def test_environments_are_compared_as_far_as_they_are_known(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a, b = (run_of(tmp_path / name, sweep_record("same/fprop/auto")) for name in "ab")
+    (b.path / "environment-abc.json").write_text('{"id": "abc", "cores": 2}', encoding="utf-8")
+    print_comparison(a, b, Selection())
+    printed = capsys.readouterr().out
+    assert "a lacks environment-abc.json: what its records were measured on is not known" in printed
+    assert "b lacks" not in printed
+    assert "None" not in printed
+    (a.path / "environment-abc.json").write_text('{"id": "abc", "cores": 4}', encoding="utf-8")
+    print_comparison(a, b, Selection())
+    assert "cores: 4 / 2" in capsys.readouterr().out

@@ -124,6 +124,12 @@ def test_the_command_prints_and_stores_them(tmp_path: Path, capsys: pytest.Captu
     made = [record.model_copy(update={"environment": environment}) for record in records(TRUE)]
     with RecordWriter(folder.records_path / "sweep.jsonl") as writer:
         writer.write(made[:20])
+    file = folder.path / f"environment-{environment}.json"
+    kept = file.read_bytes()
+    file.unlink()
+    with pytest.raises(ExperimentError, match=f"run lacks {file.name}, which its records name"):
+        fit.run(folder, output)
+    file.write_bytes(kept)
     with pytest.raises(ExperimentError, match=r"has \d+ timed cases .* need at least 60"):
         fit.run(folder, output)
     assert not output.exists()

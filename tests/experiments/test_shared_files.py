@@ -81,6 +81,10 @@ def test_environments_of_shards_that_begin_at_once_are_all_kept(
     made = [record(id_, float(id_[1:])) for id_ in expected]
     assert [e["id"] for e in folder.environments(made)] == expected[::-1]  # the newest first
     assert [e["id"] for e in folder.environments(made[:2])] == ["e1", "e0"]  # of these records alone
+    assert folder.lost_environments(made) == []
+    (folder.path / "environment-e1.json").unlink()
+    assert [e["id"] for e in folder.environments(made[:2])] == ["e0"]
+    assert folder.lost_environments(made) == ["environment-e1.json"]
 
 
 @pytest.mark.parametrize(

@@ -203,7 +203,14 @@ def test_report_and_comparison_of_a_run(config: Config, tmp_path: Path, capsys: 
     assert page.count('src="data:image/png;base64,') == 4
     assert 'src="http' not in page
     assert "<link" not in page
-    for text in ("1 record line could not be read", "What was unsupported", "dense/fprop/auto", "cores"):
+    for text in (
+        "1 record line could not be read",
+        "If a case is missing for that",
+        "against\nfloat64",
+        "What was unsupported",
+        "dense/fprop/auto",
+        "cores",
+    ):
         assert text in page
     assert sorted(p.name for p in folder.plots_path.iterdir()) == [
         "choices.png",
@@ -214,3 +221,9 @@ def test_report_and_comparison_of_a_run(config: Config, tmp_path: Path, capsys: 
     capsys.readouterr()
     compare.print_comparison(folder, folder, Selection())
     assert "geometric mean of b / a 1.000" in capsys.readouterr().out
+    assert "What the times above were measured on." in page
+    (environment,) = folder.path.glob("environment-*.json")
+    environment.unlink()
+    page = report.write(folder).read_text(encoding="utf-8")
+    assert f"The run folder lacks {environment.name}: what the times above were measured on is not known." in page
+    assert "What the times above" not in page
