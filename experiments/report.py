@@ -6,6 +6,7 @@ from typing import Any
 
 import jinja2
 import numpy as np
+from rich import box
 from rich.table import Table
 
 from convjax import whole_file
@@ -64,21 +65,26 @@ def write(folder: RunFolder) -> Path:
 
 
 def _print_families(rows: list[families.Row]) -> None:
-    """The table of the families: geometric means, with the worst in brackets."""
-    if not rows:
-        return
-    over_torch = any(row.over_torch for row in rows)
-    table = Table(title="convjax's own choice: geometric means, in brackets the worst", title_justify="left")
-    table.add_column("family")
-    columns = [f"{peer} {c}" for peer in ("lax", "torch") for c in families.COLUMNS if peer == "lax" or over_torch]
-    for heading in ("layers", *columns, "regret"):
-        table.add_column(heading, justify="right")
-    for row in rows:
-        cells = [row.over_stock.get(c) for c in families.COLUMNS]
-        cells += [row.over_torch.get(c) for c in families.COLUMNS if over_torch]
-        table.add_row(row.family, str(row.layers), *map(_ratios, cells), _ratios(row.regret))
-    console = tables.console(240)
-    console.print(table)
+    """The families beside stock lax, with the regret, and beside PyTorch: one table of both is wider than terminals."""
+    over_stock = [row.over_stock | ({"regret": row.regret} if row.regret else {}) for row in rows]
+    beside = {"lax": over_stock, "torch": [row.over_torch for row in rows]}
+    for peer, ratios in beside.items():
+        if any(ratios):
+            tables.console(160).print(_family_table(rows, peer, ratios))
+
+
+def _family_table(rows: list[families.Row], peer: str, ratios: list[dict[str, Ratios]]) -> Table:
+    """Geometric means of each row's ratios, with the worst in brackets."""
+    columns = [*families.COLUMNS, *(["regret"] if peer == "lax" else [])]
+    title = f"convjax's own choice over {peer}: geometric means, in brackets the worst"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE)
+    # Where it is narrow, the worst stands below the mean: neither is cut.
+    table.add_column("family", overflow="fold", min_width=len("depthwise"))
+    for heading in ("layers", *columns):
+        table.add_column(heading, justify="right", overflow="fold", min_width=max(len(heading), len("(0.00x)")))
+    for row, found in zip(rows, ratios, strict=True):
+        table.add_row(row.family, str(row.layers), *(_ratios(found.get(column)) for column in columns))
+    return table
 
 
 def _training_row(epochs: list[TrainRecord]) -> dict[str, Any]:
@@ -113,7 +119,8 @@ def _template() -> jinja2.Template:
 
 
 def _milliseconds(seconds: float | None) -> str:
-    return "" if seconds is None else f"{1e3 * seconds:.3g}"
+    """Three digits, and all before the point: nothing is written as a power of ten that need not be."""
+    return "" if seconds is None else f"{1e3 * seconds:.0f}" if seconds >= 0.1 else f"{1e3 * seconds:.3g}"
 
 
 def _times(ratio: float | None) -> str:

@@ -5,10 +5,11 @@ import re
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from test_records import sweep_record
 
 from experiments import config as configs
-from experiments import families, report
+from experiments import families, report, tables
 from experiments.folder import RunFolder
 from experiments.records import RecordWriter, SweepRecord
 from experiments.results import Cell, cells
@@ -127,5 +128,24 @@ def test_a_report_shows_and_prints_them(tmp_path: Path, capsys: pytest.CaptureFi
         assert title in page
     assert (tmp_path / "plots" / "families.png").exists()
     printed = capsys.readouterr().out
-    assert re.search(r"depthwise to 7 +│ +2 │ +2.00x \(2.00x\)", printed)
-    assert "torch all" in printed
+    assert re.search(r"depthwise to 7 +2 +2.00x \(2.00x\)", printed)
+    assert "own choice over torch: geometric means" in printed
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_no_figure_is_cut_on_a_narrow_terminal(
+    table: list[Cell], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], width: int
+) -> None:
+    monkeypatch.setattr(tables, "console", lambda _: Console(width=width, markup=False))
+    report._print_families(families.rows(table))
+    printed = capsys.readouterr().out
+    assert "…" not in printed
+    for figure in ("8.00x", "(1.33x)", "0.50x", "(0.80x)"):
+        assert figure in printed.split()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(None, ""), (1.18, "1180"), (0.5678, "568"), (0.0999, "99.9"), (0.00123, "1.23")]
+)
+def test_milliseconds_are_no_powers_of_ten(seconds: float | None, said: str) -> None:
+    assert report._milliseconds(seconds) == said
