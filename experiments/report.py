@@ -77,7 +77,7 @@ def _family_table(rows: list[families.Row], peer: str, ratios: list[dict[str, Ra
     """Geometric means of each row's ratios, with the worst in brackets."""
     columns = [*families.COLUMNS, *(["regret"] if peer == "lax" else [])]
     title = f"convjax's own choice over {peer}: geometric means, in brackets the worst"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE)
+    table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
     # Where it is narrow, the worst stands below the mean: neither is cut.
     table.add_column("family", overflow="fold", min_width=len("depthwise"))
     for heading in ("layers", *columns):
