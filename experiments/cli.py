@@ -43,7 +43,7 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Deletes what the r
 def list_(
     config: ConfigPath = None,
     workdir: Annotated[
-        Path | None, typer.Option("--workdir", help="A run folder, whose finished cases are marked.")
+        Path | None, typer.Option("--workdir", help="A run folder, whose finished cases are left out.")
     ] = None,
     settings: Settings = None,
     only: Only = None,

@@ -16,6 +16,8 @@ from experiments.records import Records
 def print_cases(config: Config, selection: Selection, folder: RunFolder | None) -> None:
     """One row a layer and pass, with the algorithms to be compared on it; of a run folder, those still to do."""
     require_sound(config)
+    if folder:
+        folder.require_config(config)
     records = folder.records() if folder else Records({})
     table = Table(title=f"{config.name}: cases{' still to do' if folder else ''}", title_justify="left")
     for column in ("case", "problem", "algorithms"):

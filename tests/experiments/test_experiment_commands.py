@@ -106,6 +106,19 @@ def test_dry_run_and_list_write_nothing(
     assert not (tmp_path / "run").exists()
 
 
+def test_list_of_a_run_leaves_out_what_is_done_and_refuses_another_config(
+    config_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    case = ("--workdir", tmp_path / "run", "--config", config_path, "--only", "^dense/fprop/(jax.lax|auto)$")
+    assert call(monkeypatch, "list", *case) == 0  # there is no run yet
+    assert "2 sweep cases" in capsys.readouterr().out
+    assert call(monkeypatch, "sweep", *case) == 0
+    assert call(monkeypatch, "list", *case) == 0
+    assert "0 sweep cases" in capsys.readouterr().out
+    assert call(monkeypatch, "list", *case, "--set", "sweep.seconds=9") == 2
+    assert "holds a run of another config (sweep.seconds: 0.001, now 9.0)" in capsys.readouterr().err
+
+
 def test_names_in_brackets_are_printed_as_they_stand(
     config_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
