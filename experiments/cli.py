@@ -139,6 +139,10 @@ def run(
 
     folder = RunFolder(workdir)
     resolved = _config(config, folder, settings)
+    if not (resolved.sweep or resolved.train or resolved.models):
+        raise ExperimentError(
+            f"config {resolved.name!r} has no [sweep], [train] or [models] table: nothing is to be run"
+        )
     if overwrite:
         require_sound(resolved)
         folder.prepare(resolved, overwrite=True)

@@ -168,9 +168,9 @@ class Measurement:
         s = self.settings
         favour = s.favour if name in (AUTO, STOCK, *self.group.peers) else 1.0
         if outcome.call_seconds > s.slow_seconds:
-            count = round(favour * s.slow_samples)
+            count = max(1, round(favour * s.slow_samples))
             return timing.Budget(0.0, count, count)
-        return timing.Budget(favour * s.seconds, s.min_samples, round(favour * s.max_samples))
+        return timing.Budget(favour * s.seconds, s.min_samples, max(s.min_samples, round(favour * s.max_samples)))
 
     def _record(self, name: str, outcome: Outcome, samples: list[float], baseline: float | None) -> SweepRecord:
         task, problem = self.task, self.task.problem

@@ -27,6 +27,7 @@ class Section(BaseModel):
 
 
 Model = TypeVar("Model", bound=Section)
+Names = TypeVar("Names", bound=tuple[str, ...])
 
 
 def named(names: dict[str, Any]) -> dict[str, Any]:
@@ -34,6 +35,21 @@ def named(names: dict[str, Any]) -> dict[str, Any]:
     for name in names:
         if not NAME.fullmatch(name):
             raise ValueError(f"the name {name!r} may hold only letters, digits and _ . @ + -")
+    return names
+
+
+def distinct(names: Names) -> Names:
+    """`names`, if none is there twice."""
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"{name!r} is named twice: name it once")
+    return names
+
+
+def some(names: Names) -> Names:
+    """`names`, if there are any."""
+    if not names:
+        raise ValueError("it is empty: name one at least, or leave the key out for its default")
     return names
 
 

@@ -27,6 +27,8 @@ def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
         (["sweep", "--config", "CONFIG", "--workdir", "w", "--passes", "fprop,dgard"], "did you mean 'dgrad'?"),
         (["sweep", "--config", "CONFIG", "--workdir", "w", "--shard", "3/2"], "must read i/n"),
         (["sweep", "--config", "CONFIG", "--workdir", "w", "--set", "sweep.secs=1"], "unknown key 'secs' in [sweep]"),
+        (["run", "--config", "EMPTY", "--workdir", "w"], "config 'small' has no [sweep], [train] or [models] table"),
+        (["run", "--config", "EMPTY", "--workdir", "w", "--overwrite"], "has no [sweep], [train] or [models] table"),
         (["list"], "--config is missing"),
         ([], "Missing command (see --help)"),
         (["swep"], "No such command 'swep'"),
@@ -46,7 +48,9 @@ def test_bad_input_is_one_sentence(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert call(monkeypatch, *(str(config_path) if a == "CONFIG" else a for a in arguments)) == 2
+    (tmp_path / "empty.toml").write_text('name = "small"\n', encoding="utf-8")
+    paths = {"CONFIG": str(config_path), "EMPTY": "empty.toml"}
+    assert call(monkeypatch, *(paths.get(a, a) for a in arguments)) == 2
     printed = capsys.readouterr().err
     assert said in printed
     assert printed.count("\n") == 1

@@ -138,7 +138,8 @@ def test_bad_lists_are_refused_in_one_sentence(tmp_path: Path, text: str, said: 
     ("sweep", "said"),
     [
         ("problems = ['lists.toml']", "lists.toml does not exist; did you mean 'list.toml'?"),
-        ("problems = ['list.toml', 'list.toml']", "the layer 'a' is in both list.toml and list.toml"),
+        ("problems = ['list.toml', './list.toml']", "the layer 'a' is in both list.toml and ./list.toml: name each"),
+        ("problems = ['list.toml', 'list.toml']", "sweep.problems: 'list.toml' is named twice: name it once"),
         (
             "problems = ['list.toml']\nlayers = { a = 'max2d 1x8x8x3 k2' }",
             "the layer 'a' of sweep.layers is in one of sweep.problems as well",

@@ -68,6 +68,15 @@ def test_groups_are_sampled_in_rounds(config_path: Path, tmp_path: Path, monkeyp
     assert order == [name for i in range(0, len(names), 3) for name in 2 * names[i : i + 3]]
 
 
+@pytest.mark.parametrize("slow_seconds", [1e-9, 100.0])
+def test_a_favour_below_one_leaves_samples(config_path: Path, tmp_path: Path, slow_seconds: float) -> None:
+    layers = "sweep.layers={ dense = 'conv2d 1x6x6x4 -> 4 k3 p1' }"
+    settings = [layers, "sweep.passes=['fprop']", "sweep.favour=0.001", f"sweep.slow_seconds={slow_seconds}"]
+    config, folder = configs.load(config_path, settings), RunFolder(tmp_path / "run")
+    sweep.run(config, folder, Selection(only=re.compile("(jax.lax|auto)$")))
+    assert {(r.status, len(r.samples)) for r in folder.records().sweep} == {("ok", 1 if slow_seconds < 1 else 3)}
+
+
 def _stock(case: str) -> str:
     *cell, _ = case.split("/")
     return "/".join([*cell, STOCK])
