@@ -1,4 +1,4 @@
-"""Families: how convjax's choice stands beside stock lax, PyTorch and the fastest algorithm, family by family."""
+"""Families: how convjax's choice stands beside stock lax, PyTorch and the fastest candidate, family by family."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
