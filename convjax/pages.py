@@ -6,12 +6,15 @@ fifteen thousand of 4 KiB in a training step of a small network, up to a third o
 
 import os
 import platform
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 # The setting by which glibc asks for large pages, read when a process starts, and the first release that has it.
 SETTING = "GLIBC_TUNABLES=glibc.malloc.hugetlb=1"
 _GLIBC = (2, 35)
+# The same among other tunables, of any value but 0, which asks for none.
+_ASKED = re.compile(r"(^|:)glibc\.malloc\.hugetlb=(?!(0x)?0*(:|$))")
 # What the kernel gives large pages to: always, madvise or never, the one in force in brackets.
 _POLICY = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
@@ -38,7 +41,7 @@ def large_pages(
         return "large pages: given to every program"
     if "[madvise]" not in given:
         return f"large pages: {'the system gives none' if given else 'this system has no transparent ones'}"
-    if "glibc.malloc.hugetlb=" in environ.get("GLIBC_TUNABLES", ""):
+    if _ASKED.search(environ.get("GLIBC_TUNABLES", "")):
         return "large pages: asked for by GLIBC_TUNABLES"
     if name != "glibc" or tuple(map(int, version.split(".")[:2])) < _GLIBC:
         return f"large pages: given on request, which {f'{name} {version}'.strip() or 'this C library'} does not make"

@@ -43,7 +43,7 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Deletes what the r
 def list_(
     config: ConfigPath = None,
     workdir: Annotated[
-        Path | None, typer.Option("--workdir", help="A run folder, whose finished cases are marked.")
+        Path | None, typer.Option("--workdir", help="A run folder, whose finished cases are left out.")
     ] = None,
     settings: Settings = None,
     only: Only = None,
@@ -139,6 +139,10 @@ def run(
 
     folder = RunFolder(workdir)
     resolved = _config(config, folder, settings)
+    if not (resolved.sweep or resolved.train or resolved.models):
+        raise ExperimentError(
+            f"config {resolved.name!r} has no [sweep], [train] or [models] table: nothing is to be run"
+        )
     if overwrite:
         require_sound(resolved)
         folder.prepare(resolved, overwrite=True)
@@ -184,7 +188,7 @@ def main() -> None:
 
 
 def _say(message: str) -> None:
-    Console(stderr=True, soft_wrap=True).print(f"experiments: {message}", markup=False, highlight=False)
+    Console(stderr=True, soft_wrap=True).print(f"experiments: {message}", markup=False, emoji=False, highlight=False)
 
 
 def _config(path: Path | None, folder: RunFolder | None, settings: list[str] | None) -> Config:

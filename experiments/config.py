@@ -3,15 +3,15 @@
 import typing
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
+import pydantic
 import tomli_w
-from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat, PositiveInt
 
-from convjax.layer import Layer
 from experiments import problems, sections, timed_networks
 from experiments.errors import ExperimentError
-from experiments.sections import Section, named
+from experiments.sections import Section, distinct, named, some
 from experiments.timed_networks import TimedNetwork
 
 Pass = Literal["fprop", "dgrad", "wgrad"]
@@ -23,18 +23,34 @@ Peer = Literal["torch"]
 
 def _layers(texts: dict[str, str]) -> dict[str, str]:
     for name, text in named(texts).items():
-        Layer.parse(name, text)
+        problems.require_layer(name, text)
     return texts
+
+
+def _all_or_names(value: Any) -> Any:
+    if value == "all":
+        return value
+    if not isinstance(value, list):
+        raise ValueError(f"it must be 'all' or a list of names, such as ['lax'], and is {value!r}")
+    return distinct(tuple(value))  # no array of JSON any more, which a strict tuple takes
+
+
+def _require_counts(least: int, most: int) -> None:
+    if least > most:
+        raise ValueError(f"min_samples {least} is more than max_samples {most}")
+
+
+Paths = Annotated[tuple[str, ...], AfterValidator(distinct)]
 
 
 class Sweep(Section):
     """Layers x passes x algorithms: each checked against float64, then timed."""
 
-    passes: tuple[Pass, ...] = PASSES
+    passes: Annotated[tuple[Pass, ...], AfterValidator(some), AfterValidator(distinct)] = PASSES
     # "all", or names: `winograd` takes every variant of it, `winograd(tile=4)` only that one.
-    algorithms: Literal["all"] | tuple[str, ...] = "all"
+    algorithms: Annotated[Literal["all"] | tuple[str, ...], BeforeValidator(_all_or_names)] = "all"
     # Other libraries in the same turns; where one is not installed its cases are recorded as unsupported.
-    peers: tuple[Peer, ...] = ()
+    peers: Annotated[tuple[Peer, ...], AfterValidator(distinct)] = ()
     # Untimed calls of a program before its first sample; the value check is the first of them.
     warmup: PositiveInt = 2
     # In a round a program is sampled until `seconds` are spent, within the two counts.
@@ -64,10 +80,15 @@ class Sweep(Section):
     compile_threads: PositiveInt = 1
     # Files of named layers, relative to the config's own, and the batch of those that say N, for that of their list;
     # see experiments/problems.py. Resolved, the layers stand below.
-    problems: tuple[str, ...] | None = None
+    problems: Paths | None = None
     batch: PositiveInt | None = None
     # name -> text, such as "conv2d 4x56x56x64 -> 64 k3 p1"; see convjax/layer.py.
     layers: Annotated[dict[str, str], AfterValidator(_layers)] = Field(default={})
+
+    @pydantic.model_validator(mode="after")
+    def _counts(self) -> Self:
+        _require_counts(self.min_samples, self.max_samples)
+        return self
 
 
 AlgorithmName = str | tuple[str, ...]
@@ -101,13 +122,13 @@ class Train(Section):
 class Models(Section):
     """Stock networks, an inference and a training step of each: as they are, accelerated, and by peers."""
 
-    modes: tuple[Mode, ...] = MODES
+    modes: Annotated[tuple[Mode, ...], AfterValidator(some), AfterValidator(distinct)] = MODES
     # Beside the stock network, which the others are compared with.
-    variants: tuple[Literal["accelerated", "tuned"], ...] = ("accelerated",)
+    variants: Annotated[tuple[Literal["accelerated", "tuned"], ...], AfterValidator(distinct)] = ("accelerated",)
     # For "tuned": the time spent on each algorithm of each problem of a network.
     tune_seconds: PositiveFloat = 0.05
     # The same networks by other libraries; where one is not installed its cases are recorded as unsupported.
-    peers: tuple[Peer, ...] = ()
+    peers: Annotated[tuple[Peer, ...], AfterValidator(distinct)] = ()
     # Untimed calls before the first sample; then each variant is sampled until `seconds` are spent, within the counts.
     warmup: PositiveInt = 1
     seconds: PositiveFloat = 2.0
@@ -126,15 +147,21 @@ class Models(Section):
     loss_tolerance: PositiveFloat = 0.01
     # Files of networks, relative to the config's own; see experiments/timed_networks.py. Resolved, they stand below,
     # where those of the same name go first.
-    files: tuple[str, ...] | None = None
+    files: Paths | None = None
     networks: dict[str, TimedNetwork] = Field(default={})
+
+    @pydantic.model_validator(mode="after")
+    def _counts(self) -> Self:
+        _require_counts(self.min_samples, self.max_samples)
+        return self
 
 
 class Config(Section):
     """One experiment."""
 
     name: str
-    seed: int = Field(default=0, ge=0)
+    # jax keeps 32 bits of it.
+    seed: int = Field(default=0, ge=0, lt=2**32)
     sweep: Sweep | None = None
     train: Train | None = None
     models: Models | None = None

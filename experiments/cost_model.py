@@ -34,6 +34,8 @@ _USUAL = 0.05
 # How far from where it starts least squares may take a constant, and the steps it takes in the end, as factors.
 _RANGE = 100.0
 _STEPS = (1.5, 1.2, 1.08, 1.03)
+# What a case may have come to that says something of its time: right, or stopped and failed.
+_COUNTED = ("ok", "timeout", "wrong", "error")
 # How much of the mean logarithmic error of the predictions weighs against a mean logarithm of the regret: between
 # constants that choose alike, those that predict well are better.
 _PREDICTION_WEIGHT = 0.1
@@ -51,6 +53,7 @@ class Times:
             infinite where a row has fewer.
         timed: which of them were timed.
         favour: the factor on a prediction by which the incumbent keeps its place.
+        left_out: how many candidates are in no row, as they have no record of today's version.
     """
 
     cells: tuple[Cell, ...]
@@ -59,6 +62,7 @@ class Times:
     seconds: np.ndarray
     timed: np.ndarray
     favour: np.ndarray
+    left_out: int
 
     @property
     def count(self) -> int:
@@ -89,7 +93,10 @@ def times_of(table: Sequence[Cell], platform: str) -> Times:
 
     The gradient of a max-pool is left out: it is two problems, and its time is that of both.
     """
-    rows = [found for cell in table if (found := _row(cell, platform))]
+    found = [(cell, _recorded(cell, platform)) for cell in table]
+    left_out = sum(record is None for _, row in found for _, _, record in row)
+    known = [(cell, [(a, cost, r) for a, cost, r in row if r and r.status in _COUNTED]) for cell, row in found]
+    rows = [(cell, row) for cell, row in known if any(record.samples for _, _, record in row)]
     most = max((len(row) for _, row in rows), default=0)
     work = np.zeros((len(rows), most, len(RATES)))
     seconds, favour = np.full((len(rows), most), np.inf), np.ones((len(rows), most))
@@ -98,27 +105,27 @@ def times_of(table: Sequence[Cell], platform: str) -> Times:
         for j, (algorithm, cost, record) in enumerate(row):
             work[i, j] = [getattr(cost, kind) for kind in _WORK]
             favour[i, j] = INCUMBENT if algorithm.name == "lax" else 1.0
-            timed[i, j] = record is not None
-            seconds[i, j] = record.median if record else np.nan
+            timed[i, j] = bool(record.samples)
+            seconds[i, j] = record.median if record.samples else np.nan
         seconds[i] = np.where(np.isnan(seconds[i]), np.max(seconds[i, timed[i]]), seconds[i])
     names = tuple(tuple(str(algorithm) for algorithm, _, _ in row) for _, row in rows)
-    return Times(tuple(cell for cell, _ in rows), names, work, seconds, timed, favour)
+    return Times(tuple(cell for cell, _ in rows), names, work, seconds, timed, favour, left_out)
 
 
-def _row(cell: Cell, platform: str) -> tuple[Cell, list[tuple[Any, Cost, SweepRecord | None]]] | None:
-    """The candidates of a cell whose costs are known, with these and their records, if any; None if none was timed."""
+def _recorded(cell: Cell, platform: str) -> list[tuple[Any, Cost, SweepRecord | None]]:
+    """The candidates of a cell whose costs are known, with these and their records of today's version, if any."""
     problem: Problem = parse(next(iter(cell.records.values())).problem)
     if problem.operation == "put":
-        return None
+        return []
     row = []
     for algorithm in candidates(problem, Request(), Target(platform)).allowed:
         cost = cost_on(platform, algorithm, problem)
         if cost is None:
             continue
-        record = cell.algorithms.get(str(algorithm))
+        record = cell.records.get(str(algorithm))
         current = record is not None and record.version == algorithm.version
         row.append((algorithm, cost, record if current else None))
-    return (cell, row) if any(record for _, _, record in row) else None
+    return row
 
 
 def fit(times: Times, start: Device) -> Fit:

@@ -1,4 +1,4 @@
-"""Families: how convjax's choice stands beside stock lax, PyTorch and the fastest algorithm, family by family."""
+"""Families: how convjax's choice stands beside stock lax, PyTorch and the fastest candidate, family by family."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
@@ -91,10 +91,10 @@ def over_torch(cell: Cell) -> float | None:
 
 
 def rows(table: Sequence[Cell]) -> list[Row]:
-    """One for each family that was measured, and one of them all."""
+    """One for each family in which a choice was measured, and one of them all."""
     by_family = {name: [cell for cell in table if family_of(cell) == name] for name in FAMILIES}
     by_family[EVERYTHING] = list(table)
-    return [
+    every = [
         Row(
             family=name,
             layers=len({cell.layer for cell in cells}),
@@ -103,8 +103,8 @@ def rows(table: Sequence[Cell]) -> list[Row]:
             regret=_ratios(cells, lambda cell: cell.regret, worst=max),
         )
         for name, cells in by_family.items()
-        if cells
     ]
+    return [row for row in every if row.over_stock or row.over_torch or row.regret]
 
 
 def regretted(table: Iterable[Cell], most: int = 10) -> list[Cell]:

@@ -5,12 +5,11 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from convjax import whole_file
 from convjax.device import Device, devices
-from experiments import cost_model, results
+from experiments import cost_model, results, tables
 from experiments.cost_model import RATES, Fit, Times
 from experiments.errors import ExperimentError
 from experiments.folder import RunFolder
@@ -24,6 +23,8 @@ _MACHINE = ("cpu", "cores", "platform", "device")
 def run(folder: RunFolder, output: Path | None) -> Fit:
     """Fits the constants of the device that `folder`'s sweep ran on, prints them and stores them in `output`."""
     layers = folder.config().section("sweep").layers
+    if output:
+        _text(output)  # before the fit, which takes long
     records = folder.records().sweep
     environment = _environment(folder, records)
     kind = environment["device"]
@@ -40,11 +41,7 @@ def run(folder: RunFolder, output: Path | None) -> Fit:
 
 def store(path: Path, kind: str, device: Device, comment: str) -> None:
     """Puts the constants of `kind` into the file at `path`, under a comment; other tables stay as they are."""
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    try:
-        tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ExperimentError(f"{path} is not TOML: {error}") from None
+    text = _text(path)
     header = f"[{kind}]" if re.fullmatch(r"[\w-]+", kind) else f'["{kind}"]'
     numbers = [f"{name} = {getattr(device, name):.1e}" for name in RATES]
     table = "\n".join([f"# {comment}", header, *numbers]) + "\n"
@@ -56,11 +53,27 @@ def store(path: Path, kind: str, device: Device, comment: str) -> None:
     whole_file.write(path, written)
 
 
+def _text(path: Path) -> str:
+    """What the file at `path` holds by now; `ExperimentError` if no table can be put there."""
+    if not path.parent.is_dir():
+        raise ExperimentError(f"{path} cannot be written: {path.parent} is no folder")
+    try:
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ExperimentError(f"{path} is not TOML: {error}") from None
+    return text
+
+
 def _environment(folder: RunFolder, records: list[SweepRecord]) -> dict[str, Any]:
     """The machine of the records; `ExperimentError` if they come from several."""
-    environments = folder.environments(records)
-    if not environments:
+    if not records:
         raise ExperimentError(f"{folder.path} has no sweep records yet: run a sweep in it first")
+    if lost := folder.lost_environments(records):
+        raise ExperimentError(
+            f"{folder.path} lacks {', '.join(lost)}, which its records name: whose times they are is not known"
+        )
+    environments = folder.environments(records)
     machines = {tuple(e[key] for key in _MACHINE) for e in environments}
     if len(machines) > 1:
         raise ExperimentError(
@@ -79,9 +92,7 @@ def _comment(environment: dict[str, Any], times: Times) -> str:
 
 
 def _print(kind: str, times: Times, fits: dict[str, Fit]) -> None:
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=160)
+    console = tables.console(160)
     table = Table(title=f"{kind}: {times.count} times of {len(times.cells)} layers and passes", title_justify="left")
     table.add_column("")
     for name in fits:
@@ -98,12 +109,13 @@ def _print(kind: str, times: Times, fits: dict[str, Fit]) -> None:
         table.add_row(f"{algorithm}, {count} times", *(f"{bias[algorithm][1]:.2f}x" for bias in biases.values()))
     table.caption = "below the regrets: predicted over recorded times, by algorithm"
     console.print(table)
+    if times.left_out:
+        told = "1 candidate is" if times.left_out == 1 else f"{times.left_out} candidates are"
+        console.print(f"{told} left out for want of a record of today's version")
     fitted = list(fits.values())[-1].regret
     for row in (-fitted.each).argsort()[:_MOST_WORST]:
         if fitted.each[row] > 1:
             cell, names, best = times.cells[row], times.names[row], times.seconds[row].argmin()
             console.print(
                 f"{fitted.each[row]:.2f}  {cell.layer}/{cell.pass_}: {names[fitted.chosen[row]]}, not {names[best]}",
-                highlight=False,
-                markup=False,
             )

@@ -37,7 +37,10 @@ class SharedPlans:
     def load(self) -> convjax.Plans:
         """Those of all shards; of two for one problem this shard's counts."""
         paths = sorted(self.folder.glob("plans*.json"), key=lambda path: path == self.path)
-        return functools.reduce(operator.or_, map(convjax.Plans.load, paths), convjax.Plans())
+        try:
+            return functools.reduce(operator.or_, map(convjax.Plans.load, paths), convjax.Plans())
+        except ValueError as error:
+            raise ExperimentError(f"{error}: delete that file, the next run tunes anew") from None
 
     def keep(self, plan: Plan) -> None:
         own = convjax.Plans.load(self.path) if self.path.exists() else convjax.Plans()
@@ -123,15 +126,28 @@ class RunFolder:
 
     def environments(self, made: Iterable[AnyRecord]) -> list[dict[str, Any]]:
         """What these records were measured on, of the newest first; a run resumed after an update has several."""
+        found = self._environments()
+        return [found[id_] for id_ in _named(made) if id_ in found]
+
+    def lost_environments(self, made: Iterable[AnyRecord]) -> list[str]:
+        """The files of environments that these records name, and that are not there."""
+        found = self._environments()
+        return [f"environment-{id_}.json" for id_ in _named(made) if id_ not in found]
+
+    def _environments(self) -> dict[str, dict[str, Any]]:
+        """Those described here, by id."""
         found: dict[str, dict[str, Any]] = {}
         for path in self.path.glob("environment*.json"):
             try:
                 noted = json.loads(path.read_text(encoding="utf-8"))
-            except json.JSONDecodeError as error:
+            except (json.JSONDecodeError, UnicodeDecodeError) as error:
                 raise ExperimentError(f"{path} is not JSON ({error}): delete it, the next run writes it anew") from None
+            if not isinstance(noted, dict) or not isinstance(noted.get("id"), str):
+                raise ExperimentError(
+                    f"{path} describes no environment, which has an id: delete it, the next run writes it anew"
+                )
             found[noted["id"]] = noted
-        used = dict.fromkeys(r.environment for r in sorted(made, key=lambda r: r.made, reverse=True))
-        return [found[id_] for id_ in used if id_ in found]
+        return found
 
     def _clear(self) -> None:
         for target in [path for pattern in _CONTENTS for path in self.path.glob(pattern)]:
@@ -139,3 +155,8 @@ class RunFolder:
                 shutil.rmtree(target)
             else:
                 target.unlink(missing_ok=True)
+
+
+def _named(made: Iterable[AnyRecord]) -> dict[str, None]:
+    """The ids of the environments that records name, that of the newest record first."""
+    return dict.fromkeys(r.environment for r in sorted(made, key=lambda r: r.made, reverse=True))

@@ -2,10 +2,9 @@
 
 import collections
 
-from rich.console import Console
 from rich.table import Table
 
-from experiments import networks, sweep
+from experiments import networks, sweep, tables
 from experiments.cases import Selection, epochs, groups
 from experiments.checks import require_sound
 from experiments.config import Config
@@ -17,6 +16,8 @@ from experiments.records import Records
 def print_cases(config: Config, selection: Selection, folder: RunFolder | None) -> None:
     """One row a layer and pass, with the algorithms to be compared on it; of a run folder, those still to do."""
     require_sound(config)
+    if folder:
+        folder.require_config(config)
     records = folder.records() if folder else Records({})
     table = Table(title=f"{config.name}: cases{' still to do' if folder else ''}", title_justify="left")
     for column in ("case", "problem", "algorithms"):
@@ -36,8 +37,6 @@ def print_cases(config: Config, selection: Selection, folder: RunFolder | None) 
             inputs = "x".join(map(str, (timed.batch, *timed.network.input_shape(timed.size))))
             table.add_row(timed.id, inputs, ", ".join(variants))
             network_cases += len(variants)
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=200)
+    console = tables.console(200)
     console.print(table)
-    console.print(f"{sweep_cases} sweep cases, {network_cases} of networks", highlight=False)
+    console.print(f"{sweep_cases} sweep cases, {network_cases} of networks")

@@ -52,11 +52,10 @@ class Measurement:
 
     def __init__(self, group: Group, names: Collection[str], settings: Sweep, seed: int, environment: str) -> None:
         self.group, self.task, self.settings, self.environment = group, group.task, settings, environment
-        self.operands = self.task.operands(seed)
-        self.reference = self.task.reference(seed)
         present = [name for name in self.group.names if name in names or name == STOCK]
         self.asked = [name for name in present if name in names]
-        refused = {name: outcome for name in present if (outcome := self._refuse(name))}
+        too_large = self._draw(seed)
+        refused = {name: outcome for name in present if (outcome := too_large or self._refuse(name))}
         runnable = [name for name in present if name not in refused]
         compiled: dict[str, Any] = self._compile([name for name in runnable if name not in self.group.peers])
         compiled |= {name: self._peer(name) for name in runnable if name in self.group.peers}
@@ -76,6 +75,14 @@ class Measurement:
         """Those of the cases asked for, with the samples of all rounds."""
         baseline = statistics.median(self.samples[STOCK]) if self.samples[STOCK] else None
         return [self._record(name, self.outcomes[name], self.samples[name], baseline) for name in self.asked]
+
+    def _draw(self, seed: int) -> Outcome | None:
+        """Makes the operands and the reference, unless memory is short of them: then no case can be run."""
+        try:
+            self.operands, self.reference = self.task.operands(seed), self.task.reference(seed)
+        except MemoryError as error:
+            return Outcome("error", (f"its operands and reference do not fit into memory: {error}",))
+        return None
 
     def _refuse(self, name: str) -> Outcome | None:
         """Why a case is not even compiled, if so."""
@@ -161,9 +168,9 @@ class Measurement:
         s = self.settings
         favour = s.favour if name in (AUTO, STOCK, *self.group.peers) else 1.0
         if outcome.call_seconds > s.slow_seconds:
-            count = round(favour * s.slow_samples)
+            count = max(1, round(favour * s.slow_samples))
             return timing.Budget(0.0, count, count)
-        return timing.Budget(favour * s.seconds, s.min_samples, round(favour * s.max_samples))
+        return timing.Budget(favour * s.seconds, s.min_samples, max(s.min_samples, round(favour * s.max_samples)))
 
     def _record(self, name: str, outcome: Outcome, samples: list[float], baseline: float | None) -> SweepRecord:
         task, problem = self.task, self.task.problem

@@ -106,12 +106,14 @@ def run(
             print(f"{group.id}: {', '.join(variants)}")
         return
     environment = folder.prepare(config, overwrite=overwrite)["id"]
+    plans = folder.plans(selection.suffix)
+    plans.load()  # says so if they are broken
     with (
         RecordWriter(folder.records_path / f"models{selection.suffix}.jsonl") as writer,
         progress.meter("models", len(todo)) as meter,
     ):
         for group, variants in todo:
-            measurement = Measurement(group, settings, config.seed, environment, folder.plans(selection.suffix))
+            measurement = Measurement(group, settings, config.seed, environment, plans)
             measured = measurement.measure(variants)
             writer.write(measured)
             jax.clear_caches()  # a group's programs are not needed again

@@ -37,6 +37,12 @@ _TITLES = {
     "dgrad": "dgrad: gradient of the input",
     "wgrad": "wgrad: gradient of the weights",
 }
+# What is drawn of a choice by family.
+_OF_CHOICE: dict[str, Callable[[Cell], float | None]] = {
+    "times as fast as stock lax": over_stock,
+    "times as fast as PyTorch": over_torch,
+    "regret: times as long as the fastest candidate": lambda cell: cell.regret,
+}
 _STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
@@ -88,7 +94,11 @@ def draw_all(
         figures: dict[str, Figure] = {}
         if any(cell.timed for cell in table):
             look = Look(table)
-            figures |= {"speed": speed(table, look), "families": families(table), "choices": chosen(table, look)}
+            figures["speed"] = speed(table, look)
+            if any(ratio(cell) for ratio in _OF_CHOICE.values() for cell in table):
+                figures["families"] = families(table)
+            if any(map(_chosen, table)):
+                figures["choices"] = chosen(table, look)
             figures["error"] = error(table, look)
         if choices:
             figures["training"] = training(choices)
@@ -211,12 +221,7 @@ def _error_marks(ax: Axes, cell: Cell, look: Look) -> None:
 
 def families(table: Sequence[Cell]) -> Figure:
     """Every layer and pass beside stock lax, PyTorch and the fastest candidate: a mark each, a stroke for the mean."""
-    ratios: dict[str, Callable[[Cell], float | None]] = {
-        "times as fast as stock lax": over_stock,
-        "times as fast as PyTorch": over_torch,
-        "regret: times as long as the fastest candidate": lambda cell: cell.regret,
-    }
-    shown = {title: ratio for title, ratio in ratios.items() if any(map(ratio, table))}
+    shown = {title: ratio for title, ratio in _OF_CHOICE.items() if any(map(ratio, table))}
     names = [name for name in FAMILIES if any(family_of(cell) == name for cell in table)]
     size = (4.6 * len(shown) + 1, 0.48 * len(names) + 1.2)
     figure, axes = plt.subplots(1, len(shown), figsize=size, sharey=True, squeeze=False, layout="constrained")
@@ -251,7 +256,7 @@ def training(choices: dict[str, list[TrainRecord]]) -> Figure:
         losses.plot(curve, color=colours[name], linewidth=1.0 + 1.6 * (len(choices) - 1 - i), label=name, alpha=0.9)
         if name != first:
             shared = min(len(curve), len(reference))
-            distance = np.abs(curve[:shared] - reference[:shared])
+            distance = np.abs(curve[:shared] - reference[:shared])  # NaN where an epoch of either is missing
             apart.plot(np.where(distance > 0, distance, np.nan), color=colours[name], linewidth=1, label=name)
     losses.set(yscale="log", xlabel="step", ylabel="training loss")
     losses.set_title("Loss", loc="left", fontweight="bold")
@@ -313,7 +318,13 @@ def _network_row(ax: Axes, row: NetworkRow, place: int, marks: dict[str, Any]) -
 
 
 def _losses(epochs: Sequence[TrainRecord]) -> np.ndarray:
-    return np.concatenate([r.losses for r in epochs])
+    """Loss by step from the first epoch's on; NaN, and so a gap of the curve, where an epoch is missing."""
+    steps = max(len(r.losses) for r in epochs)
+    losses = np.full(steps * max(r.epoch for r in epochs), np.nan)
+    for r in epochs:
+        start = steps * (r.epoch - 1)
+        losses[start : start + len(r.losses)] = r.losses
+    return losses
 
 
 def _chosen(cell: Cell) -> list[str]:

@@ -21,6 +21,13 @@ from experiments.errors import ExperimentError
 from experiments.sections import Section, named, read
 
 
+def require_layer(name: str, text: str) -> None:
+    """Refuses with a `ValueError` what cannot be read as a layer, and a layer that computes nothing."""
+    layer = Layer.parse(name, text)
+    if 0 in (*layer.x_shape, *(layer.w_shape or ())):
+        raise ValueError(f"layer {name!r}: {text!r} is empty: its batch, space and channels must be at least 1")
+
+
 class ProblemList(Section):
     """Named layers, whose batch may be left to a config."""
 
@@ -30,7 +37,7 @@ class ProblemList(Section):
     @pydantic.model_validator(mode="after")
     def _reads(self) -> Self:
         for name, text in self.at(None).items():
-            Layer.parse(name, text)
+            require_layer(name, text)
         return self
 
     def at(self, batch: int | None) -> dict[str, str]:

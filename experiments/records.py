@@ -48,8 +48,10 @@ class _Compared(_Line):
 
     @property
     def speedup(self) -> float | None:
-        """Times as fast as stock, both measured in the same turns."""
-        return self.baseline_seconds / self.median if self.baseline_seconds and self.median else None
+        """Times as fast as stock, both measured in the same turns; None of what came out wrong, however fast."""
+        if self.status != "ok" or not self.baseline_seconds or not self.median:
+            return None
+        return self.baseline_seconds / self.median
 
 
 class SweepRecord(_Compared):

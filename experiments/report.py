@@ -6,11 +6,11 @@ from typing import Any
 
 import jinja2
 import numpy as np
-from rich.console import Console
+from rich import box
 from rich.table import Table
 
 from convjax import whole_file
-from experiments import families, plots, results
+from experiments import families, plots, results, tables
 from experiments.cases import STOCK
 from experiments.errors import ExperimentError
 from experiments.families import Ratios
@@ -25,22 +25,26 @@ def write(folder: RunFolder) -> Path:
         raise ExperimentError(f"{folder.path} has no records yet: run a sweep or a training in it first")
     table = results.cells(records.sweep, list(config.sweep.layers) if config.sweep else [])
     family_rows = families.rows(table)
-    choices = results.by_choice(records.train)
+    choices = results.by_choice(records.train, list(config.train.choices) if config.train else [])
     rows = results.network_rows(records.networks)
+    swept = [record for cell in table for record in cell.records.values()]
     pictures = plots.draw_all(table, choices, rows, folder.plots_path)
     text = _template().render(
         config=config,
         config_text=config.text(),
         cells=table,
+        several_turns=[cell for cell in table if cell.is_of_several_turns],
         summary=results.summarise(table),
-        failures=results.with_status(table, "wrong", "error"),
-        stopped=results.with_status(table, "timeout"),
+        failures=results.with_status([*swept, *records.networks, *records.train], "wrong", "error"),
+        stopped=results.with_status(swept, "timeout"),
         refusals=results.refusals(table),
         training=[_training_row(epochs) for epochs in choices.values()],
         networks=rows,
+        all_networks_ok=all(r.status == "ok" for r in records.networks),
         network_means=results.network_means(rows),
         pictures={name: _embedded(path) for name, path in pictures.items()},
         environments=folder.environments(records.by_case.values()),
+        lost_environments=folder.lost_environments(records.by_case.values()),
         used={r.environment for r in records.by_case.values()},
         broken=records.broken,
         stock=STOCK,
@@ -61,23 +65,26 @@ def write(folder: RunFolder) -> Path:
 
 
 def _print_families(rows: list[families.Row]) -> None:
-    """The table of the families: geometric means, with the worst in brackets."""
-    if not rows:
-        return
-    over_torch = any(row.over_torch for row in rows)
-    table = Table(title="convjax's own choice: geometric means, in brackets the worst", title_justify="left")
-    table.add_column("family")
-    columns = [f"{peer} {c}" for peer in ("lax", "torch") for c in families.COLUMNS if peer == "lax" or over_torch]
-    for heading in ("layers", *columns, "regret"):
-        table.add_column(heading, justify="right")
-    for row in rows:
-        cells = [row.over_stock.get(c) for c in families.COLUMNS]
-        cells += [row.over_torch.get(c) for c in families.COLUMNS if over_torch]
-        table.add_row(row.family, str(row.layers), *map(_ratios, cells), _ratios(row.regret))
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=240)
-    console.print(table)
+    """The families beside stock lax, with the regret, and beside PyTorch: one table of both is wider than terminals."""
+    over_stock = [row.over_stock | ({"regret": row.regret} if row.regret else {}) for row in rows]
+    beside = {"lax": over_stock, "torch": [row.over_torch for row in rows]}
+    for peer, ratios in beside.items():
+        if any(ratios):
+            tables.console(160).print(_family_table(rows, peer, ratios))
+
+
+def _family_table(rows: list[families.Row], peer: str, ratios: list[dict[str, Ratios]]) -> Table:
+    """Geometric means of each row's ratios, with the worst in brackets."""
+    columns = [*families.COLUMNS, *(["regret"] if peer == "lax" else [])]
+    title = f"convjax's own choice over {peer}: geometric means, in brackets the worst"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
+    # Where it is narrow, the worst stands below the mean: neither is cut.
+    table.add_column("family", overflow="fold", min_width=len("depthwise"))
+    for heading in ("layers", *columns):
+        table.add_column(heading, justify="right", overflow="fold", min_width=max(len(heading), len("(0.00x)")))
+    for row, found in zip(rows, ratios, strict=True):
+        table.add_row(row.family, str(row.layers), *(_ratios(found.get(column)) for column in columns))
+    return table
 
 
 def _training_row(epochs: list[TrainRecord]) -> dict[str, Any]:
@@ -89,7 +96,7 @@ def _training_row(epochs: list[TrainRecord]) -> dict[str, Any]:
         "epochs": len(epochs),
         "last": epochs[-1],
         "step": float(np.median(samples)),
-        "difference": max(differences, default=None),
+        "difference": float(np.max(differences)) if differences else None,  # NaN is the largest
         "reasons": sorted({reason for r in epochs for reason in r.reasons}),
     }
 
@@ -112,7 +119,8 @@ def _template() -> jinja2.Template:
 
 
 def _milliseconds(seconds: float | None) -> str:
-    return "" if seconds is None else f"{1e3 * seconds:.3g}"
+    """Three digits, and all before the point: nothing is written as a power of ten that need not be."""
+    return "" if seconds is None else f"{1e3 * seconds:.0f}" if seconds >= 0.1 else f"{1e3 * seconds:.3g}"
 
 
 def _times(ratio: float | None) -> str:

@@ -13,7 +13,7 @@ from convjax.problem import ConvSpec, parse
 from experiments import peers
 from experiments.cases import AUTO, STOCK
 from experiments.config import MODES, PASSES
-from experiments.records import NetworkRecord, SweepRecord, TrainRecord
+from experiments.records import AnyRecord, NetworkRecord, SweepRecord, TrainRecord
 
 # The cases of other libraries, and all that are no algorithm of their own.
 PEERS = tuple(case for cases in peers.CASES.values() for case in cases)
@@ -58,13 +58,25 @@ class Cell:
 
     @property
     def regret(self) -> float | None:
-        """Times as long as the fastest candidate that convjax's choice takes; 1 where it is that candidate."""
+        """Times as long as the fastest candidate that convjax's choice takes; 1 where it is that candidate.
+
+        Each is set against stock lax in its own turns, should they not be the same.
+        """
         best = self.best_candidate
         if not self.auto or not best or not self.auto.median or not best.median:
             return None
         # The same program timed twice differs by chance alone. (The taps of `put` may be found by another algorithm.)
         same = self.auto.chosen == best.algorithm and not self.auto.problem.startswith("put")
-        return 1.0 if same else max(1.0, self.auto.median / best.median)
+        if same:
+            return 1.0
+        if self.auto.speedup and best.speedup:
+            return max(1.0, best.speedup / self.auto.speedup)
+        return max(1.0, self.auto.median / best.median)
+
+    @property
+    def is_of_several_turns(self) -> bool:
+        """Whether records were made at different times, so that their seconds are not to be compared."""
+        return len({r.baseline_seconds for r in self.timed.values()}) > 1
 
     @property
     def peer(self) -> SweepRecord | None:
@@ -93,7 +105,7 @@ class Summary:
     with_peer: int
     slowest: Cell | None
     fastest: Cell | None
-    # Time of convjax's choice over that of the fastest algorithm measured, geometric mean.
+    # Time of convjax's choice over that of the fastest candidate measured, geometric mean.
     regret: float | None
 
 
@@ -150,17 +162,17 @@ def refusals(table: Sequence[Cell]) -> list[Refusal]:
     ]
 
 
-def with_status(table: Sequence[Cell], *statuses: str) -> list[SweepRecord]:
+def with_status(records: Iterable[AnyRecord], *statuses: str) -> list[AnyRecord]:
     """The cases that ended in one of `statuses`."""
-    return [r for cell in table for r in cell.records.values() if r.status in statuses]
+    return [r for r in records if r.status in statuses]
 
 
-def by_choice(records: Iterable[TrainRecord]) -> dict[str, list[TrainRecord]]:
-    """The epochs of each choice, in order."""
+def by_choice(records: Iterable[TrainRecord], choices: Sequence[str]) -> dict[str, list[TrainRecord]]:
+    """The epochs of each choice that has some, in order: both that of the config's choices."""
     grouped: dict[str, list[TrainRecord]] = collections.defaultdict(list)
     for record in records:
         grouped[record.choice].append(record)
-    return {name: sorted(epochs, key=lambda r: r.epoch) for name, epochs in grouped.items()}
+    return {name: sorted(grouped[name], key=lambda r: r.epoch) for name in choices if name in grouped}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,7 +227,11 @@ def network_means(rows: Sequence[NetworkRow]) -> list[NetworkMeans]:
 
 
 def _fastest(records: Iterable[SweepRecord]) -> SweepRecord | None:
-    return min(records, key=lambda r: r.median or np.inf, default=None)
+    """By what each gains over stock lax in its own turns, as far as all have that; else by their medians."""
+    records = list(records)
+    if all(r.speedup for r in records):
+        return max(records, key=lambda r: r.speedup or 0.0, default=None)
+    return min(records, key=lambda r: r.median or np.inf)
 
 
 def _admitted(record: SweepRecord, stock: SweepRecord | None) -> bool:

@@ -1,5 +1,6 @@
 """Sections: the strict tables that configs are made of, read from TOML and refused in one sentence when wrong."""
 
+import datetime
 import json
 import re
 import tomllib
@@ -15,6 +16,8 @@ from pydantic import BaseModel, ConfigDict
 from experiments.errors import ExperimentError, nearest
 
 NAME = re.compile(r"[\w.@+-]+")
+# What TOML knows beside what JSON does.
+_DATES = (datetime.date, datetime.time)
 
 
 class Section(BaseModel):
@@ -24,6 +27,7 @@ class Section(BaseModel):
 
 
 Model = TypeVar("Model", bound=Section)
+Names = TypeVar("Names", bound=tuple[str, ...])
 
 
 def named(names: dict[str, Any]) -> dict[str, Any]:
@@ -31,6 +35,21 @@ def named(names: dict[str, Any]) -> dict[str, Any]:
     for name in names:
         if not NAME.fullmatch(name):
             raise ValueError(f"the name {name!r} may hold only letters, digits and _ . @ + -")
+    return names
+
+
+def distinct(names: Names) -> Names:
+    """`names`, if none is there twice."""
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"{name!r} is named twice: name it once")
+    return names
+
+
+def some(names: Names) -> Names:
+    """`names`, if there are any."""
+    if not names:
+        raise ValueError("it is empty: name one at least, or leave the key out for its default")
     return names
 
 
@@ -45,6 +64,8 @@ def read(path: Path, model: type[Model], what: str, settings: Sequence[str] = ()
         raise ExperimentError(f"{what} {path} is not TOML: {error}") from None
     for setting in settings:
         _lay_over(data, setting)
+    if date := _date(data):
+        raise ExperimentError(f"{what} {path}: {date} is a date, which no key takes: put it in quotes if it is a text")
     try:
         # JSON, because a strict tuple takes an array there but no list in Python.
         return model.model_validate_json(json.dumps(data))
@@ -53,7 +74,7 @@ def read(path: Path, model: type[Model], what: str, settings: Sequence[str] = ()
 
 
 def _lay_over(data: dict[str, Any], setting: str) -> None:
-    """Sets one `a.b=c` in `data`; c is read as TOML, and as a plain string where it is not."""
+    """Sets one `a.b=c` in `data`; c is read as TOML, and as a plain string where it is not, or a date."""
     key, equals, text = setting.partition("=")
     *parents, last = key.split(".")
     if not equals or not all([*parents, last]):
@@ -62,11 +83,21 @@ def _lay_over(data: dict[str, Any], setting: str) -> None:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text
+    if isinstance(value, _DATES):
+        value = text
     for parent in parents:
         data = data.setdefault(parent, {})
         if not isinstance(data, dict):
             raise ExperimentError(f"--set {setting!r}: {parent!r} is a value and not a table")
     data[last] = value
+
+
+def _date(value: Any, place: str = "") -> str | None:
+    """`a.b = 2024-01-01` of the first of TOML's dates and times in `value`, if there is one."""
+    if isinstance(value, _DATES):
+        return f"{place} = {value}"
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return next((date for key, v in inner if (date := _date(v, f"{place}.{key}" if place else str(key)))), None)
 
 
 def _sentence(error: pydantic.ValidationError, model: type[Section]) -> str:

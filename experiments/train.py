@@ -7,7 +7,7 @@ checkpoint and then a record; a run that was interrupted goes on behind the last
 import functools
 import logging
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,9 @@ from experiments.records import Records, RecordWriter, TrainRecord
 
 State = dict[str, Any]
 
+# Characters of what orbax says of a damaged checkpoint.
+_MOST_TOLD = 120
+
 
 def run(
     config: Config, folder: RunFolder, selection: Selection, *, dry_run: bool = False, overwrite: bool = False
@@ -52,6 +55,7 @@ def run(
         return
     data = Digits.load(settings.test_fraction, config.seed)
     logging.getLogger("absl").setLevel(logging.WARNING)  # orbax reports every file it touches
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # and what it did not wait for in a damaged checkpoint
     with RecordWriter(folder.records_path / "train.jsonl") as writer, progress.meter("training", len(todo)) as meter:
         params = nnx.state(digits_net(settings, Choice(), config.seed))  # the same for every choice
         runs: dict[str, ChoiceRun] = {}
@@ -111,8 +115,8 @@ class ChoiceRun:
             losses, seconds = self._one_epoch(self.epoch)
         self.checkpoints.save(epoch, args=ocp.args.StandardSave(self.state), force=True)
         trained, tested = self._accuracies()
-        difference = float(np.max(np.abs(np.subtract(losses, peer.losses)))) if peer else None
-        reasons = _shortcomings(self.settings, epoch, tested, difference)
+        difference = _difference(losses, peer.losses) if peer else None
+        reasons = _shortcomings(self.settings, epoch, tested, losses, difference)
         return TrainRecord(
             case=epoch_case(epoch, self.name),
             status="wrong" if reasons else "ok",
@@ -150,13 +154,18 @@ class ChoiceRun:
 
     def _resume(self, done: Collection[int]) -> None:
         """Takes up the newest checkpoint of the epochs that are done; others, by other algorithms, are retrained."""
-        kept = [step for step in self.checkpoints.all_steps() if step in done]
-        for step in set(self.checkpoints.all_steps()) - set(kept):
-            self.checkpoints.delete(step)
-        if kept:
-            self.epoch = max(kept)
-            target = jax.tree.map(ocp.utils.to_shape_dtype_struct, self.state)
-            self.state = self.checkpoints.restore(self.epoch, args=ocp.args.StandardRestore(target))
+        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, self.state)
+        for step in sorted(self.checkpoints.all_steps(), reverse=True):
+            if step in done and not self.epoch:
+                try:
+                    self.state = self.checkpoints.restore(step, args=ocp.args.StandardRestore(target))
+                except Exception as error:  # orbax raises no narrower one where it cannot read an array
+                    told = ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])[:_MOST_TOLD]
+                    print(f"train: dropped the checkpoint {self.name}/{step}, which is damaged: {told}", flush=True)
+                else:
+                    self.epoch = step
+            if step not in done or not self.epoch:
+                self.checkpoints.delete(step)
 
 
 def _step(graph: Any, optimiser: Any, state: State, images: jax.Array, labels: jax.Array) -> tuple[State, jax.Array]:
@@ -169,11 +178,21 @@ def _step(graph: Any, optimiser: Any, state: State, images: jax.Array, labels: j
     return {"params": optax.apply_updates(state["params"], updates), "optimiser": memory}, value
 
 
-def _shortcomings(settings: Train, epoch: int, accuracy: float, difference: float | None) -> tuple[str, ...]:
+def _difference(losses: Sequence[float], expected: Sequence[float]) -> float:
+    """The largest at any step; NaN where a loss is NaN, or both are infinite."""
+    with np.errstate(invalid="ignore"):
+        return float(np.max(np.abs(np.subtract(losses, expected))))
+
+
+def _shortcomings(
+    settings: Train, epoch: int, accuracy: float, losses: Sequence[float], difference: float | None
+) -> tuple[str, ...]:
     reasons = []
-    if epoch == settings.epochs and accuracy < settings.accuracy:
+    if not np.all(np.isfinite(losses)):
+        reasons.append("its loss is not finite")
+    if epoch == settings.epochs and not accuracy >= settings.accuracy:  # NaN is wrong too
         reasons.append(f"test accuracy {accuracy:.4f} is below {settings.accuracy}")
-    if difference is not None and not difference <= settings.loss_tolerance:  # NaN is wrong too
+    if difference is not None and not difference <= settings.loss_tolerance:
         reasons.append(
             f"its losses differ by {difference:.2g} from the first choice's, above {settings.loss_tolerance}"
         )

@@ -26,6 +26,15 @@ UNSOUND = [
     ("train.choices.auto.conv=['winograd', 'stock']", "train.choices.auto.conv: 'stock' is no algorithm"),
     ("train.choices.auto.conv='winograd(tile=2)'", "train.choices.auto: algorithm does not apply to fprop of conv"),
     ("train.batch_size=9999", "train.batch_size 9999 is more than the 1438 training images"),
+    (
+        "train.test_fraction=0.0001",
+        "train.test_fraction 0.0001 of the 1797 images is none to test on: give at least 0.0006",
+    ),
+    (
+        "models.networks={ unet = { batch = 3, size = 10 } }",
+        "models.networks: unet cannot be computed at batch 3 and size 10 (Cannot concatenate",
+    ),
+    ("models.networks={ dcgan = { size = 32 } }", "dcgan cannot be computed at batch 1 and size 32 (sub got incompat"),
     ("models.networks={ resnet19 = {} }", "models.networks: 'resnet19' is no network; did you mean 'resnet18'"),
 ]
 
@@ -43,9 +52,10 @@ def test_unsound_config_is_refused(config_path: Path, setting: str, said: str) -
         "sweep.algorithms=['winograd(tile=4)', 'separable', 'polyphase']",
         "train.choices.auto.conv={ fprop = ['winograd(tile=2)', 'shift'], dgrad = 'shift(by=dot)' }",
         "train.choices.auto.conv=stock",
+        "models.networks={ unet = { size = 32 }, dcgan = {} }",
     ],
 )
-def test_families_and_full_names_are_known(config_path: Path, setting: str) -> None:
+def test_what_can_be_computed_is_not_refused(config_path: Path, setting: str) -> None:
     require_sound(configs.load(config_path, [setting]))
 
 

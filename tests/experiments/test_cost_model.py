@@ -85,21 +85,37 @@ def test_it_chooses_as_the_library_does() -> None:
         assert str(choose(problem, request, Target("cpu")).algorithm) == names[index]
 
 
-def test_what_was_stopped_counts_as_the_slowest() -> None:
-    table = cells(records(TRUE)[:8], list(layers()))
-    names = list(table[0].records)
-    stopped = table[0].records[names[1]].model_copy(update={"status": "timeout", "samples": ()})
-    measured = cost_model.times_of(
-        [dataclasses.replace(table[0], records=table[0].records | {names[1]: stopped})], "cpu"
-    )
-    index = measured.names[0].index(names[1])
+def times_with(update: dict[str, object] | None) -> tuple[cost_model.Times, str]:
+    """Of one row, in which the second candidate's record is changed so, or lost, and that candidate's name."""
+    cell = cells(records(TRUE)[:8], list(layers()))[0]
+    name = list(cell.records)[1]
+    kept = {n: r for n, r in cell.records.items() if n != name}
+    if update is not None:
+        kept[name] = cell.records[name].model_copy(update=update)
+    return cost_model.times_of([dataclasses.replace(cell, records=kept)], "cpu"), name
+
+
+@pytest.mark.parametrize("status", ["timeout", "wrong", "error"])
+def test_what_was_stopped_counts_as_the_slowest(status: str) -> None:
+    measured, name = times_with({"status": status, "samples": ()})
+    index = measured.names[0].index(name)
     assert not measured.timed[0, index]
     assert measured.seconds[0, index] == measured.seconds[0][measured.timed[0]].max()
 
 
+@pytest.mark.parametrize("update", [None, {"version": -1}, {"version": -1, "status": "timeout", "samples": ()}])
+def test_what_has_no_record_of_today_is_left_out(update: dict[str, object] | None) -> None:
+    complete, _ = times_with({})
+    measured, name = times_with(update)
+    assert measured.names[0] == tuple(n for n in complete.names[0] if n != name)
+    assert measured.seconds.shape == (1, len(measured.names[0]))
+    assert measured.left_out == complete.left_out + 1
+
+
 def test_the_command_prints_and_stores_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder, output = RunFolder(tmp_path / "run"), tmp_path / "devices.toml"
+    folder, output, latin = RunFolder(tmp_path / "run"), tmp_path / "devices.toml", tmp_path / "latin.toml"
     folder.path.mkdir()
+    latin.write_bytes("# für\n".encode("latin-1"))
     config = configs.load(CPU_LAYERS)
     folder.config_path.write_text(config.text(), encoding="utf-8")
     with pytest.raises(ExperimentError, match="has no sweep records yet"):
@@ -108,9 +124,21 @@ def test_the_command_prints_and_stores_them(tmp_path: Path, capsys: pytest.Captu
     made = [record.model_copy(update={"environment": environment}) for record in records(TRUE)]
     with RecordWriter(folder.records_path / "sweep.jsonl") as writer:
         writer.write(made[:20])
+    file = folder.path / f"environment-{environment}.json"
+    kept = file.read_bytes()
+    file.unlink()
+    with pytest.raises(ExperimentError, match=f"run lacks {file.name}, which its records name"):
+        fit.run(folder, output)
+    file.write_bytes(kept)
     with pytest.raises(ExperimentError, match=r"has \d+ timed cases .* need at least 60"):
         fit.run(folder, output)
     assert not output.exists()
+    for unwritable, said in [
+        (tmp_path / "nowhere" / "devices.toml", r"nowhere/devices.toml cannot be written: .*nowhere is no folder"),
+        (latin, r"latin.toml is not TOML: 'utf-8' codec can't decode"),
+    ]:
+        with pytest.raises(ExperimentError, match=said):
+            fit.run(folder, unwritable)
     with RecordWriter(folder.records_path / "sweep.jsonl") as writer:
         writer.write(made[20:])
     other = "# The file.\n\n# Of another.\n[other]\ngemm = 1.0\n"
@@ -121,5 +149,11 @@ def test_the_command_prints_and_stores_them(tmp_path: Path, capsys: pytest.Captu
     assert "Old" not in written
     assert tomllib.loads(written) == {"other": {"gemm": 1.0}, "cpu": dataclasses.asdict(device)}
     printed = capsys.readouterr().out
+    assert "left out" not in printed
+    old = [record.model_copy(update={"version": -1}) for record in made[-2:]]
+    with RecordWriter(folder.records_path / "sweep.jsonl") as writer:
+        writer.write(old)
+    fit.run(folder, None)
+    assert "2 candidates are left out for want of a record of today's version" in capsys.readouterr().out
     for told in ("regret, geometric mean", "regret, worst", "predictions are off by", "im2col, ", "shipped", "gemm"):
         assert told in printed

@@ -27,6 +27,8 @@ def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
         (["sweep", "--config", "CONFIG", "--workdir", "w", "--passes", "fprop,dgard"], "did you mean 'dgrad'?"),
         (["sweep", "--config", "CONFIG", "--workdir", "w", "--shard", "3/2"], "must read i/n"),
         (["sweep", "--config", "CONFIG", "--workdir", "w", "--set", "sweep.secs=1"], "unknown key 'secs' in [sweep]"),
+        (["run", "--config", "EMPTY", "--workdir", "w"], "config 'small' has no [sweep], [train] or [models] table"),
+        (["run", "--config", "EMPTY", "--workdir", "w", "--overwrite"], "has no [sweep], [train] or [models] table"),
         (["list"], "--config is missing"),
         ([], "Missing command (see --help)"),
         (["swep"], "No such command 'swep'"),
@@ -46,7 +48,9 @@ def test_bad_input_is_one_sentence(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert call(monkeypatch, *(str(config_path) if a == "CONFIG" else a for a in arguments)) == 2
+    (tmp_path / "empty.toml").write_text('name = "small"\n', encoding="utf-8")
+    paths = {"CONFIG": str(config_path), "EMPTY": "empty.toml"}
+    assert call(monkeypatch, *(paths.get(a, a) for a in arguments)) == 2
     printed = capsys.readouterr().err
     assert said in printed
     assert printed.count("\n") == 1
@@ -104,3 +108,29 @@ def test_dry_run_and_list_write_nothing(
     assert "conv float32[1,6,6,4]" in printed
     assert "train/" not in printed
     assert not (tmp_path / "run").exists()
+
+
+def test_list_of_a_run_leaves_out_what_is_done_and_refuses_another_config(
+    config_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    case = ("--workdir", tmp_path / "run", "--config", config_path, "--only", "^dense/fprop/(jax.lax|auto)$")
+    assert call(monkeypatch, "list", *case) == 0  # there is no run yet
+    assert "2 sweep cases" in capsys.readouterr().out
+    assert call(monkeypatch, "sweep", *case) == 0
+    assert call(monkeypatch, "list", *case) == 0
+    assert "0 sweep cases" in capsys.readouterr().out
+    assert call(monkeypatch, "list", *case, "--set", "sweep.seconds=9") == 2
+    assert "holds a run of another config (sweep.seconds: 0.001, now 9.0)" in capsys.readouterr().err
+
+
+def test_names_in_brackets_are_printed_as_they_stand(
+    config_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = ("--set", "name='exp [/1] :x:'", "--only", "^dense/fprop/jax.lax$")
+    assert call(monkeypatch, "list", "--config", config_path, *settings) == 0
+    assert "exp [/1] :x:: cases" in capsys.readouterr().out
+    folder = tmp_path / "run [bold][" / "1]"
+    assert call(monkeypatch, "sweep", "--config", config_path, "--workdir", folder, *settings) == 0
+    monkeypatch.chdir(tmp_path)
+    assert call(monkeypatch, "compare", folder.relative_to(tmp_path), folder) == 0
+    assert " against run [bold][/1] (below 1" in re.sub(r"\s+", " ", capsys.readouterr().out)

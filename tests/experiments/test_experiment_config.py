@@ -15,6 +15,9 @@ layers = { a = "conv2d 1x8x8x3 -> 4 k3" }
 auto = {}
 mixed = { conv = { fprop = ["winograd(tile=2)", "shift"], wgrad = "im2col" } }
 """
+# The beginnings of tables that lack nothing.
+SWEEP = "[sweep]\nlayers = { a = 'max2d 1x8x8x3 k2' }\n"
+MODELS = "[models]\nnetworks = { a = {} }\n"
 
 
 def load(tmp_path: Path, text: str, *settings: str) -> configs.Config:
@@ -41,6 +44,23 @@ def load(tmp_path: Path, text: str, *settings: str) -> configs.Config:
             "[sweep]\nwarmup = 1.5\nlayers = { a = 'max2d 1x8x8x3 k2' }",
             "sweep.warmup: input should be a valid integer, got 1.5",
         ),
+        (f"{SWEEP}passes = ['fprop', 'dgrad', 'fprop']", "sweep.passes: 'fprop' is named twice: name it once"),
+        (f"{SWEEP}passes = []", "sweep.passes: it is empty: name one at least"),
+        (f"{SWEEP}peers = ['torch', 'torch']", "sweep.peers: 'torch' is named twice"),
+        (f"{SWEEP}algorithms = ['lax', 'lax']", "sweep.algorithms: 'lax' is named twice"),
+        (
+            f"{SWEEP}algorithms = 'lax'",
+            "sweep.algorithms: it must be 'all' or a list of names, such as ['lax'], and is 'l",
+        ),
+        (f"{SWEEP}min_samples = 51", "sweep: min_samples 51 is more than max_samples 50"),
+        (f"{MODELS}modes = ['train', 'train']", "models.modes: 'train' is named twice"),
+        (f"{MODELS}modes = []", "models.modes: it is empty"),
+        (f"{MODELS}variants = ['tuned', 'tuned']", "models.variants: 'tuned' is named twice"),
+        (f"{MODELS}max_samples = 4", "models: min_samples 5 is more than max_samples 4"),
+        ("seed = 4294967296", "seed: input should be less than 4294967296, got 4294967296"),
+        ("seed = 2024-01-01", "seed = 2024-01-01 is a date, which no key takes: put it in quotes if it is a text"),
+        ("[sweep]\nlayers = { a = 07:32:00 }", "sweep.layers.a = 07:32:00 is a date"),
+        ("[sweep]\npasses = ['fprop', 2024-01-01T07:32:00Z]", "sweep.passes.1 = 2024-01-01 07:32:00+00:00 is a date"),
         ("[sweep", "is not TOML"),
     ],
 )
@@ -60,7 +80,11 @@ def test_settings_override_and_are_checked(tmp_path: Path) -> None:
     changed = load(tmp_path, GOOD, "sweep.seconds=0.5", "sweep.algorithms=['shift']", "name=other")
     assert changed.sweep is not None
     assert (changed.sweep.seconds, changed.sweep.algorithms, changed.name) == (0.5, ("shift",), "other")
+    assert load(tmp_path, GOOD, "seed=4294967295").seed == 2**32 - 1
+    assert load(tmp_path, GOOD, "name=2024-01-01").name == "2024-01-01"
     for setting, said in [
+        ("sweep.layers={ a = 2024-01-01 }", "sweep.layers.a = 2024-01-01 is a date"),
+        ("seed=99999999999999999999", "seed: input should be less than 4294967296"),
         ("sweep.secs=1", "unknown key 'secs'"),
         ("seconds", "must read a.b=c"),
         ("name.x=1", "is a value"),

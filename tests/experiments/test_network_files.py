@@ -47,7 +47,12 @@ def test_what_the_config_says_itself_goes_first(tmp_path: Path) -> None:
         ("network = 'a'\nsize = 0", "files = ['tiny.toml']", "size: input should be greater than 0, got 0"),
         ("network =", "files = ['tiny.toml']", "is not TOML"),
         ("network = 'a'", "files = ['tinny.toml']", "tinny.toml does not exist; did you mean 'tiny.toml'?"),
-        ("network = 'a'", "files = ['tiny.toml', 'tiny.toml']", "'a' is in both tiny.toml and tiny.toml"),
+        ("network = 'a'", "files = ['tiny.toml', './tiny.toml']", "'a' is in both tiny.toml and ./tiny.toml: time it"),
+        (
+            "network = 'a'",
+            "files = ['tiny.toml', 'tiny.toml']",
+            "models.files: 'tiny.toml' is named twice: name it once",
+        ),
         ("network = 'a'", "file = ['tiny.toml']", "unknown key 'file' in [models]; did you mean 'files'?"),
         ("network = 'a'", "seconds = 1.0", "[models] has no networks: give some under networks, or their files"),
     ],

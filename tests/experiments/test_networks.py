@@ -27,6 +27,7 @@ from experiments.models.catalogue import NETWORKS, Network, squared_error
 from experiments.models.layers import ConvNorm
 from experiments.network_steps import Training, distance, nearby, split
 from experiments.records import Records
+from experiments.results import network_means, network_rows
 
 SMALL = """
 name = "small"
@@ -145,6 +146,7 @@ def test_networks_are_checked_timed_resumed_and_reported(
     assert 0 < accelerated.speedup == stock.median / accelerated.median  # type: ignore[operator]
     page = report.write(folder).read_text(encoding="utf-8")
     assert 'alt="Speed of networks relative to stock"' in page
+    assert "<th>status</th>" not in page
     assert "tiny" in page
 
 
@@ -160,6 +162,18 @@ def test_tuned_networks_follow_plans_that_are_kept(tmp_path: Path) -> None:
     (folder.records_path / "models.jsonl").unlink()
     networks.run(config, folder, Selection())
     assert convjax.Plans.load(folder.path / "plans.json") == plans
+
+
+@pytest.mark.parametrize("text", [b"{", b"[]", b"\xff"])
+def test_broken_plans_are_named_and_no_fault_of_a_network(tmp_path: Path, text: bytes) -> None:
+    config = config_of(tmp_path, 'models.variants=["tuned"]', 'models.modes=["inference"]')
+    folder = RunFolder(tmp_path / "run")
+    folder.prepare(config)
+    path = folder.plans("-1of2").path
+    path.write_bytes(text)
+    with pytest.raises(ExperimentError, match=r"plans-1of2.json .*: delete that file, the next run tunes anew"):
+        networks.run(config, folder, Selection())
+    assert not folder.records().by_case
 
 
 def test_shards_keep_plans_in_files_of_their_own_and_follow_each_other_s(tmp_path: Path) -> None:
@@ -193,7 +207,9 @@ def test_cases_of_other_versions_of_the_algorithms_are_measured_anew(
     assert not networks.remaining(settings, Selection(), folder.records())
 
 
-def test_what_is_too_far_from_stock_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_too_far_from_stock_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def faulty(fn: Any) -> Any:
         scaled = functools.wraps(fn)(lambda *args: jax.tree.map(lambda y: 1.01 * y, fn(*args)))
         return fn if fn.__name__ == "gradients" else scaled
@@ -206,6 +222,16 @@ def test_what_is_too_far_from_stock_is_wrong(tmp_path: Path, monkeypatch: pytest
     assert output.reasons == ("0.01 from stock, above 0.001",)
     assert (losses.status, losses.error, len(losses.samples)) == ("wrong", 0.0, 1)
     assert re.fullmatch(r"its losses differ by .* of the first from stock's, above 0.001", losses.reasons[0])
+
+    assert re.search(r"tiny/train: stock [\d.]+ ms, 1.00x; accelerated wrong", capsys.readouterr().out)
+    rows = network_rows(folder.records().networks)
+    assert [row.speedup("accelerated") for row in rows] == [None, None]
+    assert network_means(rows) == []
+    page = report.write(folder).read_text(encoding="utf-8")
+    _, failures, table = re.split("<h2>What went wrong</h2>|<h2>Networks</h2>", page)
+    for case in ("tiny/inference/accelerated", "tiny/train/accelerated"):
+        assert f'<td>{case}</td><td class="bad">wrong</td>' in failures
+    assert "<th>status</th>" in table
 
 
 def test_dry_run_and_list_name_the_cases(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,6 +12,7 @@ from convjax import whole_file
 from convjax.device import devices
 from experiments import environment, fit
 from experiments.config import Config
+from experiments.errors import ExperimentError
 from experiments.folder import RunFolder
 from experiments.records import TrainRecord
 
@@ -80,3 +81,25 @@ def test_environments_of_shards_that_begin_at_once_are_all_kept(
     made = [record(id_, float(id_[1:])) for id_ in expected]
     assert [e["id"] for e in folder.environments(made)] == expected[::-1]  # the newest first
     assert [e["id"] for e in folder.environments(made[:2])] == ["e1", "e0"]  # of these records alone
+    assert folder.lost_environments(made) == []
+    (folder.path / "environment-e1.json").unlink()
+    assert [e["id"] for e in folder.environments(made[:2])] == ["e0"]
+    assert folder.lost_environments(made) == ["environment-e1.json"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"[]", "describes no environment, which has an id"),
+        (b"{}", "describes no environment, which has an id"),
+        (b'{"id": []}', "describes no environment, which has an id"),
+        (b"\xff{}", "is not JSON .* codec can't decode"),
+        (b"{", "is not JSON"),
+    ],
+)
+def test_damaged_environment_is_named(tmp_path: Path, text: bytes, said: str) -> None:
+    (tmp_path / "environment-abc.json").write_bytes(text)
+    with pytest.raises(
+        ExperimentError, match=rf"environment-abc.json {said}.*: delete it, the next run writes it anew"
+    ):
+        RunFolder(tmp_path).environments([])

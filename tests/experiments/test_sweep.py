@@ -68,6 +68,15 @@ def test_groups_are_sampled_in_rounds(config_path: Path, tmp_path: Path, monkeyp
     assert order == [name for i in range(0, len(names), 3) for name in 2 * names[i : i + 3]]
 
 
+@pytest.mark.parametrize("slow_seconds", [1e-9, 100.0])
+def test_a_favour_below_one_leaves_samples(config_path: Path, tmp_path: Path, slow_seconds: float) -> None:
+    layers = "sweep.layers={ dense = 'conv2d 1x6x6x4 -> 4 k3 p1' }"
+    settings = [layers, "sweep.passes=['fprop']", "sweep.favour=0.001", f"sweep.slow_seconds={slow_seconds}"]
+    config, folder = configs.load(config_path, settings), RunFolder(tmp_path / "run")
+    sweep.run(config, folder, Selection(only=re.compile("(jax.lax|auto)$")))
+    assert {(r.status, len(r.samples)) for r in folder.records().sweep} == {("ok", 1 if slow_seconds < 1 else 3)}
+
+
 def _stock(case: str) -> str:
     *cell, _ = case.split("/")
     return "/".join([*cell, STOCK])
@@ -100,6 +109,22 @@ def test_what_is_predicted_so_many_times_as_slow_as_the_choice_is_not_run(config
     status, reason = told["vmap"]
     assert status == "timeout"
     assert re.fullmatch(r"not run: predicted \S+ times the choice's, above 2.5", reason)
+
+
+def test_a_layer_that_does_not_fit_into_memory_ends_no_sweep(config_path: Path, tmp_path: Path) -> None:
+    layers = "sweep.layers={ huge = 'conv2d 1x4000000x4000000x8 -> 8 k3', small = 'conv2d 1x5x5x2 -> 3 k3' }"
+    settings = [layers, "sweep.passes=['fprop', 'wgrad']", "sweep.algorithms=['lax']"]
+    config, folder = configs.load(config_path, settings), RunFolder(tmp_path / "run")
+    sweep.run(config, folder, Selection())
+    records = folder.records()
+    assert list(records.by_case) == case_ids(config, Selection())
+    for record in records.sweep:
+        if record.layer == "small":
+            assert record.status == "ok"
+        else:
+            assert (record.status, record.samples) == ("error", ())
+            assert record.reasons[0].startswith("its operands and reference do not fit into memory: Unable to allocate")
+    assert "do not fit into memory" in report.write(folder).read_text(encoding="utf-8")
 
 
 def test_killed_sweep_resumes_without_redoing_a_case(config_path: Path, config: Config, tmp_path: Path) -> None:
@@ -187,7 +212,14 @@ def test_report_and_comparison_of_a_run(config: Config, tmp_path: Path, capsys: 
     assert page.count('src="data:image/png;base64,') == 4
     assert 'src="http' not in page
     assert "<link" not in page
-    for text in ("1 record line could not be read", "What was unsupported", "dense/fprop/auto", "cores"):
+    for text in (
+        "1 record line could not be read",
+        "If a case is missing for that",
+        "against\nfloat64",
+        "What was unsupported",
+        "dense/fprop/auto",
+        "cores",
+    ):
         assert text in page
     assert sorted(p.name for p in folder.plots_path.iterdir()) == [
         "choices.png",
@@ -198,3 +230,9 @@ def test_report_and_comparison_of_a_run(config: Config, tmp_path: Path, capsys: 
     capsys.readouterr()
     compare.print_comparison(folder, folder, Selection())
     assert "geometric mean of b / a 1.000" in capsys.readouterr().out
+    assert "What the times above were measured on." in page
+    (environment,) = folder.path.glob("environment-*.json")
+    environment.unlink()
+    page = report.write(folder).read_text(encoding="utf-8")
+    assert f"The run folder lacks {environment.name}: what the times above were measured on is not known." in page
+    assert "What the times above" not in page

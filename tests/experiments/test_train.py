@@ -98,6 +98,26 @@ def test_epochs_go_on_from_no_checkpoint_of_other_versions(
     assert begun[4:] == [(0, 2), (0, 2)]
 
 
+@pytest.mark.parametrize("damaged", [{2}, {1, 2}])
+def test_a_damaged_checkpoint_is_dropped_for_an_older_one_or_none(
+    config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str], damaged: set[int]
+) -> None:
+    whole, resumed, stock = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "run"), re.compile("stock")
+    train.run(config, whole, Selection(only=stock))
+    train.run(config, resumed, Selection(only=re.compile("stock/epoch-00[12]")))
+    for step in damaged:
+        path = resumed.checkpoints_path / "stock" / str(step) / "default" / "_METADATA"
+        path.write_bytes(path.read_bytes()[:20])
+    train.run(config, resumed, Selection(only=stock))
+    printed = capsys.readouterr().out
+    for step in (1, 2):
+        told = f"train: dropped the checkpoint stock/{step}, which is damaged: JSONDecodeError: "
+        assert (told in printed) == (step in damaged)
+    expected, found = (folder.records().by_case["train/stock/epoch-003"] for folder in (whole, resumed))
+    np.testing.assert_allclose(found.losses, expected.losses, rtol=1e-5)  # type: ignore[union-attr]
+    assert len(resumed.records().train) == 3
+
+
 def test_the_choices_are_in_one_shard(config: Config) -> None:
     settings, none = config.section("train"), Records({})
     assert epochs(settings, Selection(shard=(2, 2)), none) == []
@@ -107,4 +127,24 @@ def test_the_choices_are_in_one_shard(config: Config) -> None:
 
 @pytest.mark.parametrize(("difference", "status"), [(None, 0), (0.05, 0), (0.06, 1), (np.inf, 1), (np.nan, 1)])
 def test_losses_that_go_apart_are_wrong(config: Config, difference: float | None, status: int) -> None:
-    assert len(train._shortcomings(config.section("train"), 3, 1.0, difference)) == status
+    assert len(train._shortcomings(config.section("train"), 3, 1.0, [1.0], difference)) == status
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "losses", "reasons"),
+    [
+        (1.0, [1.0, 0.5], ()),
+        (np.nan, [1.0], ("test accuracy nan is below 0.0",)),
+        (1.0, [1.0, np.nan], ("its loss is not finite",)),
+        (1.0, [np.inf], ("its loss is not finite",)),
+    ],
+)
+def test_what_is_no_number_is_wrong(
+    config: Config, accuracy: float, losses: list[float], reasons: tuple[str, ...]
+) -> None:
+    assert train._shortcomings(config.section("train"), 3, accuracy, losses, None) == reasons
+
+
+def test_infinite_losses_are_no_number_apart() -> None:
+    assert np.isnan(train._difference([np.inf], [np.inf]))
+    assert train._difference([1.0, 2.0], [1.5, 2.0]) == 0.5
