@@ -99,15 +99,15 @@ class Explanation:
         return "\n".join(lines)
 
 
-def explain(fn: Callable[..., Any], *args: Any, platform: str | None = None) -> Explanation:
-    """Traces `fn` on `args` and says, for every convolution and pooling in it, which algorithm is taken and why.
+def explain(fn: Callable[..., Any], *args: Any, platform: str | None = None, **kwargs: Any) -> Explanation:
+    """Traces `fn(*args, **kwargs)` and says, for every convolution and pooling in it, which algorithm is taken and why.
 
     Nothing is run. Equal problems make one row. To see the gradients, pass the gradient. What is said is of a program
     on one device; where XLA divides one among several, algorithms that would gather what is divided are not taken.
 
     Args:
         fn: any traceable function, jitted or not.
-        *args: its arguments; arrays may be `jax.ShapeDtypeStruct`s, and what is no array reaches fn as given.
+        *args, **kwargs: its arguments; arrays may be `jax.ShapeDtypeStruct`s, and what is no array reaches fn as given.
         platform: "cpu", "cuda", "rocm" or "tpu"; None is the default backend's.
 
     Returns:
@@ -125,7 +125,7 @@ def explain(fn: Callable[..., Any], *args: Any, platform: str | None = None) -> 
         [('fprop', 'winograd(tile=2)')]
     """
     platform = known_platform(platform)
-    jaxpr = trace(fn, args, {}).closed.jaxpr
+    jaxpr = trace(fn, args, kwargs).closed.jaxpr
     found: dict[Row, int] = {}
     for problem, asked in problems(jaxpr):
         row = _row(problem, asked, platform)

@@ -19,6 +19,7 @@ def tune(
     seconds: float = SECONDS,
     platform: str | None = None,
     progress: Callable[[Plan, int, int], None] | None = None,
+    **kwargs: Any,
 ) -> Plans:
     """Measures the algorithms that apply to every convolution and pooling in `fn`, and returns their times.
 
@@ -29,7 +30,7 @@ def tune(
 
     Args:
         fn: any traceable function that calls convjax, such as `accelerate(step)`.
-        *args: its arguments; arrays may be `jax.ShapeDtypeStruct`s, and what is no array reaches fn as given.
+        *args, **kwargs: its arguments; arrays may be `jax.ShapeDtypeStruct`s, and what is no array reaches fn as given.
         seconds: time spent on each candidate of each problem, compilation not counted.
         platform: "cpu", "cuda", "rocm" or "tpu"; None is the default backend's.
         progress: called after each problem with its plan, the number measured and the number to be measured. Save
@@ -56,7 +57,7 @@ def tune(
     platform = known_platform(platform)
     found: dict[Problem, Request] = {}
     stock = 0
-    for problem, request in problems(trace(fn, args, {}).closed.jaxpr):
+    for problem, request in problems(trace(fn, args, kwargs).closed.jaxpr):
         if request is None:
             stock += 1
         elif not problem.empty:

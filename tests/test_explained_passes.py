@@ -1,4 +1,4 @@
-"""The passes that `explain` tells of gradients which had been taken before `accelerate` met them."""
+"""What `explain` and `tune` find in functions: passes of gradients that `accelerate` met, arguments by name."""
 
 from typing import Any
 
@@ -34,3 +34,13 @@ def test_gradients_that_accelerate_meets_are_told_as_such(first: bool, mapped: b
         "dgrad": 4,
         "wgrad": 4,
     }
+
+
+def test_arguments_are_passed_by_name_as_by_place() -> None:
+    def pooled(x: jax.Array, *, window: int) -> jax.Array:
+        return convjax.max_pool(x, window)
+
+    x = jnp.ones((1, 8, 8, 1))
+    (row,) = convjax.explain(pooled, x=x, window=2, platform="cpu").rows
+    (plan,) = convjax.tune(pooled, x, window=2, seconds=0.001)
+    assert plan.problem == str(row.problem) == "max float32[1,8,8,1] window=1x2x2x1 stride=1x2x2x1"
