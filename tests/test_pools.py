@@ -372,7 +372,7 @@ EACH: dict[str, tuple[jax.Array, dict[str, Any], type[Exception], str]] = {
         r"windows of extent \(9, 9\) do not fit",
     ),
     "rank": (X[0, 0], {"window": (2, 2)}, ValueError, r"x of shape \(6, 4\) must have 4 axes"),
-    "layout": (X, {"window": 2, "layout": "CHWN"}, ValueError, "layout must be .*NCHW.*got 'CHWN'"),
+    "layout": (X, {"window": 2, "layout": "CHWN"}, ValueError, "layout must be .*NCHW .*got 'CHWN'"),
     "algorithm": (X, {"window": 2, "algorithm": "im2col"}, ValueError, "'im2col' is not one of lax"),
     "complex": (X + 0j, {"window": 2}, TypeError, "x is complex64, .*cast it to a "),
 }

@@ -112,7 +112,7 @@ def spatial_axes(x: jax.Array, per_axis: object, layout: str | None) -> int:
         return len(per_axis)  # type: ignore[arg-type]
     if isinstance(layout, str):
         layouts = [*_CHANNELS_LAST.values(), *_CHANNELS_FIRST.values()]
-        if layout not in layouts:
+        if len(layout) not in map(len, layouts):
             raise ValueError(f"layout must be None or one of {', '.join(layouts)}, got {layout!r}")
         return len(layout) - 2
     return x.ndim - 2 if x.ndim > 2 else x.ndim - 1

@@ -111,9 +111,7 @@ def _over_spatial(transform: Callable[..., jax.Array], x: jax.Array, lengths: li
     it may then have.
     """
     batch, spatial = x.shape[: -len(lengths)], range(-len(lengths), 0)
-    if target().divided:
-        x = x.reshape(math.prod(batch), *x.shape[len(batch) :])
-    y = transform(x, lengths, axes=spatial)
+    y = transform(x.reshape(math.prod(batch), *x.shape[len(batch) :]), lengths, axes=spatial)
     return y.reshape(*batch, *y.shape[-len(lengths) :])
 
 
