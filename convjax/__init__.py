@@ -2,6 +2,7 @@
 
 import contextlib as _contextlib
 import importlib as _importlib
+import importlib.util as _importlib_util
 from importlib import metadata as _metadata
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
@@ -132,4 +133,6 @@ def __getattr__(name: str) -> _Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, "inspect", "nn", "testing", "__version__"])
+    own = [name for name in globals() if name.startswith("__")]
+    flax = ["nn"] if _importlib_util.find_spec("flax") else []
+    return sorted([*__all__, *own, *flax, "inspect", "testing", "__version__"])

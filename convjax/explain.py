@@ -2,7 +2,7 @@
 
 import collections
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from jax.extend import core
@@ -92,7 +92,7 @@ class Explanation:
             lines.append(
                 f"       -> {row.algorithm}: {row.reason}{predicted}{measured}, workspace {_bytes(row.workspace)}"
             )
-            lines += [f"          not {names}: {'; '.join(reasons)}" for names, reasons in _by_reasons(row.rejected)]
+            lines += [f"          not {names}: {'; '.join(reasons)}" for names, reasons in _by_reasons(row)]
         if self.sums:
             lines.append(f"sums   {sum(self.sums)} over the rows of maps, in {len(self.sums)} equations")
         lines += [f"left   {sentence}" for sentence in self.left]
@@ -191,12 +191,12 @@ def _row(problem: Problem, asked: Request | None, platform: str) -> Row:
     )
 
 
-def _by_reasons(rejected: Sequence[tuple[str, Reasons]]) -> list[tuple[str, Reasons]]:
-    """The algorithms of each kind of reasons together, a family with all its knobs by its name alone."""
+def _by_reasons(row: Row) -> list[tuple[str, Reasons]]:
+    """The algorithms rejected for the same reasons together, a family of which none is left out by its name alone."""
     together: dict[Reasons, list[str]] = {}
-    for name, reasons in rejected:
+    for name, reasons in row.rejected:
         together.setdefault(reasons, []).append(name)
-    every = collections.Counter(name.partition("(")[0] for name, _ in rejected)
+    every = collections.Counter(name.partition("(")[0] for name in (row.algorithm, *dict(row.rejected)))
 
     def listed(names: list[str]) -> str:
         families = collections.Counter(name.partition("(")[0] for name in names)

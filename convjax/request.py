@@ -129,6 +129,8 @@ def _wishes(algorithm: Wish | Sequence[Wish], operation: str) -> tuple[Wish, ...
     for wish in wishes:
         if isinstance(wish, str):
             named(operation, wish)  # refuses unknown names here, where the caller is
+        elif isinstance(wish, type):
+            raise TypeError(f"algorithm must be a value and not a class: pass {wish.__name__}()")
         elif missing := members_missing(wish):
             lacks = f", which lacks {', '.join(missing)}" if len(missing) <= _FEW_MEMBERS else ""
             raise TypeError(f"algorithm must be a name, an algorithm value or a sequence of them, got {wish!r}{lacks}")

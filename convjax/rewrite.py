@@ -44,11 +44,12 @@ def replay(closed: core.ClosedJaxpr, replacements: Mapping[core.Primitive, Repla
 
 
 def makers(jaxpr: core.Jaxpr, primitive: core.Primitive) -> dict[core.Var, core.JaxprEqn]:
-    """The equations of `primitive`, by what they make, whose operands may be read where that is: none is given away."""
+    """The equations of `primitive` by what they make, but for those whose operands a call may write over later."""
     gone = donated(jaxpr)
-    makers = {eqn.outvars[0]: eqn for eqn in jaxpr.eqns if eqn.primitive is primitive}
     return {
-        made: eqn for made, eqn in makers.items() if gone.isdisjoint(a for a in eqn.invars if isinstance(a, core.Var))
+        eqn.outvars[0]: eqn
+        for eqn in jaxpr.eqns
+        if eqn.primitive is primitive and gone.isdisjoint(atom for atom in eqn.invars if isinstance(atom, core.Var))
     }
 
 

@@ -64,10 +64,10 @@ def stated(eqn: core.JaxprEqn) -> Problem | None:
 
 
 def pass_of(problem: ConvSpec) -> Pass:
-    """Which pass of its layer one of lax's convolutions is, by the axes that jax's rules give gradients.
+    """Which pass of its layer one of lax's convolutions seems to be, by the axes that jax's rules give gradients.
 
     Weights' gradients sum over the batch and have x's channels in the place of a batch; inputs' gradients read a
-    kernel's output channels as the inputs. What has axes like these and is no gradient computes the same.
+    kernel's output channels as the inputs. A forward one with axes like these, as of IOHW kernels, is told as such.
     """
     (batch, features, *_), (outputs, inputs, *_), _ = problem.dimension_numbers
     if features == 0 or problem.batch_groups > 1:

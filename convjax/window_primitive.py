@@ -163,8 +163,9 @@ def _finds_by_comparison(problem: WindowSpec, request: Request) -> bool:
     if request.wish:
         compares = [(wish if isinstance(wish, str) else wish.name) == Mask.name for wish in request.wish]
         ways = zip(request.wish, compares, strict=True)
-        first = (c for wish, c in ways if _applies(wish, comparing if c else saved, request))
-        return next(first, compares[0])
+        first = next((c for wish, c in ways if _applies(wish, comparing if c else saved, request)), None)
+        if first is not None or request.must:
+            return compares[0] if first is None else first
     here = compiled_here(default_platform(), request.policy)
     by_comparing, by_taps = least_seconds([comparing, saved], request, here)
     return by_comparing < INCUMBENT * by_taps

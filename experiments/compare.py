@@ -72,6 +72,8 @@ def _incomparable(a: AnyRecord | None, b: AnyRecord | None) -> str | None:
         return "of another problem"
     if not a.status == b.status == "ok":
         return "not right in one"
+    if not a.samples or not b.samples:
+        return "without samples in one"
     if not all((*a.samples, *b.samples)):  # shorter than the clock tells, and no ratio can be made of it
         return "with samples of 0 s"
     return None

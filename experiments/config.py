@@ -30,7 +30,7 @@ def _layers(texts: dict[str, str]) -> dict[str, str]:
 def _all_or_names(value: Any) -> Any:
     if value == "all":
         return value
-    if not isinstance(value, list):
+    if not isinstance(value, list | tuple):
         raise ValueError(f"it must be 'all' or a list of names, such as ['lax'], and is {value!r}")
     return distinct(tuple(value))  # no array of JSON any more, which a strict tuple takes
 

@@ -57,6 +57,8 @@ def _text(path: Path) -> str:
     """What the file at `path` holds by now; `ExperimentError` if no table can be put there."""
     if not path.parent.is_dir():
         raise ExperimentError(f"{path} cannot be written: {path.parent} is no folder")
+    if path.is_dir():
+        raise ExperimentError(f"{path} cannot be written: it is a folder")
     try:
         text = path.read_text(encoding="utf-8") if path.exists() else ""
         tomllib.loads(text)

@@ -107,7 +107,8 @@ def run(
         return
     environment = folder.prepare(config, overwrite=overwrite)["id"]
     plans = folder.plans(selection.suffix)
-    plans.load()  # says so if they are broken
+    if "tuned" in settings.variants:
+        plans.load()  # says so if they are broken
     with (
         RecordWriter(folder.records_path / f"models{selection.suffix}.jsonl") as writer,
         progress.meter("models", len(todo)) as meter,

@@ -44,3 +44,18 @@ def test_arguments_are_passed_by_name_as_by_place() -> None:
     (row,) = convjax.explain(pooled, x=x, window=2, platform="cpu").rows
     (plan,) = convjax.tune(pooled, x, window=2, seconds=0.001)
     assert plan.problem == str(row.problem) == "max float32[1,8,8,1] window=1x2x2x1 stride=1x2x2x1"
+
+
+def test_an_algorithm_that_is_taken_is_not_among_those_that_are_not() -> None:
+    """Reasons are told of whole families where none of them is left out."""
+    x, w = jnp.ones((1, 8, 8, 2)), jnp.ones((2, 2, 2, 2))
+
+    def transposed(x: jax.Array) -> jax.Array:
+        return convjax.conv_transpose(x, w, strides=2, algorithm="polyphase(by=lax)")
+
+    (told,) = [
+        line for line in str(convjax.explain(transposed, x, platform="cpu")).splitlines() if "asked for" in line
+    ][1:]
+    assert "winograd," in told  # a whole family
+    assert "polyphase(by=shift(by=dot))" in told
+    assert "polyphase," not in told

@@ -368,3 +368,12 @@ def test_a_local_kernel_is_drawn_with_its_metadata() -> None:
     plain = ConvLocal(4, 3, (3, 2), input_size=(6, 5), kernel_init=nnx.initializers.lecun_normal(), rngs=nnx.Rngs(0))
     assert layer.kernel.get_metadata("note") == "a"
     np.testing.assert_array_equal(layer.kernel[...], plain.kernel[...])
+
+
+@pytest.mark.parametrize("layer", [Conv, ConvTranspose, DepthwiseConv, SeparableConv])
+@pytest.mark.parametrize("padding", [[1, 2], [[1, 2], [0, 1]]])
+def test_numpy_paddings_are_as_lists(layer: Any, padding: Any) -> None:
+    channels = (4,) if layer is DepthwiseConv else (4, 6)
+    array, given = (layer(*channels, (3, 2), padding=p, rngs=nnx.Rngs(0)) for p in (np.array(padding), padding))
+    x = jnp.asarray(normal(1, *PLANE))
+    np.testing.assert_array_equal(array(x), given(x))

@@ -153,5 +153,7 @@ def test_float8_is_summed_and_widened_as_asked() -> None:
         convjax.dilation2d(x, jnp.zeros((3, 3, 1), x.dtype)),
     ):
         assert (y.dtype, y.shape) == (x.dtype, (1, 2, 2, 1))
+    with pytest.raises(TypeError, match="x and w are int4, of less than a byte: cast them to int8"):
+        convjax.conv(x.astype("int4"), w.astype("int4"), preferred_element_type=jnp.int32)
     with pytest.raises(TypeError, match="preferred_element_type float8_e4m3fn cannot hold products of float32"):
         convjax.conv(x.astype("float32"), w.astype("float32"), preferred_element_type=x.dtype)

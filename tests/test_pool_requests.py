@@ -60,6 +60,17 @@ def test_the_first_wish_that_applies_within_the_limits_is_taken() -> None:
         np.testing.assert_array_equal(gradient(("mask", "shift")), gradient("shift"))
 
 
+def test_a_gradient_for_which_no_wish_applies_is_chosen() -> None:
+    """What binds the forward pass is only preferred in gradients."""
+    x = jnp.arange(486.0).reshape(2, 9, 9, 3)
+    with convjax.using(max_workspace_bytes=0):
+        got, want = (
+            jax.grad(lambda x, a=a: convjax.max_pool(x, 3, strides=2, algorithm=a).sum())(x)
+            for a in (("mask", "lax"), None)
+        )
+    np.testing.assert_array_equal(got, want)
+
+
 SAMPLES = np.random.default_rng(1).random((2, 3, 2))
 STRICT: dict[str, Callable[[jax.Array], jax.Array]] = {
     "dilation": lambda x: convjax.dilation2d(x, jnp.ones((2, 2, 3), x.dtype)),

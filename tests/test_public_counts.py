@@ -150,6 +150,16 @@ def test_gradients_of_a_transposed_convolution_cost_what_it_costs(options: Any) 
     assert [row.macs for row in count(jax.grad(loss, (0, 1)), x, w).layers] == 3 * [forward]
 
 
+def test_second_derivatives_of_a_transposed_convolution_cost_as_much() -> None:
+    x, w = array(2, 8, 8, 6), jnp.ones((3, 3, 6, 5))
+
+    def slope(x: jax.Array) -> jax.Array:
+        return (jax.grad(lambda x: (convjax.conv_transpose(x, w) ** 3).sum())(x) ** 2).sum()
+
+    rows = count(jax.grad(slope), x).layers
+    assert [row.macs for row in rows] == len(rows) * [x.size * 9 * 5]
+
+
 def test_inputs_spread_apart_under_strides_are_counted_pair_by_pair() -> None:
     text = "conv float32[2,7,9,3] float32[3,4,3,5] b01f_01io->b01f stride=2x3 pad=1_2x0_1 lhs_dilate=4x2 rhs_dilate=1x2"
     problem = ConvSpec.parse(text)

@@ -257,7 +257,8 @@ class _Program:
         dilated, named = any(d > 1 for d in problem.lhs_dilation), _is_transposed(step.scope)
         macs = problem.macs
         if named:
-            macs = _transposed_macs(problem, _GRADIENT in step.scope)
+            # The input's gradient of an input's gradient is the convolution again.
+            macs = _transposed_macs(problem, is_gradient=step.scope.count(_GRADIENT) % 2 == 1)
         return Operation(
             "conv_transpose" if dilated or named else "conv",
             step.scope,

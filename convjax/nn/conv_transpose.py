@@ -78,7 +78,7 @@ class ConvTranspose(nnx.ConvTranspose):
         channels_first(layout, len(kernel_size))
         padding_modes(padding_mode, len(kernel_size))
         request(algorithm, "conv")  # refuses unknown names here, where the caller is
-        if str(options.get("padding")).upper() == "REFLECT":
+        if isinstance(options.get("padding"), str) and options["padding"] == "REFLECT":
             raise ValueError("padding 'REFLECT' has no one transpose: pass numbers with padding_mode='reflect'")
         channels = (out_features, in_features) if transpose_kernel else (in_features, out_features)
         kernel_shape = (*kernel_size, channels[0] // feature_group_count, channels[1])

@@ -25,7 +25,8 @@ def hashable_windows(options: dict[str, Any]) -> dict[str, Any]:
     """The options of a flax module, with those frozen that may be lists; lax reads paddings in lower case too."""
     windows = ("strides", "padding", "input_dilation", "kernel_dilation")
     padding = options.get("padding")
-    named = {"padding": padding.upper()} if padding in ("same", "same_lower", "valid") else {}
+    lower = isinstance(padding, str) and padding in ("same", "same_lower", "valid")
+    named = {"padding": str(padding).upper()} if lower else {}
     return {name: hashable(value) if name in windows else value for name, value in (options | named).items()}
 
 

@@ -97,6 +97,8 @@ def result_dtype(operand: np.dtype, preferred: Any) -> np.dtype:
     """The dtype of sums of products of `operand`; refuses one that cannot hold them."""
     if operand == jnp.bool_:
         raise TypeError("x and w are bool, which have no sum: cast them to an integer or floating dtype first")
+    if jnp.issubdtype(operand, jnp.integer) and jnp.iinfo(operand).bits < 8:  # which XLA packs, and cannot convert
+        raise TypeError(f"x and w are {operand}, of less than a byte: cast them to int8 or uint8 first")
     try:
         dtype = operand if preferred is None else jax.dtypes.canonicalize_dtype(preferred)
     except TypeError:
@@ -109,7 +111,7 @@ def result_dtype(operand: np.dtype, preferred: Any) -> np.dtype:
 
 
 def _holds(dtype: np.dtype, operand: np.dtype) -> bool:
-    """Whether jax promotes `operand` to `dtype`; wider ones hold float8 and int4, which it does not promote."""
+    """Whether jax promotes `operand` to `dtype`; wider ones hold float8, which it does not promote."""
     try:
         return dtype == operand or bool(jnp.promote_types(operand, dtype) == dtype)
     except jax.dtypes.TypePromotionError:

@@ -40,12 +40,13 @@ def network_record(**update: object) -> NetworkRecord:
 def test_cases_of_one_problem_that_are_right_in_both_are_compared(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    names = ["same", "resized", "wrong", "quick", "unsupported"]
+    names = ["same", "resized", "wrong", "quick", "untimed", "unsupported"]
     first = {name: sweep_record(f"{name}/fprop/auto") for name in names}
     second = dict(first)
     second["resized"] = first["resized"].model_copy(update={"problem": "conv float32[1,9,9,3]"})
     second["wrong"] = first["wrong"].model_copy(update={"status": "wrong"})
     second["quick"] = first["quick"].model_copy(update={"samples": (0.0, 0.0, 0.001)})
+    second["untimed"] = first["untimed"].model_copy(update={"samples": ()})
     for records in (first, second):
         records["unsupported"] = records["unsupported"].model_copy(update={"status": "unsupported", "samples": ()})
     left = sweep_record("left/fprop/auto")
@@ -57,6 +58,7 @@ def test_cases_of_one_problem_that_are_right_in_both_are_compared(
         "of another problem": ["resized/fprop/auto"],
         "not right in one": ["wrong/fprop/auto"],
         "with samples of 0 s": ["quick/fprop/auto"],
+        "without samples in one": ["untimed/fprop/auto"],
         "only in a": ["left/fprop/auto"],
         "only in b": [f"right{i}/fprop/auto" for i in range(4)],
     }
