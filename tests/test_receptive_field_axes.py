@@ -92,3 +92,19 @@ def test_what_is_looked_up_in_a_table_sees_what_its_index_does(operation: Any, s
 
     assert str(receptive_field(dilated, x)) == str(receptive_field(pooled, x))
     assert receptive_field(dilated, x).assumed == ()
+
+
+@pytest.mark.parametrize("mode", ["circular", "reflect", "replicate"])
+def test_what_is_added_to_margins_alone_is_noted(mode: Any) -> None:
+    """Transposed paddings add what was cropped back to a few elements at the other end, or at the same."""
+    x, w = jnp.ones((1, 40, 1)), jnp.ones((3, 1, 1))
+    found = receptive_field(lambda x: convjax.conv_transpose(x, w, padding=1, padding_mode=mode), x)
+    assert (found.size, found.stride, found.offset, found.assumed) == ((3,), (1,), (-1,), ())
+    assert found.edges
+
+    def gradient(x: jax.Array) -> jax.Array:
+        return jax.grad(lambda x: (convjax.conv(x, w, padding=1, padding_mode=mode) ** 2).sum())(x)
+
+    found = receptive_field(gradient, x)
+    assert (found.size, found.stride, found.offset, found.assumed) == ((5,), (1,), (-2,), ())
+    assert found.edges

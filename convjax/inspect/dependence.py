@@ -27,6 +27,7 @@ class Field:
     Attributes:
         assumed: primitives on the way that were taken to see everything their operands see, without knowing.
         edges: primitives on the way that joined parts which see by different laws; the longest part's is given.
+        margins: axes of most of whose indices it is the padding of a few, as what is added back to the ends of an axis.
     """
 
     lo: float
@@ -34,6 +35,7 @@ class Field:
     laws: tuple[Law, ...]
     assumed: frozenset[str] = frozenset()
     edges: frozenset[str] = frozenset()
+    margins: frozenset[int] = frozenset()
 
     def by(self, laws: Sequence[Law], lo: float = 0, hi: float = 0) -> "Field | None":
         """The field by other laws, and by lo .. hi besides; each law's first phase that sees anything is at 0."""
@@ -46,7 +48,9 @@ class Field:
             first = float(law.lo[seen[0]]), float(law.hi[seen[0]])
             lo, hi = lo + first[0], hi + first[1]
             based.append(law if first == (0, 0) else law.moved(-first[0], -first[1]))
-        return dataclasses.replace(self, lo=lo, hi=hi, laws=tuple(based)) if math.isfinite(lo) else None
+        if not math.isfinite(lo):
+            return None
+        return dataclasses.replace(self, lo=lo, hi=hi, laws=tuple(based), margins=frozenset())
 
     def along(self, laws: dict[int, Law], lo: float = 0, hi: float = 0) -> "Field | None":
         """The field with the laws of some axes replaced."""
@@ -98,14 +102,17 @@ def union(a: Field | None, b: Field | None, shape: Ints, size: int, name: str) -
     """What either sees of an input axis of `size`, both being fields of values of this shape, combined by `name`.
 
     Where the laws differ along more than one axis or move at different strides, no law says it: every element is
-    then taken to see what all see, which is exact if either sees the whole input axis, and noted if not.
+    then taken to see what all see, which is exact if either sees the whole input axis, and noted if not. Of what is
+    added to margins alone, the law is that of the others, which is noted too.
     """
     if a is None or b is None:
         return a or b
     a, b = a.noted(b.assumed, b.edges), b.noted(a.assumed, a.edges)
     differing = [axis for axis, laws in enumerate(zip(a.laws, b.laws, strict=True)) if not laws[0].same(laws[1])]
-    if not differing:
+    if not differing and a.margins == b.margins:
         return dataclasses.replace(a, lo=min(a.lo, b.lo), hi=max(a.hi, b.hi))
+    if a.margins or b.margins:
+        return min(a, b, key=lambda field: len(field.margins)).noted(edges=[name])
     if len(differing) == 1:
         (axis,) = differing
         joined = a.laws[axis].moved(a.lo, a.hi).union(b.laws[axis].moved(b.lo, b.hi))

@@ -1,5 +1,6 @@
 """What elements see once they are rearranged: transposed, reshaped, sliced, padded, joined and repeated."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -90,10 +91,14 @@ def _slice(step: Step, fields: Fields) -> Fields:
 def _pad(step: Step, fields: Fields) -> Fields:
     field, value = fields
     config = step.params["padding_config"]
+    shape = step.results[0]
     padded = field and field.along(
         {a: picked(field.laws[a].spread(gap + 1), 1, -lo) for a, (lo, _, gap) in enumerate(config)}
     )
-    return [step.union([padded, value and value.by([STILL] * len(config))], step.results[0])]
+    extents = [n - lo - hi for n, (lo, hi, _) in zip(shape, config, strict=True)]
+    margins = frozenset(a for a, (n, extent) in enumerate(zip(shape, extents, strict=True)) if 2 * extent < n)
+    padded = padded and dataclasses.replace(padded, margins=margins)
+    return [step.union([padded, value and value.by([STILL] * len(config))], shape)]
 
 
 def _rev(step: Step, fields: Fields) -> Fields:
