@@ -17,7 +17,7 @@ from jax import lax
 
 from convjax import sizes
 from convjax.problem import ConvSpec, Ints, Pads
-from convjax.target import target
+from convjax.target import may_be_divided
 
 
 def arrange_lhs(problem: ConvSpec, x: jax.Array, order: str) -> jax.Array:
@@ -84,7 +84,7 @@ def pad(x: jax.Array, padding: Sequence[tuple[int, int]], interior: Sequence[int
     The crop is a slice of its own: XLA folds a negative pad wrongly into a window (openxla/xla#48715). So is the
     dilation in programs that XLA divides: what an axis of one element a device becomes by a pad, it computes wrongly.
     """
-    if target().divided and any(interior):
+    if may_be_divided() and any(interior):
         x, interior = dilated(x, interior, value), [0] * x.ndim
     if any(lo > 0 or hi > 0 or gap for (lo, hi), gap in zip(padding, interior, strict=True)):
         config = [(max(lo, 0), max(hi, 0), gap) for (lo, hi), gap in zip(padding, interior, strict=True)]
@@ -164,10 +164,33 @@ def padded_size(problem: ConvSpec) -> Ints:
     )
 
 
+def every(x: jax.Array, axis: int, start: int, stride: int, count: int | None = None) -> jax.Array:
+    """The first of each of `count` stretches of x from `start` on, or of as many as there are.
+
+    XLA divides a slice wrongly whose stride is longer than what a device has of the axis, so it is one row of whole
+    stretches there, or where these do not fit in x, what is gathered.
+    """
+    axis = axis % x.ndim
+    n = x.shape[axis]
+    count = -(-(n - start) // stride) if count is None else count
+    if stride == 1 or count < 1 or not may_be_divided():
+        return lax.slice_in_dim(x, start, max(start, start + (count - 1) * stride + 1), stride, axis)
+    row = max(0, start + count * stride - n)  # so many rows earlier whole stretches begin, to end within x
+    if row > min(start, stride - 1):
+        return jnp.take(x, start + stride * np.arange(count), axis, mode="clip")
+    stretches = lax.slice_in_dim(x, start - row, start - row + count * stride, axis=axis)
+    stretches = stretches.reshape(*x.shape[:axis], count, stride, *x.shape[axis + 1 :])
+    return lax.index_in_dim(stretches, row, axis + 1, keepdims=False)
+
+
 def window_slice(
     x: jax.Array, first: int, offset: Sequence[int], count: Sequence[int], stride: Sequence[int]
 ) -> jax.Array:
     """`count` elements, `stride` apart from `offset`, along the spatial axes that start at `first`."""
+    if may_be_divided():
+        for axis, (o, n, s) in enumerate(zip(offset, count, stride, strict=True), first):
+            x = every(x, axis, o, s, n)
+        return x
     start, limit, step = [0] * x.ndim, list(x.shape), [1] * x.ndim
     for axis, (o, n, s) in enumerate(zip(offset, count, stride, strict=True), first):
         start[axis], limit[axis], step[axis] = o, o + (n - 1) * s + 1, s

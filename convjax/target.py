@@ -5,6 +5,8 @@ import contextvars
 import dataclasses
 from collections.abc import Iterator
 
+import jax
+
 from convjax.platforms import GPUS, default_platform
 
 
@@ -53,3 +55,12 @@ def compiling_for(target: Target) -> Iterator[None]:
 def target() -> Target:
     """What is being compiled for: outside of lowerings one device of the default backend."""
     return _target.get() or Target(default_platform())
+
+
+def may_be_divided() -> bool:
+    """Whether what is traced is divided among devices, or outside of lowerings may come to be.
+
+    What XLA divides wrongly is then written in a form that it divides rightly.
+    """
+    known = _target.get()
+    return jax.device_count() > 1 if known is None else known.divided

@@ -37,7 +37,7 @@ def product_of_planes(problem: ConvSpec, lhs: jax.Array, rhs: jax.Array) -> jax.
     dtype, bands = accumulator(problem), _bands(problem)
     x = layout.pad_spatial(problem, layout.arrange_lhs(problem, lhs, "GNCS")[0], first=2)
     w = layout.arrange_rhs(problem, rhs, "GCSK")[0]
-    phases = [lax.slice_in_dim(x, r, None, problem.rhs_dilation[-1], axis=-1) for r in range(_phases(problem))]
+    phases = [layout.every(x, -1, r, problem.rhs_dilation[-1]) for r in range(_phases(problem))]
 
     def add(sums: jax.Array, offsets: list[jax.Array]) -> jax.Array:
         seen = _windows(problem, phases, offsets, bands.lengths)

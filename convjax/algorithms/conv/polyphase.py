@@ -154,8 +154,7 @@ class _Phase:
     step: Ints
 
     def kernel(self, rhs: jax.Array) -> jax.Array:
-        limit = [a + (n - 1) * b + 1 for a, n, b in zip(self.start, self.problem.rhs_shape, self.step, strict=True)]
-        return lax.slice(rhs, self.start, limit, self.step)
+        return layout.window_slice(rhs, 0, self.start, self.problem.rhs_shape, self.step)
 
 
 def _axes(problem: ConvSpec) -> list[_Axis]:

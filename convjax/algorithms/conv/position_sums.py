@@ -145,7 +145,7 @@ def _whole_stretches(windows: Sequence[jax.Array], w: jax.Array, length: int) ->
 
     def products(window: jax.Array) -> jax.Array:
         """C stretches turns and w's last axis, the terms of a turn added up."""
-        cut = [[lax.slice_in_dim(a, i, None, terms, axis=-2) for a in (window, w)] for i in range(terms)]
+        cut = [[layout.every(a, -2, i, terms) for a in (window, w)] for i in range(terms)]
         y = functools.reduce(jnp.add, [x_i * w_i for x_i, w_i in cut])
         return y.reshape(w.shape[0], -1, turns, w.shape[-1])
 

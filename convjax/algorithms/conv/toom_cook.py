@@ -11,12 +11,10 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from convjax import layout
 from convjax.algorithms.bands import Bands
 from convjax.algorithms.fusion import apart
-from convjax.target import target
 
 _POINTS = {2: (0, 1, -1), 4: (0, 1, -1, 2, -2)}
 # 1 over the product of a point's distances to the others.
@@ -54,24 +52,8 @@ def scales(tile: int) -> np.ndarray:
 
 def at_points(matrix: np.ndarray, x: jax.Array, axis: int, start: int, step: int, count: int) -> jax.Array:
     """`matrix` times `count` blocks of x, `step` apart from `start` on: its rows in front, the blocks along `axis`."""
-    columns = [every(x, axis, start + i, step, count) for i in range(matrix.shape[1])]
+    columns = [layout.every(x, axis, start + i, step, count) for i in range(matrix.shape[1])]
     return jnp.stack([combine(row, columns) for row in matrix])
-
-
-def every(x: jax.Array, axis: int, start: int, stride: int, count: int) -> jax.Array:
-    """The first of each of `count` stretches of x from `start` on.
-
-    XLA cannot divide a slice whose stride is longer than what a device has of the axis, so it is a stretch's first row
-    there.
-    """
-    read = (count - 1) * stride + 1
-    if stride == 1 or not target().divided:
-        return lax.slice_in_dim(x, start, start + read, stride, axis)
-    x = lax.slice_in_dim(x, start, start + read, axis=axis)
-    x = layout.pad(x, [(0, count * stride - read if a == axis else 0) for a in range(x.ndim)], [0] * x.ndim)
-    return lax.index_in_dim(
-        x.reshape(*x.shape[:axis], count, stride, *x.shape[axis + 1 :]), 0, axis + 1, keepdims=False
-    )
 
 
 def combine(row: np.ndarray, terms: list[jax.Array]) -> jax.Array:

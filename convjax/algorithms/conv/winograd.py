@@ -18,7 +18,7 @@ from jax import lax
 from convjax import layout
 from convjax.algorithms.bands import Bands
 from convjax.algorithms.conv.group_loops import VECTOR, channel_sums
-from convjax.algorithms.conv.toom_cook import at_points, combine, every, inputs_at_points, of_band, powers, scales
+from convjax.algorithms.conv.toom_cook import at_points, combine, inputs_at_points, of_band, powers, scales
 from convjax.algorithms.fusion import to_be_written, when_needed
 from convjax.algorithms.numerics import DIRECT, accumulator, rounding_error
 from convjax.algorithms.products import contract, grouping_work, product_work
@@ -229,7 +229,7 @@ class Winograd:
             for a, t in enumerate(tap):
                 if a not in axes:
                     start = t * problem.rhs_dilation[a]
-                    shifted = every(shifted, n + 2 + a, start, problem.strides[a], problem.output[a])
+                    shifted = layout.every(shifted, n + 2 + a, start, problem.strides[a], problem.output[a])
             rows = shifted.reshape(*u[r].shape[:1], -1, problem.C)
             if order == "GKNS":
                 term = contract(problem, u[r], rows, dtype, (1, 1))

@@ -66,7 +66,7 @@ def stacked_taps(problem: WindowSpec, x: jax.Array, value: object = None) -> jax
             x = jnp.moveaxis(jnp.take(x, at, axis + 1, mode="clip"), axis + 1, 0)
             x = x.reshape(-1, *x.shape[2:])
         else:
-            x = jnp.concatenate([lax.slice_in_dim(x, row[0], row[-1] + 1, s, axis + 1) for row in at])
+            x = jnp.concatenate([layout.every(x, axis + 1, int(row[0]), s, len(row)) for row in at])
     return x
 
 

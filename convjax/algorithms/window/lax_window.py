@@ -11,6 +11,7 @@ from jax import lax
 
 from convjax import layout
 from convjax.algorithms.protocol import Cost, Reasons, describe
+from convjax.algorithms.window import shift
 from convjax.algorithms.window.geometry import (
     NOT_COMPARED,
     accumulator,
@@ -24,6 +25,7 @@ from convjax.algorithms.window.geometry import (
 from convjax.dtypes import dtype_of
 from convjax.platforms import GPUS
 from convjax.problem import WindowSpec
+from convjax.target import target
 
 _MOST_ELEMENTS = 2**31 - 1  # that int32 numbers
 _VECTOR = 16  # channels that fill one
@@ -84,7 +86,9 @@ class Lax:
             case "max" | "min" | "sum":
                 return _reduce(problem, *operands)
             case "argmax" | "argmin":
-                return _arg(problem, *operands)
+                # XLA may divide the two operands of one reduction in two ways.
+                by_slices = target().divided and problem.taps <= shift.MOST_TAPS
+                return (shift.arg if by_slices else _arg)(problem, *operands)
             case "take":
                 return _take(problem, *operands)
             case _:

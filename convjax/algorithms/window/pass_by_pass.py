@@ -111,4 +111,4 @@ def _span(x: jax.Array, step: Pass, start: int) -> jax.Array:
         rows = x.reshape(math.prod(x.shape[: step.axis]), size * behind)
         return lax.slice_in_dim(rows, start * behind, (start + count) * behind, axis=1)
     rows = x.reshape(math.prod(x.shape[: step.axis]), size, behind)
-    return lax.slice_in_dim(rows, start, start + (count - 1) * step.stride + 1, step.stride, axis=1)
+    return layout.every(rows, 1, start, step.stride, count)

@@ -15,8 +15,9 @@ from jax import lax
 
 from convjax import layout
 from convjax.algorithms.protocol import Cost, Reasons, describe
-from convjax.algorithms.window.geometry import NOT_COMPARED, accumulator, combine, first_real_tap, sum_error
+from convjax.algorithms.window.geometry import COMBINED, NOT_COMPARED, accumulator, combine, first_real_tap, sum_error
 from convjax.problem import WindowSpec
+from convjax.target import target
 
 # Vector operations for each tap and window, as measured.
 _WORK = {"max": 3, "min": 3, "sum": 3, "argmax": 8, "argmin": 8, "take": 7, "put": 2}
@@ -116,9 +117,21 @@ def _taps(problem: WindowSpec) -> np.ndarray:
     return np.arange(problem.taps, dtype=np.int32).reshape(split)
 
 
+def _extremum_of_divided(problem: WindowSpec, split: jax.Array) -> jax.Array:
+    """By XLA's own maximum and minimum, which alone it knows between devices, and which may lose NaN."""
+    known, axes = COMBINED[problem.operation], _tap_axes(problem)
+    if not jnp.issubdtype(split.dtype, jnp.inexact):
+        return lax.reduce(split, problem.identity, known, axes)
+    nan = jnp.isnan(split)
+    best = lax.reduce(jnp.where(nan, problem.identity, split), problem.identity, known, axes)
+    return jnp.where(jnp.any(nan, axes), jnp.nan, best).astype(split.dtype)
+
+
 def _reduce(problem: WindowSpec, x: jax.Array) -> jax.Array:
     wide = accumulator(problem) if problem.operation == "sum" else x.dtype
     split = _split(problem, x).astype(wide)
+    if problem.operation != "sum" and target().divided:
+        return _extremum_of_divided(problem, split)
     return lax.reduce(split, problem.identity.astype(wide), combine(problem), _tap_axes(problem)).astype(x.dtype)
 
 

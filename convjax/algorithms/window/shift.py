@@ -26,7 +26,7 @@ from convjax.algorithms.window.geometry import (
 )
 from convjax.problem import WindowSpec
 
-_MOST_TAPS = 256
+MOST_TAPS = 256
 # Taps up to which the edges are computed apart, by value and by tap: they compile as long as the middle does.
 _FEW, _FEW_COMPARED = 25, 12
 # Vector operations for each tap and window, as measured.
@@ -48,8 +48,8 @@ class Shift:
     def unsupported(self, problem: WindowSpec, platform: str) -> Reasons:
         if problem.compares:
             return (NOT_COMPARED,)
-        if problem.taps > _MOST_TAPS:
-            return (f"{problem.taps} taps: above {_MOST_TAPS} slices compiling takes too long",)
+        if problem.taps > MOST_TAPS:
+            return (f"{problem.taps} taps: above {MOST_TAPS} slices compiling takes too long",)
         return ()
 
     def cost(self, problem: WindowSpec) -> Cost:
@@ -81,7 +81,7 @@ class Shift:
             case "max" | "min" | "sum":
                 return _reduce(problem, *operands)
             case "argmax" | "argmin":
-                return _arg(problem, *operands)
+                return arg(problem, *operands)
             case "take":
                 return take(problem, *operands)
             case _:
@@ -100,7 +100,7 @@ def _reduce(problem: WindowSpec, x: jax.Array) -> jax.Array:
     return _in_parts(reduce, problem, x)
 
 
-def _arg(problem: WindowSpec, x: jax.Array) -> jax.Array:
+def arg(problem: WindowSpec, x: jax.Array) -> jax.Array:
     """A strict comparison keeps the first of equal taps, and keeps padding from winning at all."""
     # Fused into many comparisons, padding costs more than a copy of x.
     copied = any(map(any, problem.padding)) and not _edges_are_apart(problem)

@@ -130,4 +130,4 @@ def _sums_along(problem: WindowSpec, axis: int, x: jax.Array) -> jax.Array:
         _, sums = lax.fori_loop(0, taps, from_there, (none, jnp.zeros_like(sums)))
         _, sums = lax.fori_loop(0, taps, up_to_there, (none, sums))
     y = sums.reshape(*shape[:axis], -1, *shape[axis + 1 :])
-    return lax.slice_in_dim(y, 0, (count - 1) * stride + 1, stride, axis)
+    return layout.every(y, axis, 0, stride, count)
