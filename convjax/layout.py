@@ -173,7 +173,8 @@ def every(x: jax.Array, axis: int, start: int, stride: int, count: int | None = 
     axis = axis % x.ndim
     n = x.shape[axis]
     count = -(-(n - start) // stride) if count is None else count
-    if stride == 1 or count < 1 or not may_be_divided():
+    stride = stride if count > 1 else 1
+    if stride == 1 or not may_be_divided():
         return lax.slice_in_dim(x, start, max(start, start + (count - 1) * stride + 1), stride, axis)
     row = max(0, start + count * stride - n)  # so many rows earlier whole stretches begin, to end within x
     if row > min(start, stride - 1):
